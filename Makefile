@@ -1,0 +1,56 @@
+# Set-up happens once; afterwards each command starts in a second.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ARGS ?=
+
+.PHONY: run test coverage lint types wheel slow bench clean
+.DEFAULT_GOAL := run
+
+# The project is installed in place; only its dependencies and entry points need this again.
+$(READY): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	touch $(READY)
+
+run: $(READY)  ## receive on 127.0.0.1:1514 into ./ingest-data/ingest.log
+	exec $(BIN)/twistd -n --pidfile= ingest $(ARGS)
+
+test: $(READY)  ## all quick tests
+	$(BIN)/python -m pytest $(ARGS)
+
+coverage: $(READY)  ## the same, with branches measured in every process
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
+
+$(VENV)/.tools: pyproject.toml $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'ruff>=0.14' 'mypy>=2.3' 'mypy-zope>=1.0.17'
+	touch $(VENV)/.tools
+
+lint: $(VENV)/.tools
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.tools
+	$(BIN)/mypy
+
+wheel: $(READY)  ## build, install in a clean environment, look, uninstall
+	INGEST_TEST_WHEEL=1 $(BIN)/python -m pytest tests/test_packaging.py
+
+slow: $(READY)  ## the same promises at full length: a stall of ten seconds, ten restarts under 100,000 lines
+	INGEST_TEST_STALL_SECONDS=10 INGEST_TEST_RESTARTS=10 $(BIN)/python -m pytest \
+		tests/attacks tests/test_real_clients.py --durations=10 $(ARGS)
+
+$(VENV)/.bench: pyproject.toml $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	touch $(VENV)/.bench
+
+bench: $(VENV)/.bench  ## what a chunk costs, then ours against other receivers; quick look: ARGS=--quick
+	$(BIN)/python benchmarks/framing.py
+	$(BIN)/python benchmarks/compare.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) .tox build dist *.egg-info

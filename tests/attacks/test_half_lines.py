@@ -1,0 +1,35 @@
+"""
+Attack: thousands of peers send half a long line each, and wait.
+
+Cost to the attacker: idle sockets. Cost to a naive receiver: their halves, for ever. Bound proven: a quarter of the
+budget; the oldest halves are given up (counted, reason ``memory``), and a good peer's lines get through.
+"""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.server import Server, wait_until
+from twisted_ingest.limits import KIB, MIB
+
+PEERS = 3000
+
+
+class HalfLineTests(SynchronousTestCase):
+    def test_a_good_peer_gets_through(self) -> None:
+        """With 3,000 peers holding half a 60 KiB line each under 64 MiB, a good peer's lines are delivered."""
+        server = Server("--memory", "64MiB", "--frame-timeout", "off", "--max-connections", "4000")
+        self.addCleanup(server.kill)
+        server.wait_ready()
+        resting = server.rss()
+        half = b"x" * (30 * KIB)
+        for _ in range(PEERS):
+            peer = server.connect()
+            self.addCleanup(peer.close)
+            peer.sendall(half)
+        wait_until(lambda: server.metrics()["ingest_received_bytes_total"] == PEERS * len(half), "halves read", 60)
+        server.send(b"good line\n")
+        wait_until(lambda: server.output().endswith(b"good line\n"), "the good line")
+        metrics = server.metrics()
+        self.assertLessEqual(metrics["ingest_budget_partial_bytes"], 16 * MIB)
+        self.assertLess(server.peak_rss() - resting, 64 * MIB)
+        self.assertEqual(metrics["ingest_conservation_error"], 0)
+        self.assertGreater(metrics["ingest_truncated_records_total"], 2000)

@@ -1,0 +1,159 @@
+"""Who may know whom: the imports of every module, read and held against the plan (docs/architecture.md)."""
+
+import ast
+import pathlib
+
+from twisted.trial.unittest import SynchronousTestCase
+
+ROOT = pathlib.Path(__file__).parent.parent / "twisted_ingest"
+
+# From the ground up. A module may import from rows before its own, and from its own row inside its own room.
+ROWS = [
+    ["errors", "units"],
+    ["limits"],
+    ["escaping"],
+    ["batch"],
+    ["interfaces"],
+    ["flow.ledger", "flow.watermark", "flow.budget"],
+    ["framing"],
+    ["flow"],
+    ["observe"],
+    ["sinks", "server"],
+    ["admin"],
+    ["config"],
+    ["process"],
+    ["service"],
+    ["tap"],
+    ["cli"],
+    ["__main__"],
+]
+
+NO_TWISTED = {
+    "errors",
+    "units",
+    "limits",
+    "escaping",
+    "batch",
+    "framing",
+    "flow.ledger",
+    "flow.watermark",
+    "flow.budget",
+}
+PROMETHEUS = {"observe.metrics", "admin.site"}
+
+
+def modules() -> dict[str, ast.Module]:
+    """Parse every module of the package but the package itself and the doubles, by its dotted name within it."""
+    found = {}
+    for path in ROOT.rglob("*.py"):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        if name not in ("__init__", "testing"):
+            found[name] = ast.parse(path.read_text())
+    return found
+
+
+def imports(tree: ast.Module) -> set[str]:
+    """Give the full names a module imports at run time; what is under ``if TYPE_CHECKING`` is for readers only."""
+    names: set[str] = set()
+    skipped = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def row(module: str) -> int:
+    """Find the row of a module: its own entry, or its room's."""
+    for name in (module, module.split(".", maxsplit=1)[0]):
+        for number, entries in enumerate(ROWS):
+            if name in entries:
+                return number
+    raise AssertionError(f"{module} has no place in the plan")
+
+
+class LayerTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.modules = modules()
+
+    def ours(self, name: str) -> set[str]:
+        """Give the modules of the package that a module imports."""
+        found = set()
+        for target in imports(self.modules[name]):
+            if target.startswith("twisted_ingest."):
+                dotted = target.removeprefix("twisted_ingest.")
+                found.add(dotted if dotted in self.modules else dotted.rpartition(".")[0] or "__init__")
+        return found - {"__init__"}
+
+    def test_no_arrow_points_up(self) -> None:
+        """Every import goes to a lower row, or stays in its room."""
+        wrong = [
+            f"{name} imports {target}"
+            for name in self.modules
+            for target in self.ours(name)
+            if row(target) >= row(name) and target.split(".")[0] != name.split(".")[0]
+        ]
+        self.assertEqual(wrong, [])
+
+    def test_rooms_are_not_circles(self) -> None:
+        """Inside a room too, imports form no circle."""
+        seen: dict[str, bool] = {}
+
+        def visit(name: str, path: tuple[str, ...]) -> None:
+            self.assertNotIn(name, path)
+            if name not in seen:
+                for target in self.ours(name):
+                    visit(target, (*path, name))
+                seen[name] = True
+
+        for name in self.modules:
+            visit(name, ())
+
+    def test_pure_rooms_know_no_twisted(self) -> None:
+        """Words, framing, ledger, watermark and budget import nothing of Twisted."""
+        wrong = {
+            name
+            for name in self.modules
+            if {name, name.split(".")[0]} & NO_TWISTED
+            for target in imports(self.modules[name])
+            if target.split(".")[0] in ("twisted", "zope")
+        }
+        self.assertEqual(wrong, set())
+
+    def test_server_and_sinks_are_strangers(self) -> None:
+        """Connections and sinks meet at the seams only."""
+        for name in self.modules:
+            room = name.split(".")[0]
+            if room in ("server", "sinks"):
+                other = "sinks" if room == "server" else "server"
+                self.assertFalse([target for target in self.ours(name) if target.startswith(other)])
+
+    def test_prometheus_stays_at_the_edge(self) -> None:
+        """Only metrics and admin know the metrics library."""
+        users = {
+            name
+            for name, tree in self.modules.items()
+            if any(target.startswith("prometheus_client") for target in imports(tree))
+        }
+        self.assertEqual(users - PROMETHEUS, set())
+
+    def test_nobody_imports_the_reactor(self) -> None:
+        """The reactor is passed in: only ``tap`` fetches it, inside a function."""
+        for name, tree in self.modules.items():
+            top = ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], [])
+            self.assertNotIn("twisted.internet.reactor", imports(top))
+            if name != "tap":
+                self.assertNotIn("twisted.internet.reactor", imports(tree))
+
+    def test_nobody_imports_the_doubles(self) -> None:
+        """The doubles are for tests."""
+        for name in self.modules:
+            self.assertNotIn("testing", self.ours(name))

@@ -1,0 +1,837 @@
+"""The appender against a target that fails in every way: order kept, nothing lost, doubled or torn, acks honest."""
+
+import errno
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import TestCase
+
+from twisted_ingest.errors import Fsync, SinkError
+from twisted_ingest.observe.events import Events
+from twisted_ingest.sinks import writer
+from twisted_ingest.sinks.appender import Appender
+from twisted_ingest.sinks.progress import Progress
+from twisted_ingest.sinks.targets import IOV_MAX
+
+PATIENCE = 10.0
+"""Seconds after which a thread that should have done something counts as hung."""
+
+Plan = Callable[[], int | None]
+"""What one call of a target does: gives the most bytes to take (``None``: all), or raises."""
+
+
+def fail(number: int) -> Plan:
+    """Make a call fail."""
+
+    def plan() -> int | None:
+        raise OSError(number, errno.errorcode[number])
+
+    return plan
+
+
+def take(number: int) -> Plan:
+    """Make a write take at most so many bytes."""
+    return lambda: number
+
+
+class Hold:
+    """Makes a call take until it is released, and then do another plan."""
+
+    def __init__(self, then: Plan = lambda: None) -> None:
+        self.entered = threading.Event()
+        self._released = threading.Event()
+        self._then = then
+
+    def __call__(self) -> int | None:
+        self.entered.set()
+        self.wait(self._released)
+        return self._then()
+
+    def release(self) -> None:
+        """Let the call go on."""
+        self._released.set()
+
+    @staticmethod
+    def wait(event: threading.Event) -> None:
+        """Wait, but not for ever."""
+        if not event.wait(PATIENCE):
+            raise AssertionError("nothing happened")
+
+
+class Medium:
+    """
+    A target in memory.
+
+    ``open`` begins a new file, as after a rotation; ``sync`` makes the current file durable up to its end, and one
+    that fails loses for good whatever was not durable. ``plans`` says what the next calls do; one without a plan works.
+    """
+
+    final_errors = frozenset({errno.EPIPE})
+
+    def __init__(self) -> None:
+        self.files = [bytearray()]
+        self.durable = [0]
+        self.calls: list[str] = []
+        self.plans: dict[str, deque[Plan]] = {name: deque() for name in ("open", "write", "sync", "retire")}
+        self.is_closed = threading.Event()
+
+    def plan(self, name: str, *plans: Plan) -> None:
+        """Say what the next calls of one kind do."""
+        self.plans[name].extend(plans)
+
+    def _call(self, name: str) -> int | None:
+        self.calls.append(name)
+        plans = self.plans[name]
+        return plans.popleft()() if plans else None
+
+    def open(self) -> None:
+        """Begin a file."""
+        self._call("open")
+        self.files.append(bytearray())
+        self.durable.append(0)
+
+    def write(self, buffers: Sequence[bytes | memoryview]) -> int:
+        """Take bytes."""
+        if len(buffers) > IOV_MAX:
+            raise AssertionError("the kernel refuses so many buffers")
+        limit = self._call("write")
+        data = b"".join(buffers)[:limit]
+        self.files[-1] += data
+        return len(data)
+
+    def sync(self) -> None:
+        """Make durable, or lose."""
+        end = len(self.files[-1])
+        try:
+            self._call("sync")
+        except OSError:
+            del self.files[-1][self.durable[-1] :]
+            raise
+        self.durable[-1] = end
+
+    def retire(self) -> None:
+        """Put aside."""
+        self._call("retire")
+
+    def close(self) -> None:
+        """Close."""
+        self.is_closed.set()
+
+    def read(self) -> bytes:
+        """Give all files, in order."""
+        return b"".join(self.files)
+
+    def lines(self) -> list[bytes]:
+        """Give the whole lines of all files, in order."""
+        return [line for file in self.files for line in bytes(file).split(b"\n")[:-1]]
+
+    def torn(self) -> int:
+        """Count the files that end in half a line."""
+        return sum(not file.endswith(b"\n") for file in self.files if file)
+
+    def durable_bytes(self) -> bytes:
+        """Give the whole lines that survive a crash of the machine now."""
+        kept = [bytes(file[:end]) for file, end in zip(self.files, self.durable, strict=True)]
+        return b"".join(part[: part.rfind(b"\n") + 1] for part in kept)
+
+
+class HandReactor:
+    """Keeps what a thread asks for until the test lets it happen; ``snapshot`` is taken when it asks."""
+
+    def __init__(self, snapshot: Callable[[], bytes]) -> None:
+        self._snapshot = snapshot
+        self._calls: SimpleQueue[tuple[bytes, Callable[..., object], tuple[object, ...]]] = SimpleQueue()
+        self.seen = b""
+
+    def callFromThread(self, function: Callable[..., object], *arguments: object) -> None:
+        """Keep a call."""
+        self._calls.put((self._snapshot(), function, arguments))
+
+    def run_until(self, condition: Callable[[], object]) -> None:
+        """Make the calls asked for, in order, until something holds."""
+        while not condition():
+            self.seen, function, arguments = self._calls.get(timeout=PATIENCE)
+            function(*arguments)
+
+    def is_idle(self) -> bool:
+        """Whether nothing was asked for."""
+        return self._calls.empty()
+
+
+class Outcome:
+    """How a Deferred fired, and how often."""
+
+    def __init__(self, deferred: "Deferred[None]", note: Callable[[], object] = lambda: None) -> None:
+        self.times = 0
+        self.error: BaseException | None = None
+        self._note = note
+        _ = deferred.addCallbacks(self._fired, self._failed)
+
+    def _fired(self, result: None) -> None:
+        self.times += 1
+        self._note()
+
+    def _failed(self, failure: Any) -> None:
+        self.times += 1
+        self.error = failure.value
+
+
+class Bench:
+    """An appender, its target and its reactor."""
+
+    def __init__(self, fsync: Fsync = Fsync.NEVER) -> None:
+        self.medium = Medium()
+        self.reactor = HandReactor(self.medium.durable_bytes)
+        self.appender = Appender("test", self.medium, self.reactor, Events(Clock().seconds), fsync)
+
+    def start(self, *, is_open: bool = True) -> None:
+        """Start the thread."""
+        self.appender.start(is_open=is_open)
+
+    def submit(self, *buffers: bytes, note: Callable[[], object] = lambda: None) -> Outcome:
+        """Submit one job."""
+        return Outcome(self.appender.submit(list(buffers)), note)
+
+    def hear(self, *outcomes: Outcome) -> None:
+        """Run until jobs are answered."""
+        self.reactor.run_until(lambda: all(outcome.times for outcome in outcomes))
+
+    def close(self) -> Outcome:
+        """Close, and run until that is done."""
+        outcome = Outcome(self.appender.close())
+        self.hear(outcome)
+        return outcome
+
+
+SLOW_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+ERRORS = [errno.ENOSPC, errno.EIO, errno.EINTR, errno.EAGAIN]
+WRITES = st.lists(st.one_of(st.integers(0, 12), st.sampled_from(ERRORS).map(fail), st.just("reopen")), max_size=30)
+FAILURES = st.lists(st.one_of(st.none(), st.sampled_from(ERRORS).map(fail)), max_size=4)
+SHAPES = st.lists(st.lists(st.lists(st.integers(0, 9), max_size=3), max_size=3), min_size=1, max_size=5)
+
+
+def make_jobs(shapes: list[list[list[int]]]) -> list[list[bytes]]:
+    """Make jobs of buffers of lines, no two lines the same, from the lines' lengths."""
+    number = 0
+    jobs: list[list[bytes]] = []
+    for shape in shapes:
+        jobs.append([])
+        for lengths in shape:
+            jobs[-1].append(b"".join(b"%d:%b\n" % (number + i, b"x" * size) for i, size in enumerate(lengths)))
+            number += len(lengths)
+    return jobs
+
+
+def lines_of(jobs: list[list[bytes]]) -> list[bytes]:
+    """Give the lines of jobs, in order."""
+    return b"".join(buffer for job in jobs for buffer in job).split(b"\n")[:-1]
+
+
+class AppenderCase(TestCase):
+    def setUp(self) -> None:
+        self.patch(writer, "RETRY_SECONDS", (0.0001, 0.0002))
+
+    def bench(self, fsync: Fsync = Fsync.NEVER) -> Bench:
+        """Make an appender that ends with the test."""
+        bench = Bench(fsync)
+        self.addCleanup(bench.appender.abandon)
+        return bench
+
+
+class ProgressTests(TestCase):
+    @SLOW_MACHINE
+    @given(SHAPES, st.lists(st.integers(0, 12), max_size=30))
+    def test_any_sizes_of_writes(self, shapes: list[list[list[int]]], sizes: list[int]) -> None:
+        """Whatever sizes the writes have, their bytes are the buffers' bytes, once and in order."""
+        buffers = [buffer for job in make_jobs(shapes) for buffer in job]
+        progress = Progress(buffers)
+        taken = b""
+        while not progress.is_done:
+            window = b"".join(progress.window())
+            number = min(sizes.pop(), len(window)) if sizes else len(window)
+            taken += window[:number]
+            progress.advance(number)
+        self.assertEqual(taken, b"".join(buffers))
+        self.assertEqual(progress.written, len(taken))
+
+    @SLOW_MACHINE
+    @given(SHAPES, st.floats(0, 1))
+    def test_step_back_to_the_line(self, shapes: list[list[list[int]]], share: float) -> None:
+        """Stepping back goes to the beginning of the line that is written in part, and nowhere from a boundary."""
+        buffers = [buffer for job in make_jobs(shapes) for buffer in job]
+        whole = b"".join(buffers)
+        progress = Progress(buffers)
+        number = int(len(whole) * share)
+        progress.advance(number)
+        boundary = whole.rfind(b"\n", 0, number) + 1
+        self.assertEqual(progress.step_back(), boundary != number)
+        self.assertEqual(b"".join(progress.window()), whole[boundary:])
+        self.assertFalse(progress.step_back())
+
+    def test_window_is_bounded(self) -> None:
+        """No more buffers than one system call takes are offered at once."""
+        progress = Progress([b"x\n"] * (IOV_MAX + 1))
+        self.assertEqual(len(progress.window()), IOV_MAX)
+
+
+class ScheduleTests(AppenderCase):
+    def run_schedule(self, bench: Bench, jobs: list[list[bytes]], writes: list[Any]) -> list[bytes]:
+        """Submit the jobs to a target that does as the schedule says, and close; gives what was durable per answer."""
+
+        def reopen() -> int | None:
+            bench.appender.reopen()
+            return 2
+
+        for step in writes:
+            bench.medium.plan("write", reopen if step == "reopen" else take(step) if isinstance(step, int) else step)
+        seen: list[bytes] = []
+        bench.start()
+        outcomes = [bench.submit(*job, note=lambda: seen.append(bench.reactor.seen)) for job in jobs]
+        self.assertIsNone(bench.close().error)
+        self.assertEqual([outcome.times for outcome in outcomes], [1] * len(jobs))
+        self.assertEqual([outcome.error for outcome in outcomes], [None] * len(jobs))
+        self.assertIsNone(bench.appender.writer.trouble)
+        return seen
+
+    @SLOW_MACHINE
+    @given(SHAPES, WRITES, FAILURES)
+    def test_any_schedule(self, shapes: list[list[list[int]]], writes: list[Any], opens: list[Plan | None]) -> None:
+        """Any short writes, errors and reopenings leave every line once, whole and in order, torn halves counted."""
+        jobs = make_jobs(shapes)
+        bench = Bench()
+        bench.medium.plan("open", *(plan or (lambda: None) for plan in opens))
+        self.run_schedule(bench, jobs, writes)
+        self.assertEqual(bench.medium.lines(), lines_of(jobs))
+        self.assertEqual(bench.medium.torn(), bench.appender.writer.torn_records)
+        self.assertEqual(bench.appender.writer.rewritten_bytes, 0)
+
+    @SLOW_MACHINE
+    @given(SHAPES, WRITES, FAILURES, FAILURES)
+    def test_any_schedule_with_failing_syncs(
+        self, shapes: list[list[list[int]]], writes: list[Any], syncs: list[Plan | None], retires: list[Plan | None]
+    ) -> None:
+        """With failed syncs in between each answer is true on the disk, and no copy but those counted is doubled."""
+        jobs = make_jobs(shapes)
+        bench = Bench(Fsync.ALWAYS)
+        bench.medium.plan("sync", *(plan or (lambda: None) for plan in syncs))
+        bench.medium.plan("retire", *(plan or (lambda: None) for plan in retires))
+        for job, seen in zip(jobs, self.run_schedule(bench, jobs, writes), strict=True):
+            self.assertEqual(set(lines_of([job])) - set(seen.split(b"\n")), set())
+        expected = lines_of(jobs)
+        lines = bench.medium.lines()
+        last = {line: position for position, line in enumerate(lines)}
+        self.assertEqual(sorted(last, key=last.__getitem__), expected)
+        doubled = sum(len(line) + 1 for line in lines) - sum(len(line) + 1 for line in expected)
+        self.assertLessEqual(doubled, bench.appender.writer.rewritten_bytes)
+
+
+class SyncTests(AppenderCase):
+    def test_answer_waits_for_the_sync(self) -> None:
+        """Under fsync always a job is answered by a sync that began after its write, not before."""
+        bench = self.bench(Fsync.ALWAYS)
+        hold = Hold()
+        bench.medium.plan("sync", hold)
+        bench.start()
+        job = bench.submit(b"a\n")
+        hold.wait(hold.entered)
+        self.assertEqual(bench.medium.calls, ["write", "sync"])
+        self.assertTrue(bench.reactor.is_idle())
+        hold.release()
+        bench.hear(job)
+        self.assertEqual(bench.reactor.seen, b"a\n")
+
+    def test_sync_under_way_does_not_count(self) -> None:
+        """A job that comes while a sync is under way is answered by the next one."""
+        bench = self.bench(Fsync.ALWAYS)
+        hold = Hold()
+        bench.medium.plan("sync", hold)
+        bench.start()
+        first = bench.submit(b"a\n")
+        hold.wait(hold.entered)
+        second = bench.submit(b"b\n")
+        hold.release()
+        bench.hear(first)
+        self.assertEqual(second.times, 0)
+        bench.hear(second)
+        self.assertEqual(bench.medium.calls, ["write", "sync", "write", "sync"])
+
+    def test_group_commit(self) -> None:
+        """Jobs that queue while one write is slow share one write and one sync."""
+        bench = self.bench(Fsync.ALWAYS)
+        hold = Hold()
+        bench.medium.plan("write", hold)
+        bench.start()
+        first = bench.submit(b"0\n")
+        hold.wait(hold.entered)
+        others = [bench.submit(b"%d\n" % number) for number in range(1, 500)]
+        hold.release()
+        bench.hear(first, *others)
+        self.assertEqual(bench.medium.calls, ["write", "sync", "write", "sync"])
+        self.assertEqual(bench.medium.lines(), [b"%d" % number for number in range(500)])
+
+    def test_commit_is_bounded(self) -> None:
+        """The first of a long queue is answered after a bounded number of bytes, before the rest is written."""
+        self.patch(writer, "COMMIT_BYTES", 10)
+        bench = self.bench(Fsync.ALWAYS)
+        jobs = [bench.submit(b"%04d\n" % number) for number in range(6)]
+        bench.start()
+        bench.hear(*jobs)
+        self.assertEqual(bench.medium.calls, ["write", "sync"] * 3)
+
+    def test_failed_sync_is_not_tried_again(self) -> None:
+        """After a failed sync the file is put aside and the unanswered written again to a new one, then answered."""
+        bench = self.bench(Fsync.ALWAYS)
+        bench.medium.plan("sync", lambda: None, fail(errno.EIO))
+        hold = Hold()
+        bench.medium.plan("retire", hold)
+        bench.start()
+        bench.hear(bench.submit(b"a\n"))
+        job = bench.submit(b"b\n", b"c\n")
+        hold.wait(hold.entered)
+        self.assertEqual(job.times, 0)
+        self.assertIn("cannot sync: EIO", bench.appender.writer.trouble or "")
+        hold.release()
+        bench.hear(job)
+        self.assertEqual(bench.medium.calls, ["write", "sync", "write", "sync", "retire", "open", "write", "sync"])
+        self.assertEqual(bench.medium.files, [b"a\n", b"b\nc\n"])
+        self.assertEqual(bench.appender.writer.sync_failures, 1)
+        self.assertEqual(bench.appender.writer.rewritten_bytes, 4)
+        self.assertIsNone(bench.appender.writer.trouble)
+
+    def test_failing_syncs_back_off(self) -> None:
+        """A device whose every sync fails is given time: no file is put aside before a wait, which a stop can end."""
+        self.patch(writer, "RETRY_SECONDS", (600.0, 600.0))
+        bench = self.bench(Fsync.ALWAYS)
+        bench.medium.plan("sync", fail(errno.EIO))
+        bench.start()
+        job = bench.submit(b"a\n")
+        bench.reactor.run_until(lambda: bench.appender.writer.trouble)
+        self.assertEqual(bench.medium.calls, ["write", "sync"])
+        bench.appender.abandon()
+        self.assertIsInstance(job.error, SinkError)
+        Hold.wait(bench.medium.is_closed)
+        self.assertEqual(bench.medium.calls, ["write", "sync"])
+
+    def test_putting_aside_is_tried_again(self) -> None:
+        """A file whose sync failed is not written to again, however long it takes to put it aside."""
+        bench = self.bench(Fsync.ALWAYS)
+        bench.medium.plan("sync", fail(errno.EIO))
+        bench.medium.plan("retire", fail(errno.EROFS), fail(errno.EROFS))
+        bench.start()
+        bench.hear(bench.submit(b"a\n"))
+        self.assertEqual(bench.medium.calls, ["write", "sync", *["retire"] * 3, "open", "write", "sync"])
+
+    def test_file_left_behind_is_synced(self) -> None:
+        """A job whose first half is in the file rotated away is answered only when that file is synced too."""
+        bench = self.bench(Fsync.ALWAYS)
+
+        def reopen() -> int | None:
+            bench.appender.reopen()
+            return 2
+
+        bench.medium.plan("write", reopen)
+        bench.start()
+        bench.hear(bench.submit(b"a\n", b"b\n"))
+        self.assertEqual(bench.medium.calls, ["write", "sync", "open", "write", "sync"])
+        self.assertEqual(bench.reactor.seen, b"a\nb\n")
+
+    def test_failed_sync_of_the_file_left_behind(self) -> None:
+        """When the file rotated away cannot be synced, what it holds of the job is written again, to the new one."""
+        for fsync in (Fsync.ALWAYS, Fsync.SECOND):
+            bench = self.bench(fsync)
+
+            def reopen(bench: Bench = bench) -> int | None:
+                bench.appender.reopen()
+                return 3
+
+            bench.medium.plan("write", reopen)
+            bench.medium.plan("sync", fail(errno.EIO))
+            bench.start()
+            bench.hear(bench.submit(b"a\n", b"bc\n"))
+            self.assertEqual(bench.medium.files[1:], [b"a\nbc\n"])
+            self.assertEqual(bench.appender.writer.rewritten_bytes, 3)
+            self.assertEqual(bench.appender.writer.torn_records, 1)
+
+    def test_never_means_never(self) -> None:
+        """Under fsync never nothing is synced, not even at the end or between two files."""
+        bench = self.bench()
+        bench.start()
+        bench.hear(bench.submit(b"a\n"))
+        bench.appender.reopen()
+        bench.hear(bench.submit(b"b\n"))
+        bench.close()
+        self.assertNotIn("sync", bench.medium.calls)
+
+
+class SecondTests(AppenderCase):
+    def test_silence_is_synced(self) -> None:
+        """Under fsync 1s what was written is synced though nothing follows it."""
+        self.patch(writer, "SYNC_SECONDS", 0.01)
+        bench = self.bench(Fsync.SECOND)
+        hold = Hold()
+        bench.medium.plan("sync", hold)
+        bench.start()
+        bench.hear(bench.submit(b"a\n"))
+        hold.wait(hold.entered)
+        hold.release()
+
+    def test_answer_does_not_wait(self) -> None:
+        """Under fsync 1s a job is answered before it is synced, and the end syncs it."""
+        bench = self.bench(Fsync.SECOND)
+        bench.start()
+        bench.hear(bench.submit(b"a\n"))
+        self.assertEqual(bench.medium.calls, ["write"])
+        bench.close()
+        self.assertEqual(bench.medium.calls, ["write", "sync"])
+
+    def test_full_disk_does_not_put_off_the_sync(self) -> None:
+        """What was written is synced within the second though writing on fails meanwhile."""
+        self.patch(writer, "SYNC_SECONDS", 0.001)
+        bench = self.bench(Fsync.SECOND)
+        synced = threading.Event()
+
+        def full_until_synced() -> int | None:
+            if not synced.is_set():
+                bench.medium.plans["write"].append(full_until_synced)
+                raise OSError(errno.ENOSPC, "ENOSPC")
+            return None
+
+        def sync() -> int | None:
+            synced.set()
+            return None
+
+        bench.medium.plan("sync", sync)
+        bench.medium.plan("write", take(3), full_until_synced)
+        bench.start()
+        bench.hear(bench.submit(b"a\nb\n"))
+        self.assertEqual(bench.medium.read(), b"a\nb\n")
+
+    def test_failed_sync_within_a_record(self) -> None:
+        """A sync that fails in the middle of a record leaves a torn half in the file put aside, and counts it."""
+        self.patch(writer, "SYNC_SECONDS", 0.0)
+        bench = self.bench(Fsync.SECOND)
+        bench.medium.plan("write", take(3))
+        bench.medium.plan("sync", fail(errno.EIO))
+        bench.start()
+        bench.hear(bench.submit(b"a\nbc\n"))
+        self.assertEqual(bench.medium.lines(), [b"a", b"bc"])
+        self.assertEqual(bench.medium.calls[:5], ["write", "sync", "retire", "open", "write"])
+        self.assertEqual(bench.appender.writer.torn_records, 1)
+        self.assertEqual(bench.appender.writer.rewritten_bytes, 3)
+
+    def test_failed_sync_goes_on_in_a_new_file(self) -> None:
+        """A sync that fails in silence puts the file aside, and what follows goes to a new one."""
+        self.patch(writer, "SYNC_SECONDS", 0.0)
+        bench = self.bench(Fsync.SECOND)
+        bench.medium.plan("sync", fail(errno.EIO))
+        bench.start()
+        bench.hear(bench.submit(b"a\n"))
+        bench.hear(bench.submit(b"b\n"))
+        bench.close()
+        self.assertEqual(bench.medium.lines()[-1], b"b")
+        self.assertEqual(bench.appender.writer.sync_failures, 1)
+
+
+class ReopenTests(AppenderCase):
+    def test_idle(self) -> None:
+        """A reopen is done without waiting for a record, and the next record is in the new file."""
+        bench = self.bench()
+        hold = Hold()
+        bench.medium.plan("open", hold)
+        bench.start()
+        bench.hear(bench.submit(b"a\n"))
+        bench.appender.reopen()
+        hold.wait(hold.entered)
+        hold.release()
+        bench.hear(bench.submit(b"b\n"))
+        self.assertEqual(bench.medium.files, [b"a\n", b"b\n"])
+
+    def test_within_a_record(self) -> None:
+        """A record begun in the old file is written whole to the new one, and counted as torn."""
+        bench = self.bench()
+        hold = Hold(take(5))
+        bench.medium.plan("write", hold)
+        bench.start()
+        job = bench.submit(b"one\ntwo\n")
+        hold.wait(hold.entered)
+        bench.appender.reopen()
+        hold.release()
+        bench.hear(job)
+        self.assertEqual(bench.medium.files, [b"one\nt", b"two\n"])
+        self.assertEqual(bench.appender.writer.torn_records, 1)
+
+    def test_between_records(self) -> None:
+        """A reopen at the end of a record tears nothing, be it inside a buffer or between two."""
+        for buffers in ([b"one\ntwo\n"], [b"one\n", b"two\n"]):
+            bench = self.bench()
+            hold = Hold(take(4))
+            bench.medium.plan("write", hold)
+            bench.start()
+            job = bench.submit(*buffers)
+            hold.wait(hold.entered)
+            bench.appender.reopen()
+            hold.release()
+            bench.hear(job)
+            self.assertEqual(bench.medium.files, [b"one\n", b"two\n"])
+            self.assertEqual(bench.appender.writer.torn_records, 0)
+
+    def test_ends_a_full_disk(self) -> None:
+        """A reopen is obeyed while writes to the old file fail."""
+        bench = self.bench()
+
+        def full() -> int | None:
+            if len(bench.medium.files) == 1:
+                bench.medium.plans["write"].append(full)
+                raise OSError(errno.ENOSPC, "ENOSPC")
+            return None
+
+        bench.medium.plan("write", full)
+        bench.start()
+        job = bench.submit(b"a\n")
+        bench.reactor.run_until(lambda: bench.appender.writer.trouble)
+        bench.appender.reopen()
+        bench.hear(job)
+        self.assertEqual(bench.medium.files, [b"", b"a\n"])
+
+    def test_asked_for_while_opening(self) -> None:
+        """A reopen asked for while the file is being opened is not forgotten."""
+        bench = self.bench()
+        hold = Hold()
+        bench.medium.plan("open", hold)
+        bench.start(is_open=False)
+        hold.wait(hold.entered)
+        bench.appender.reopen()
+        hold.release()
+        bench.hear(bench.submit(b"a\n"))
+        self.assertEqual(bench.medium.calls, ["open", "open", "write"])
+
+    def test_failing_open_at_start(self) -> None:
+        """A target that cannot be opened at first is opened once it can, and takes what waited."""
+        bench = self.bench()
+        bench.medium.plan("open", fail(errno.ENOSPC), fail(errno.EIO), fail(errno.EAGAIN))
+        bench.start(is_open=False)
+        bench.hear(bench.submit(b"a\n"))
+        self.assertEqual(bench.medium.calls, ["open"] * 4 + ["write"])
+        self.assertIsNone(bench.appender.writer.trouble)
+
+
+class EndTests(AppenderCase):
+    def test_close_writes_first(self) -> None:
+        """Closing writes and answers everything that was submitted, and then ends the thread."""
+        bench = self.bench()
+        order: list[str] = []
+        bench.medium.plan("write", take(1), fail(errno.EIO))
+        bench.start()
+        for number in range(20):
+            bench.submit(b"%d\n" % number, note=lambda: order.append("answered"))
+        _ = bench.appender.close().addCallback(lambda _: order.append("closed"))
+        bench.reactor.run_until(lambda: "closed" in order)
+        self.assertEqual(order, ["answered"] * 20 + ["closed"])
+        self.assertTrue(bench.medium.is_closed.is_set())
+        self.assertEqual(len(bench.medium.lines()), 20)
+
+    def test_submit_after_close(self) -> None:
+        """What is submitted after closing began fails, and is not written."""
+        bench = self.bench()
+        bench.start()
+        closed = Outcome(bench.appender.close())
+        self.assertIsInstance(bench.submit(b"a\n").error, SinkError)
+        bench.hear(closed)
+        self.assertIsInstance(bench.submit(b"a\n").error, SinkError)
+        self.assertEqual(bench.medium.calls, [])
+
+    def test_close_twice(self) -> None:
+        """Closing again gives the same answer once."""
+        bench = self.bench()
+        bench.start()
+        self.assertIs(bench.appender.close(), bench.appender.close())
+        bench.close()
+
+    def test_close_before_start(self) -> None:
+        """An appender that was never started fails what it holds instead of keeping it for ever."""
+        bench = self.bench()
+        job = bench.submit(b"a\n")
+        self.assertEqual(bench.close().times, 1)
+        self.assertIsInstance(job.error, SinkError)
+
+    def test_abandon_in_a_retry_wait(self) -> None:
+        """Abandoning fails what is outstanding at once, lets a waiting close go, and ends the thread's wait."""
+        self.patch(writer, "RETRY_SECONDS", (600.0, 600.0))
+        bench = self.bench()
+        bench.medium.plan("write", take(1), fail(errno.ENOSPC))
+        bench.start()
+        jobs = [bench.submit(b"a\n"), bench.submit(b"b\n")]
+        bench.reactor.run_until(lambda: bench.appender.writer.trouble)
+        closed = Outcome(bench.appender.close())
+        bench.appender.abandon()
+        self.assertEqual([type(job.error) for job in jobs], [SinkError] * 2)
+        self.assertEqual(closed.times, 1)
+        Hold.wait(bench.medium.is_closed)
+        self.assertEqual([job.times for job in jobs], [1, 1])
+
+    def test_abandon_in_a_retry_of_open(self) -> None:
+        """Abandoning ends the wait for a file that cannot be opened."""
+        self.patch(writer, "RETRY_SECONDS", (600.0, 600.0))
+        bench = self.bench()
+        bench.medium.plan("open", fail(errno.EMFILE))
+        bench.start(is_open=False)
+        bench.reactor.run_until(lambda: bench.appender.writer.trouble)
+        bench.appender.abandon()
+        Hold.wait(bench.medium.is_closed)
+
+    def test_close_with_nothing_to_write(self) -> None:
+        """With nothing outstanding a close does not wait for a file that cannot be opened."""
+        self.patch(writer, "RETRY_SECONDS", (600.0, 600.0))
+        bench = self.bench()
+        bench.medium.plan("open", fail(errno.EMFILE))
+        bench.start(is_open=False)
+        bench.reactor.run_until(lambda: bench.appender.writer.trouble)
+        bench.close()
+        self.assertTrue(bench.medium.is_closed.is_set())
+
+    def test_close_behind_a_reopen(self) -> None:
+        """A close right behind a reopen still syncs the file that is left, under fsync 1s."""
+        bench = self.bench(Fsync.SECOND)
+        bench.start()
+        bench.hear(bench.submit(b"a\n"))
+        bench.appender.reopen()
+        bench.close()
+        self.assertEqual(bench.medium.calls, ["write", "sync", "open"])
+
+    def test_abandon_when_idle(self) -> None:
+        """Abandoning ends a thread that has nothing to do, and lets go of the target."""
+        bench = self.bench()
+        bench.start()
+        bench.hear(bench.submit(b"a\n"))
+        bench.appender.abandon()
+        Hold.wait(bench.medium.is_closed)
+        self.assertEqual(bench.close().times, 1)
+
+    def test_abandon_during_a_slow_write(self) -> None:
+        """What was failed by abandoning is not written on once a slow write returns."""
+        bench = self.bench()
+        hold = Hold(take(2))
+        bench.medium.plan("write", hold)
+        bench.start()
+        jobs = [bench.submit(b"a\nb\n")]
+        hold.wait(hold.entered)
+        jobs.append(bench.submit(b"c\n"))
+        bench.appender.abandon()
+        self.assertEqual([type(job.error) for job in jobs], [SinkError] * 2)
+        hold.release()
+        Hold.wait(bench.medium.is_closed)
+        self.assertEqual(bench.medium.read(), b"a\n")
+
+    def test_abandon_from_an_answer(self) -> None:
+        """Whoever hears of one job may abandon the rest: each is answered once."""
+        bench = self.bench()
+        jobs = [bench.submit(b"a\n", note=bench.appender.abandon), bench.submit(b"b\n"), bench.submit(b"c\n")]
+        bench.start()
+        bench.hear(*jobs)
+        Hold.wait(bench.medium.is_closed)
+        self.assertEqual([job.times for job in jobs], [1, 1, 1])
+        self.assertEqual([type(job.error) for job in jobs], [type(None), SinkError, SinkError])
+
+    def test_submit_from_an_answer(self) -> None:
+        """A job submitted while another is being answered is written after all that came before it."""
+        bench = self.bench()
+        later: list[Outcome] = []
+        jobs = [bench.submit(b"a\n", note=lambda: later.append(bench.submit(b"c\n"))), bench.submit(b"b\n")]
+        bench.start()
+        bench.hear(*jobs)
+        bench.hear(*later)
+        self.assertEqual(bench.medium.read(), b"a\nb\nc\n")
+
+
+class ErrorTests(AppenderCase):
+    def test_trouble_is_told_and_taken_back(self) -> None:
+        """While an error is waited out ``trouble`` names it, and when writing works again it is gone."""
+        bench = self.bench()
+        hold = Hold()
+        bench.medium.plan("write", take(1), fail(errno.ENOSPC), hold)
+        bench.start()
+        job = bench.submit(b"abc\n")
+        hold.wait(hold.entered)
+        self.assertIn("cannot write: ENOSPC", bench.appender.writer.trouble or "")
+        hold.release()
+        bench.hear(job)
+        self.assertIsNone(bench.appender.writer.trouble)
+        self.assertEqual(bench.appender.writer.retries, 1)
+        self.assertEqual(bench.medium.read(), b"abc\n")
+
+    def test_waits_grow_and_begin_anew(self) -> None:
+        """Each wait is twice the one before up to a limit, and the first after a recovery is short again."""
+        self.patch(writer, "RETRY_SECONDS", (0.0001, 600.0))
+        bench = self.bench()
+        bench.start()
+        for _ in range(30):
+            bench.medium.plan("write", fail(errno.EIO), fail(errno.EIO))
+            bench.hear(bench.submit(b"a\n"))
+        self.assertEqual(bench.appender.writer.retries, 60)
+
+    def test_final_error(self) -> None:
+        """A final error fails everything outstanding and everything after it, and stays visible."""
+        bench = self.bench()
+        bench.medium.plan("write", take(2), fail(errno.EPIPE))
+        bench.start()
+        jobs = [bench.submit(b"abc\n"), bench.submit(b"d\n")]
+        bench.hear(*jobs)
+        self.assertEqual([type(job.error) for job in jobs], [SinkError] * 2)
+        self.assertIn("EPIPE", str(jobs[0].error))
+        self.assertIsInstance(bench.submit(b"e\n").error, SinkError)
+        self.assertEqual(bench.appender.writer.trouble, "EPIPE")
+        self.assertEqual(bench.close().times, 1)
+        Hold.wait(bench.medium.is_closed)
+        self.assertEqual(bench.medium.read(), b"ab")
+
+    def test_final_error_while_closing(self) -> None:
+        """A final error ends a close that is under way."""
+        bench = self.bench()
+        bench.medium.plan("write", fail(errno.EPIPE))
+        job = bench.submit(b"a\n")
+        bench.start()
+        self.assertEqual(bench.close().times, 1)
+        self.assertIsInstance(job.error, SinkError)
+
+    def test_any_other_exception(self) -> None:
+        """A bug in a target fails everything visibly instead of leaving a dead thread behind."""
+        bench = self.bench()
+
+        def bug() -> int | None:
+            raise ValueError("planted")
+
+        bench.medium.plan("write", bug)
+        bench.start()
+        job = bench.submit(b"a\n")
+        bench.hear(job)
+        self.assertIn("planted", str(job.error))
+        self.assertEqual(bench.appender.writer.trouble, "ValueError: planted")
+
+    def test_empty_jobs(self) -> None:
+        """A job without bytes is answered in its turn."""
+        bench = self.bench(Fsync.ALWAYS)
+        bench.start()
+        jobs = [bench.submit(), bench.submit(b""), bench.submit(b"", b"a\n", b"")]
+        bench.hear(*jobs)
+        self.assertEqual([job.error for job in jobs], [None] * 3)
+        self.assertEqual(bench.medium.read(), b"a\n")
+
+    def test_cancelled_by_the_caller(self) -> None:
+        """A caller that cancels its Deferred does not disturb the others."""
+        bench = self.bench()
+        cancelled = bench.appender.submit([b"a\n"])
+        first = Outcome(cancelled)
+        second = bench.submit(b"b\n")
+        cancelled.cancel()
+        bench.start()
+        bench.hear(second)
+        self.assertEqual([first.times, second.times], [1, 1])
+        self.assertEqual(bench.medium.read(), b"a\nb\n")

@@ -1,0 +1,418 @@
+"""The file sink on real files: appended to only, rotated without loss, patient with a full disk."""
+
+import errno
+import os
+import stat
+import subprocess
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.threads import deferToThread
+from twisted.logger import Logger
+from twisted.trial.unittest import SkipTest, TestCase
+from zope.interface.verify import verifyObject
+
+from twisted_ingest.batch import NUL, Batch, ConnectionInfo, Group
+from twisted_ingest.errors import Fsync, SinkError
+from twisted_ingest.interfaces import ISink
+from twisted_ingest.limits import KIB, MIB
+from twisted_ingest.observe.events import Events
+from twisted_ingest.sinks import writer
+from twisted_ingest.sinks.targets import FileTarget
+from twisted_ingest.sinks.writing import FileSink
+
+INFO = ConnectionInfo(1, "test", "192.0.2.1:1", "192.0.2.1")
+
+
+def group(*wires: bytes, delimiter: bytes = b"\n") -> Group:
+    """Make a group of one batch per argument."""
+    batches = [Batch(wire, wire.count(delimiter), INFO, 0.0, delimiter) for wire in wires]
+    return Group(batches, sum(batch.size for batch in batches))
+
+
+def read(path: str) -> bytes:
+    """Give the content of a file."""
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def write(path: str, data: bytes, mode: str = "wb") -> None:
+    """Make a file, or append to it."""
+    with open(path, mode) as file:
+        file.write(data)
+
+
+class FileCase(TestCase):
+    timeout = 10
+
+    def setUp(self) -> None:
+        self.patch(writer, "RETRY_SECONDS", (0.001, 0.002))
+        self.directory = self.mktemp()
+        os.mkdir(self.directory)
+        self.path = os.path.join(self.directory, "ingest.log")
+        self._waiting: dict[str, Deferred[None]] = {}
+
+    def _observe(self, event: Any) -> None:
+        kind, _, _ = event["event"].partition(":")
+        if kind in self._waiting:
+            self._waiting.pop(kind).callback(None)
+
+    def event(self, kind: str) -> "Deferred[None]":
+        """Give a Deferred that fires with the next event of a kind."""
+        return self._waiting.setdefault(kind, Deferred())
+
+    def make(self, path: str | None = None, fsync: Fsync = Fsync.NEVER) -> FileSink:
+        """Make a sink that ends with the test."""
+        events = Events(reactor.seconds)
+        events.log = Logger(observer=self._observe)  # type: ignore[arg-type]
+        sink = FileSink("file", path or self.path, reactor=reactor, events=events, fsync=fsync)
+        self.addCleanup(sink.abandon)
+        return sink
+
+    def started(self, path: str | None = None, fsync: Fsync = Fsync.NEVER) -> FileSink:
+        """Make a sink and start it."""
+        sink = self.make(path, fsync)
+        sink.start()
+        return sink
+
+
+class OpenTests(FileCase):
+    def test_is_a_sink(self) -> None:
+        """The sink keeps the contract of sinks."""
+        self.assertTrue(verifyObject(ISink, self.make()))
+
+    async def test_file_and_parents_are_made(self) -> None:
+        """A missing file is made together with its directories, readable by the owner and the group alone."""
+        before = os.umask(0o022)
+        self.addCleanup(os.umask, before)
+        path = os.path.join(self.directory, "a", "b", "ingest.log")
+        sink = self.started(path)
+        await sink.deliver(group(b"one\n", b"two\n"))
+        await sink.close()
+        self.assertEqual(read(path), b"one\ntwo\n")
+        self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o640)
+        self.assertEqual(stat.S_IMODE(os.stat(os.path.dirname(path)).st_mode), 0o750)
+
+    async def test_existing_file_is_kept(self) -> None:
+        """What a file holds stays, and its mode too."""
+        write(self.path, b"old\n")
+        os.chmod(self.path, 0o600)
+        sink = self.started()
+        await sink.deliver(group(b"new\n"))
+        self.assertEqual(read(self.path), b"old\nnew\n")
+        self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o600)
+        self.assertEqual(sink.details()["repaired_lines"], 0)
+
+    async def test_appends_behind_others(self) -> None:
+        """A file that somebody else appends to, or truncates in place, is written to at its end of the moment."""
+        sink = self.started()
+        await sink.deliver(group(b"one\n"))
+        write(self.path, b"foreign\n", "ab")
+        await sink.deliver(group(b"two\n"))
+        self.assertEqual(read(self.path), b"one\nforeign\ntwo\n")
+        os.truncate(self.path, 0)
+        await sink.deliver(group(b"three\n"))
+        self.assertEqual(read(self.path), b"three\n")
+
+    async def test_torn_tail(self) -> None:
+        """A last line without LF gets it, once, is counted and told, and loses none of its bytes."""
+        write(self.path, b"whole\nhal")
+        repaired = self.event("sink_repaired")
+        sink = self.started()
+        await sink.deliver(group(b"next\n"))
+        await repaired
+        self.assertEqual(read(self.path), b"whole\nhal\nnext\n")
+        self.assertEqual(sink.details()["repaired_lines"], 1)
+        sink.reopen()
+        await sink.deliver(group(b"last\n"))
+        self.assertEqual(sink.details()["repaired_lines"], 1)
+
+    def test_directory_is_refused(self) -> None:
+        """A path that names a directory is the operator's mistake, told at the start."""
+        sink = self.make(self.directory)
+        failure = self.assertRaises(SinkError, sink.start)
+        self.assertIn("Is a directory", str(failure))
+
+    def test_parent_that_is_a_file_is_refused(self) -> None:
+        """A path below a file is the operator's mistake, told at the start."""
+        write(self.path, b"")
+        for below in ("x", os.path.join("x", "y")):
+            self.assertRaises(SinkError, self.make(os.path.join(self.path, below)).start)
+
+    async def test_never_started(self) -> None:
+        """A sink whose start was refused can be closed, and holds on to nothing."""
+        sink = self.make(self.directory)
+        self.assertRaises(SinkError, sink.start)
+        delivered = sink.deliver(group(b"a\n"))
+        await sink.close()
+        await self.assertFailure(delivered, SinkError)
+
+    async def test_nul_framing(self) -> None:
+        """Records that were framed by NUL become one line each."""
+        sink = self.started()
+        await sink.deliver(group(b"a\nb\0c\0", delimiter=NUL))
+        self.assertEqual(read(self.path), b"a\\nb\nc\n")
+
+
+class RotationTests(FileCase):
+    async def test_rename_and_reopen(self) -> None:
+        """However often the file is rotated under load, every line is whole in one of the files, in order."""
+        sink = self.started(fsync=Fsync.ALWAYS)
+        lines = [b"%06d %b" % (number, b"x" * (number % 300)) for number in range(6000)]
+        deliveries = []
+        for turn in range(30):
+            deliveries.append(sink.deliver(group(*(line + b"\n" for line in lines[turn * 200 : turn * 200 + 200]))))
+            if turn % 3 == 2:
+                os.rename(self.path, f"{self.path}.{turn:02}")
+                sink.reopen()
+                await deliveries[turn // 2]
+                # The next rename needs a file to rename.
+                while "ingest.log" not in os.listdir(self.directory):
+                    await sink.deliver(group(b""))
+        await gatherResults(deliveries)
+        await sink.close()
+        names = sorted(name for name in os.listdir(self.directory) if name != "ingest.log")
+        self.assertEqual(len(names), 10)
+        content = b"".join(read(os.path.join(self.directory, name)) for name in [*names, "ingest.log"])
+        self.assertEqual([line for line in content.split(b"\n") if line], lines)
+        self.assertEqual(sink.details()["torn_records"], 0)
+
+    async def test_rename_alone(self) -> None:
+        """Until it is told to reopen the sink goes on in the renamed file."""
+        sink = self.started()
+        os.rename(self.path, self.path + ".1")
+        await sink.deliver(group(b"one\n"))
+        self.assertEqual(read(self.path + ".1"), b"one\n")
+        self.assertEqual(os.listdir(self.directory), ["ingest.log.1"])
+
+    async def test_directory_removed(self) -> None:
+        """A reopen makes the directory anew when it was removed."""
+        sink = self.started()
+        os.rename(self.directory, self.directory + ".gone")
+        sink.reopen()
+        await sink.deliver(group(b"one\n"))
+        self.assertEqual(read(self.path), b"one\n")
+
+    async def test_reopen_waits_for_the_path(self) -> None:
+        """A path that cannot be opened for a while holds deliveries back, and they are written when it can."""
+        sink = self.started()
+        os.rename(self.path, self.path + ".1")
+        os.mkdir(self.path)
+        stalled = self.event("sink_stalled")
+        sink.reopen()
+        delivered = sink.deliver(group(b"one\n"))
+        await stalled
+        self.assertNoResult(delivered)
+        self.assertIn("cannot open: Is a directory", sink.trouble or "")
+        os.rmdir(self.path)
+        await delivered
+        self.assertIsNone(sink.trouble)
+        self.assertEqual(read(self.path), b"one\n")
+
+
+class SyncTests(FileCase):
+    def fail_syncs(self, *numbers: int) -> list[int]:
+        """Make calls of ``fdatasync`` fail, by their number from one; gives the list of calls made."""
+        calls: list[int] = []
+        real = os.fdatasync
+
+        def fdatasync(descriptor: int) -> None:
+            calls.append(descriptor)
+            if len(calls) in numbers:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            real(descriptor)
+
+        self.patch(os, "fdatasync", fdatasync)
+        return calls
+
+    async def test_always(self) -> None:
+        """Under fsync always each delivery on its own costs one sync, and the directory's entry is synced once."""
+        calls = self.fail_syncs()
+        directories: list[int] = []
+        self.patch(os, "fsync", directories.append)
+        sink = self.started(fsync=Fsync.ALWAYS)
+        for _ in range(3):
+            await sink.deliver(group(b"one\n"))
+        self.assertEqual(len(calls), 3)
+        self.assertEqual(len(directories), 1)
+
+    async def test_failed_sync_puts_the_file_aside(self) -> None:
+        """After a failed sync the file is found as PATH.failed-N, N the first that is free, and a new one has all."""
+        write(self.path + ".failed-1", b"older\n")
+        self.fail_syncs(2, 4)
+        sink = self.started(fsync=Fsync.ALWAYS)
+        await sink.deliver(group(b"one\n"))
+        await sink.deliver(group(b"two\n"))
+        await sink.deliver(group(b"three\n"))
+        self.assertEqual(read(self.path + ".failed-1"), b"older\n")
+        self.assertEqual(read(self.path + ".failed-2"), b"one\ntwo\n")
+        self.assertEqual(read(self.path + ".failed-3"), b"two\nthree\n")
+        self.assertEqual(read(self.path), b"three\n")
+        self.assertEqual(sink.details()["sync_failures"], 2)
+        self.assertEqual(sink.details()["rewritten_bytes"], len(b"two\nthree\n"))
+
+    async def test_rotated_file_is_aside_already(self) -> None:
+        """When the file whose sync failed was rotated away, whatever has its name now is left alone."""
+        self.fail_syncs(2)
+        sink = self.started(fsync=Fsync.ALWAYS)
+        await sink.deliver(group(b"one\n"))
+        os.rename(self.path, self.path + ".1")
+        write(self.path, b"")
+        await sink.deliver(group(b"two\n"))
+        self.assertEqual(sorted(os.listdir(self.directory)), ["ingest.log", "ingest.log.1"])
+        self.assertEqual(read(self.path + ".1"), b"one\ntwo\n")
+        self.assertEqual(read(self.path), b"two\n")
+
+    def test_retire_of_a_removed_file(self) -> None:
+        """A file that was removed needs no putting aside."""
+        target = FileTarget(self.path)
+        target.open()
+        os.remove(self.path)
+        target.retire()
+        self.assertEqual(os.listdir(self.directory), [])
+
+    def test_what_cannot_be_synced_is_refused(self) -> None:
+        """A path that cannot keep the promise of fsync, a FIFO or a device, is refused where that is asked for."""
+        os.mkfifo(self.path)
+        for path in (self.path, os.devnull):
+            for fsync in (Fsync.ALWAYS, Fsync.SECOND):
+                failure = self.assertRaises(SinkError, self.make(path, fsync).start)
+                self.assertIn("no regular file", str(failure))
+
+    def test_devices_are_never_renamed(self) -> None:
+        """Syncing what cannot be synced does nothing."""
+        target = FileTarget(os.devnull)
+        target.open()
+        self.addCleanup(target.close)
+        self.assertFalse(target.can_sync)
+        target.sync()
+
+
+class FifoTests(FileCase):
+    def setUp(self) -> None:
+        super().setUp()
+        os.mkfifo(self.path)
+
+    def reader(self) -> int:
+        """Open the reading end."""
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+        os.set_blocking(descriptor, True)
+        self.addCleanup(os.close, descriptor)
+        return descriptor
+
+    async def test_reader_gets_the_lines(self) -> None:
+        """Lines written to a FIFO reach its reader."""
+        reader = self.reader()
+        sink = self.started()
+        await sink.deliver(group(b"one\n", b"two\n"))
+        self.assertEqual(os.read(reader, KIB), b"one\ntwo\n")
+
+    async def test_stalled_reader(self) -> None:
+        """A FIFO that nobody reads blocks neither the start nor the reactor: deliveries wait for the reader."""
+        sink = self.started()
+        reader = self.reader()
+        data = b"0007\n" * (MIB // 5)
+        delivered = sink.deliver(group(data))
+        got = await deferToThread(read_exactly, reader, 1000)
+        self.assertNoResult(delivered)
+        got += await deferToThread(read_exactly, reader, len(data) - 1000)
+        await delivered
+        self.assertEqual(got, data)
+
+
+def read_exactly(descriptor: int, size: int) -> bytes:
+    """Read so many bytes."""
+    data = b""
+    while len(data) < size:
+        data += os.read(descriptor, size - len(data))
+    return data
+
+
+class FullDiskTests(FileCase):
+    async def test_full_device(self) -> None:
+        """A device without space holds deliveries back, says so, and fails them when it is abandoned."""
+        stalled = self.event("sink_stalled")
+        sink = self.started("/dev/full")
+        delivered = sink.deliver(group(b"one\n"))
+        await stalled
+        self.assertNoResult(delivered)
+        self.assertIn("No space left on device", sink.trouble or "")
+        closed = sink.close()
+        self.assertNoResult(closed)
+        sink.abandon()
+        await self.assertFailure(delivered, SinkError)
+        await closed
+
+    def mount(self) -> str:
+        """Mount a file system of 64 KiB, or skip."""
+        place = os.path.abspath(os.path.join(self.directory, "small"))
+        os.mkdir(place)
+        command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", place]
+        try:
+            subprocess.run(command, check=True, capture_output=True, timeout=10)
+        except (OSError, subprocess.SubprocessError) as failure:
+            raise SkipTest(f"cannot mount a small tmpfs: {failure}") from failure
+        # Lazy, because a thread that a failed test left behind may still have the file open.
+        self.addCleanup(subprocess.run, ["umount", "--lazy", place], check=True, timeout=10)
+        return place
+
+    async def test_space_returns(self) -> None:
+        """On a full disk nothing is lost: when space returns all lines are there, whole, once and in order."""
+        place = self.mount()
+        path = os.path.join(place, "ingest.log")
+        filler = os.path.join(place, "filler")
+        write(filler, b"x" * 40 * KIB)
+        sink = self.started(path, Fsync.ALWAYS)
+        blocks = [b"".join(b"%04d %b\n" % (i, b"y" * 90) for i in range(j, j + 100)) for j in range(0, 400, 100)]
+        stalled = self.event("sink_stalled")
+        deliveries = [sink.deliver(group(block)) for block in blocks]
+        await stalled
+        self.assertIn("No space left on device", sink.trouble or "")
+        self.assertNoResult(deliveries[-1])
+        recovered = self.event("sink_recovered")
+        os.remove(filler)
+        await gatherResults(deliveries)
+        await recovered
+        await sink.close()
+        self.assertIsNone(sink.trouble)
+        self.assertEqual(read(path), b"".join(blocks))
+        self.assertEqual(sink.details()["torn_records"], 0)
+
+    async def test_rotation_frees_a_full_disk(self) -> None:
+        """A file rotated away in the middle of a line is followed by one that has that line whole."""
+        place = self.mount()
+        path = os.path.join(place, "ingest.log")
+        sink = self.started(path)
+        data = b"".join(b"%05d %b\n" % (i, b"y" * 93) for i in range(1000))
+        stalled = self.event("sink_stalled")
+        delivered = sink.deliver(group(data))
+        await stalled
+        rotated = os.path.join(self.directory, "rotated")
+        os.rename(path, path + ".1")
+        write(rotated, read(path + ".1"))
+        os.remove(path + ".1")
+        sink.reopen()
+        await delivered
+        first = read(rotated)
+        torn = len(first) - first.rfind(b"\n") - 1
+        self.assertTrue(torn)
+        self.assertEqual(first[: len(first) - torn] + read(path), data)
+        self.assertEqual(sink.details()["torn_records"], 1)
+
+    async def test_full_at_start(self) -> None:
+        """A disk that is full at the start is waited for: the torn tail gets its LF when there is space."""
+        place = self.mount()
+        path = os.path.join(place, "ingest.log")
+        write(path, b"x" * 4096)
+        filler = os.path.join(place, "filler")
+        self.assertRaises(OSError, write, filler, b"x" * 64 * KIB)
+        stalled = self.event("sink_stalled")
+        sink = self.started(path)
+        delivered = sink.deliver(group(b"one\n"))
+        await stalled
+        self.assertIn("cannot open: No space left on device", sink.trouble or "")
+        os.remove(filler)
+        await delivered
+        self.assertEqual(read(path), b"x" * 4096 + b"\none\n")
+        self.assertEqual(sink.details()["repaired_lines"], 1)

@@ -1,0 +1,5 @@
+"""``python -m twisted_ingest``."""
+
+from twisted_ingest.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""The operator's window: metrics, health, status and connections over HTTP."""

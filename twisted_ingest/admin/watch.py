@@ -1,0 +1,222 @@
+"""
+One look at the whole process: what `/metrics`, `/readyz`, `/status` and `/connections` say.
+
+Everything is read from the live objects at the time of asking; nothing is kept up to date for it.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from twisted_ingest import __version__
+from twisted_ingest.errors import DropReason
+from twisted_ingest.escaping import escape
+from twisted_ingest.flow.intake import Intake, Outlet
+from twisted_ingest.flow.ledger import Balance
+from twisted_ingest.observe.events import Events
+from twisted_ingest.observe.log import LogWriter
+from twisted_ingest.observe.metrics import SinkView, View
+from twisted_ingest.server.admission import Admission
+from twisted_ingest.server.listener import Listener
+from twisted_ingest.server.protocol import IngestProtocol
+
+
+@dataclass(frozen=True, slots=True)
+class _Recount:
+    """What live objects hold, counted anew; the dear part of a look, hence taken once for each."""
+
+    buffered: Mapping[str, int]
+    """Bytes of unfinished records, by listener."""
+    in_flight: Mapping[Outlet, Counter[str]]
+    """Records, by outlet and listener."""
+
+
+class Watch:
+    """Looks at the parts the service is made of. ``limits`` maps a setting's name to its value and origin."""
+
+    def __init__(
+        self,
+        *,
+        listeners: list[Listener],
+        intake: Intake,
+        admission: Admission,
+        events: Events,
+        log: LogWriter,
+        seconds: Callable[[], float],
+        limits: Mapping[str, Mapping[str, object]],
+    ) -> None:
+        self._listeners = listeners
+        self._intake = intake
+        self._admission = admission
+        self._events = events
+        self._log = log
+        self._seconds = seconds
+        self._limits = limits
+        self._started = seconds()
+        self.state = "starting"
+        """``starting``, ``ready`` or ``draining``; the service sets it."""
+
+    # Accounting.
+
+    def conservation(self) -> dict[str, int]:
+        """Recount, and give what is not accounted for: bytes by listener, records by listener and sink."""
+        return self._weigh(self._recount())
+
+    def conservation_error(self) -> int:
+        """Give the sum of all that is not accounted for, signs ignored."""
+        return sum(abs(error) for error in self.conservation().values())
+
+    def reasons(self) -> list[str]:
+        """Say why the process is not ready; empty when it is."""
+        return self._reasons(self.conservation())
+
+    def _recount(self) -> "_Recount":
+        return _Recount(
+            {listener.name: listener.factory.buffered() for listener in self._listeners},
+            {outlet: self._intake.in_flight(outlet) for outlet in self._intake.outlets},
+        )
+
+    def _weigh(self, recount: "_Recount") -> dict[str, int]:
+        errors: dict[str, int] = {}
+        for listener in self._listeners:
+            ledger, name = listener.factory.ledger, listener.name
+            errors[f"{name}: bytes"] = Balance.of_bytes(ledger, recount.buffered[name]).error
+            for outlet, in_flight in recount.in_flight.items():
+                balance = Balance.of_records(ledger, outlet.tally(name), in_flight[name])
+                errors[f"{name}: records at {outlet.sink.name}"] = balance.error
+        return errors
+
+    def _reasons(self, conservation: Mapping[str, int]) -> list[str]:
+        state = [] if self.state == "ready" else [self.state]
+        stalled = (
+            outlet.sink for outlet in self._intake.outlets if outlet.required and outlet.sink.trouble is not None
+        )
+        wrong = ((place, error) for place, error in conservation.items() if error)
+        return [
+            *state,
+            *(f"sink {sink.name}: {sink.trouble}" for sink in stalled),
+            *(f"conservation error {error} ({place})" for place, error in wrong),
+        ]
+
+    # Views.
+
+    def view(self) -> View:
+        """Take a look at everything; what is in flight is recounted once."""
+        budget = self._intake.budget
+        recount = self._recount()
+        conservation = self._weigh(recount)
+        return View(
+            version=__version__,
+            listeners={listener.name: listener.factory.ledger.snapshot() for listener in self._listeners},
+            connections_open={listener.name: len(listener.factory.connections) for listener in self._listeners},
+            buffered_bytes=recount.buffered,
+            connections_limit=self._admission.limit,
+            paused_connections=self._intake.paused_lanes,
+            budget_limit=budget.limit,
+            budget_used=budget.used,
+            budget_partials=budget.partials,
+            sinks=[_sink(outlet, in_flight.total()) for outlet, in_flight in recount.in_flight.items()],
+            conservation=conservation,
+            reasons=self._reasons(conservation),
+            internal_errors=self._events.internal_errors,
+            log_suppressed=self._events.suppressed,
+            log_dropped=self._log.dropped,
+            uptime_seconds=self._seconds() - self._started,
+        )
+
+    def status(self) -> dict[str, Any]:
+        """Give the document behind ``/status``."""
+        view = self.view()
+        return {
+            "version": view.version,
+            "state": self.state,
+            "ready": not view.reasons,
+            "reasons": view.reasons,
+            "uptime_seconds": round(view.uptime_seconds, 3),
+            "listeners": [_listener(listener, view) for listener in self._listeners],
+            "connections": {
+                "open": sum(view.connections_open.values()),
+                "limit": view.connections_limit,
+                "paused": view.paused_connections,
+            },
+            "budget": {
+                "limit_bytes": view.budget_limit,
+                "used_bytes": view.budget_used,
+                "partial_bytes": view.budget_partials,
+                "high_bytes": self._intake.budget.mark.high,
+                "low_bytes": self._intake.budget.mark.low,
+                "reading_stopped": self._intake.budget.mark.is_high,
+            },
+            "sinks": [
+                {
+                    "name": sink.name,
+                    "to": sink.description,
+                    "required": sink.required,
+                    "trouble": sink.trouble,
+                    "delivered_records": sink.delivered_records,
+                    "delivered_bytes": sink.delivered_bytes,
+                    "in_flight_records": sink.in_flight_records,
+                    "queued_bytes": sink.queued_bytes,
+                    "dropped_records": {reason.value: count for reason, count in sink.dropped_records.items()},
+                    **sink.details,
+                }
+                for sink in view.sinks
+            ],
+            "conservation": {"error": view.conservation_error, "by_place": view.conservation},
+            "limits": self._limits,
+        }
+
+    def connections(self) -> Iterator[dict[str, Any]]:
+        """Give one row per connection, of those open when this was called."""
+        rows = [connection for listener in self._listeners for connection in listener.factory.connections.values()]
+        return (self._row(connection) for connection in rows)
+
+    def _row(self, connection: IngestProtocol) -> dict[str, Any]:
+        lane = connection.lane
+        return {
+            "id": connection.info.id,
+            "listener": connection.info.listener,
+            "peer": escape(connection.info.peer),
+            "age_seconds": round(self._seconds() - connection.opened_at, 3),
+            "bytes_received": connection.bytes_received,
+            "records": connection.records,
+            "buffered_bytes": connection.framer.buffered,
+            "in_flight_bytes": lane.in_flight,
+            "paused": lane.pause_reason,
+            "paused_seconds": round(connection.paused_seconds_now(), 3),
+        }
+
+
+def _sink(outlet: Outlet, in_flight_records: int) -> SinkView:
+    tallies = outlet.tallies.values()
+    return SinkView(
+        name=outlet.sink.name,
+        description=outlet.sink.describe(),
+        required=outlet.required,
+        delivered_records=sum(tally.records_delivered for tally in tallies),
+        delivered_bytes=sum(tally.bytes_delivered for tally in tallies),
+        dropped_records={reason: sum(tally.records_dropped[reason] for tally in tallies) for reason in DropReason},
+        in_flight_records=in_flight_records,
+        queued_bytes=outlet.charge,
+        trouble=outlet.sink.trouble,
+        details=outlet.sink.details(),
+    )
+
+
+def _listener(listener: Listener, view: View) -> dict[str, Any]:
+    limits = listener.factory.limits
+    return {
+        "name": listener.name,
+        "endpoint": listener.endpoint,
+        "address": listener.address,
+        "framing": limits.framing.value,
+        "max_length": limits.max_record_bytes,
+        "oversize": limits.oversize.value,
+        "idle_timeout_seconds": limits.idle_timeout_seconds,
+        "idle_until_first_record": limits.idle_until_first_record,
+        "frame_timeout_seconds": limits.frame_timeout_seconds,
+        "connections_open": view.connections_open[listener.name],
+        "bytes_buffered": view.buffered_bytes[listener.name],
+        "counts": view.listeners[listener.name],
+    }

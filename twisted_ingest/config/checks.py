@@ -1,0 +1,188 @@
+"""
+What one setting alone cannot say: limits that must hold together, addresses that can be parsed.
+"""
+
+import difflib
+import os
+import re
+import resource
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from twisted.internet.endpoints import serverFromString
+
+from twisted_ingest.config.model import OFF, FileSettings, Settings, StdoutSettings
+from twisted_ingest.config.positions import Path
+from twisted_ingest.limits import DESCRIPTOR_SHARE, KIB, MAX_CONNECTIONS, READ_SIZE
+from twisted_ingest.units import exact_size
+
+ENDPOINT_EXAMPLES = {
+    "tcp": "tcp:1514:interface=127.0.0.1",
+    "tcp6": r"tcp6:1514:interface=\:\:1",
+    "unix": "unix:/run/ingest.sock",
+    "systemd": "systemd:domain=INET:index=0",
+}
+ENDPOINT_SCHEMES = tuple(ENDPOINT_EXAMPLES)
+
+ENDPOINT_OPTIONS = {
+    "tcp": ("interface", "backlog"),
+    "tcp6": ("interface", "backlog"),
+    "unix": ("mode", "backlog", "lockfile"),
+    "systemd": ("domain", "index", "name"),
+}
+
+RESERVED_DESCRIPTORS = 32
+"""Descriptors for everything but connections: sinks, listeners, the log, admin requests."""
+
+HIGHEST_PORT = 65535
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """Offer the known word that is nearest, or all of them where there are few and none is near."""
+    close = difflib.get_close_matches(word, known, 1, 0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f" (known: {', '.join(known)})" if len(known) <= 12 else ""  # noqa: PLR2004
+
+
+def problems(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
+    """Give the message of every mistake, and the paths it may be mended at: the likeliest first."""
+    yield from _memory(settings)
+    yield from _connections(settings)
+    yield from _sinks(settings)
+    yield from _endpoints(settings)
+
+
+def _endpoints(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
+    places: dict[Path, tuple[str, str]] = {
+        ("listeners", name, "endpoint"): (listener.endpoint, f"listener {name!r}")
+        for name, listener in settings.listeners.items()
+    }
+    if settings.admin.endpoint != OFF:
+        places["admin", "endpoint"] = (settings.admin.endpoint, "admin")
+    taken: dict[str, str] = {}
+    for path, (endpoint, user) in places.items():
+        message = endpoint_problem(endpoint, (OFF,) if path[0] == "admin" else ())
+        if message is not None:
+            yield (path,), message
+        elif endpoint in taken and not _ANY_PORT.match(endpoint):
+            yield (path,), f"{endpoint} is already the endpoint of {taken[endpoint]}"
+        taken.setdefault(endpoint, user)
+
+
+def _memory(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
+    limits = settings.limits
+    lengths: dict[Path, int] = {("limits", "max_length"): limits.max_length}
+    for name, listener in settings.listeners.items():
+        if listener.max_length is not None:
+            lengths["listeners", name, "max_length"] = listener.max_length
+    for path, length in lengths.items():
+        if length + READ_SIZE > limits.connection_memory:
+            yield (
+                (path, ("limits", "connection_memory")),
+                f"max_length {exact_size(length)} and one read of {exact_size(READ_SIZE)} do not fit in "
+                f"connection_memory {exact_size(limits.connection_memory)}: "
+                f"raise connection_memory to {_whole_kib(length + READ_SIZE)} or lower max_length",
+            )
+    if limits.connection_memory > limits.memory // 2:
+        yield (
+            (("limits", "connection_memory"), ("limits", "memory")),
+            f"connection_memory {exact_size(limits.connection_memory)} is more than half of "
+            f"memory {exact_size(limits.memory)}: "
+            f"raise memory to {_whole_kib(limits.connection_memory * 2)} or lower connection_memory",
+        )
+
+
+def _whole_kib(size: int) -> str:
+    """Round up to what an operator would write."""
+    return exact_size(-(-size // KIB) * KIB)
+
+
+def descriptor_limit() -> int:
+    """Give the hard limit on descriptors, to which the soft one is raised at start."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return hard if hard != resource.RLIM_INFINITY else 1 << 20
+
+
+def max_connections(settings: Settings) -> int:
+    """Give the cap on connections: as configured, or from the descriptor limit."""
+    configured = settings.limits.max_connections
+    return configured or min(MAX_CONNECTIONS, int(descriptor_limit() * DESCRIPTOR_SHARE))
+
+
+def _connections(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
+    wanted, limit = max_connections(settings), descriptor_limit()
+    if wanted + RESERVED_DESCRIPTORS > limit:
+        yield (
+            (("limits", "max_connections"),),
+            f"{wanted} connections need {wanted + RESERVED_DESCRIPTORS} descriptors, and the limit is {limit}: "
+            f"raise it (ulimit -Hn, LimitNOFILE=) or set max_connections to {max(1, limit - RESERVED_DESCRIPTORS)}",
+        )
+
+
+def _sinks(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
+    if settings.sinks and not any(sink.required for sink in settings.sinks.values()):
+        # Any sink would do; ("sinks",) last, so that a sink with a mistake of its own counts as one that might.
+        paths = (*(("sinks", name) for name in settings.sinks), ("sinks",))
+        yield paths, "no sink is required, so every record may be dropped: set required = true on one"
+    taken: dict[str, str] = {}
+    for name, sink in settings.sinks.items():
+        match sink:
+            case FileSettings():
+                place = os.path.realpath(sink.path)
+            case StdoutSettings():
+                place = "standard output"
+            case _:
+                continue
+        if place in taken:
+            yield (("sinks", name),), f"{place} is written to by sink {taken[place]!r} already"
+        taken.setdefault(place, name)
+
+
+# Port 0 is a different port each time.
+_ANY_PORT = re.compile(r"tcp6?:(?:port=)?0+(?::|$)")
+
+# What Twisted's endpoint parsers raise when they are called with what they do not take.
+_PARSER_ERRORS = (
+    (re.compile(r"missing \d+ required positional argument: '(\w+)'"), "it needs the {0}"),
+    (re.compile(r"invalid literal for int\(\) with base (?:8|10): ('.*')"), "{0} is not a number"),
+    (re.compile(r"multiple values for argument '(\w+)'"), "the {0} is given twice"),
+    (re.compile(r"positional arguments? but"), "it has too many parts"),
+)
+_UNKNOWN_OPTION = re.compile(r"unexpected keyword argument '(.*?)'(?:$|\. Did you mean)")
+
+
+def endpoint_problem(endpoint: str, also: Sequence[str] = ()) -> str | None:
+    """Say what is wrong with an endpoint string, or nothing. ``also`` are words to offer besides the schemes."""
+    scheme = endpoint.partition(":")[0]
+    if scheme not in ENDPOINT_SCHEMES:
+        hint = nearest(scheme, [*ENDPOINT_SCHEMES, *also])
+        return f"{endpoint!r}: unknown endpoint type {scheme!r}{hint} (try {ENDPOINT_EXAMPLES['tcp']!r})"
+    try:
+        parsed = serverFromString(object(), endpoint)
+    except (IndexError, KeyError):
+        return f"{endpoint!r}: the service manager passed no such socket"
+    except Exception as error:  # noqa: BLE001 - Twisted's parsers raise whatever int() and friends do
+        return f"{endpoint!r} is not an endpoint: {_reason(scheme, error)} (try '{ENDPOINT_EXAMPLES[scheme]}')"
+    return _address_problem(endpoint, parsed)
+
+
+def _reason(scheme: str, error: Exception) -> str:
+    text = str(error)
+    unknown = _UNKNOWN_OPTION.search(text)
+    if unknown:
+        return f"unknown option {unknown[1]!r}{nearest(unknown[1], ENDPOINT_OPTIONS[scheme])}"
+    for pattern, message in _PARSER_ERRORS:
+        match = pattern.search(text)
+        if match:
+            return message.format(*match.groups())
+    return "it ends in a backslash" if isinstance(error, RuntimeError) else text
+
+
+def _address_problem(endpoint: str, parsed: Any) -> str | None:
+    port = getattr(parsed, "_port", 0)
+    if isinstance(port, int) and not 0 <= port <= HIGHEST_PORT:
+        return f"{endpoint!r}: port {port} is not between 0 and {HIGHEST_PORT}"
+    if not getattr(parsed, "_address", "any"):
+        return f"{endpoint!r} is not an endpoint: it needs the address (try {ENDPOINT_EXAMPLES['unix']!r})"
+    return None

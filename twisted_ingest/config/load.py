@@ -1,0 +1,270 @@
+"""
+From flags and a TOML file to `Settings`, or to every mistake at once.
+
+Parse first, then overlay, then validate: a value keeps its origin (flag, file and line, default) all the
+way, for the error message and for ``/status``.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+
+from pydantic import ValidationError
+
+from twisted_ingest.config import checks
+from twisted_ingest.config.checks import ENDPOINT_SCHEMES, nearest
+from twisted_ingest.config.complaints import complaint, path_of
+from twisted_ingest.config.model import (
+    DEFAULT_ENDPOINT,
+    DEFAULT_PATH,
+    SINK_TABLES,
+    LimitSettings,
+    ListenerSettings,
+    Settings,
+)
+from twisted_ingest.config.positions import Path, key_lines
+from twisted_ingest.errors import ConfigurationError, Problem
+from twisted_ingest.escaping import escape
+
+# Flags that stand for one key; the others (listen, framing, sink) make or change tables.
+FLAG_PATHS: dict[str, Path] = {
+    **{name.replace("_", "-"): ("limits", name) for name in LimitSettings.model_fields},
+    "admin": ("admin", "endpoint"),
+    "log-format": ("log_format",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Valid settings, and where each one that was set comes from."""
+
+    settings: Settings
+    origins: Mapping[Path, str]
+
+    def origin(self, *path: str) -> str:
+        """Say where a setting comes from: a flag, ``FILE:LINE``, or ``default``."""
+        return self.origins.get(path, "default")
+
+
+@dataclass(slots=True)
+class _Draft:
+    """What has been gathered so far."""
+
+    raw: dict[str, Any] = field(default_factory=dict)
+    origins: dict[Path, str] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def complain(self, where: str, message: str) -> None:
+        """Add a problem once, as one line whatever the operator's words hold."""
+        problem = Problem(escape(where), escape(message))
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+    def put(self, path: Path, value: Any, origin: str) -> None:
+        table = self.raw
+        for part in path[:-1]:
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                return  # the file has a value where a table belongs; validation says so
+        table[path[-1]] = value
+        self.origins[path] = origin
+
+    def forget(self, *path: str) -> None:
+        """Drop the origins of a table that a flag replaces."""
+        self.origins = {known: origin for known, origin in self.origins.items() if known[: len(path)] != path}
+
+    def where(self, path: Path) -> str:
+        """Find the origin of a path, or of the nearest table around it."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.origins:
+                return self.origins[path[:length]]
+        return self.origins.get((), "configuration")
+
+
+def load(file: str | None, flags: Mapping[str, str], listen: Sequence[str], sinks: Sequence[str]) -> Loaded:
+    """
+    Build the settings from a file and flags; a flag overrides the file.
+
+    ``flags`` holds single-valued flags without their dashes. Raises `ConfigurationError` with every mistake found.
+    """
+    draft = _Draft()
+    if file is not None:
+        _read(draft, file)
+    _overlay(draft, flags, listen, sinks)
+    settings, mistaken = _validate(draft)
+    for paths, message in checks.problems(settings):
+        # What a mistaken value would have meant is anybody's guess: no second complaint about it.
+        if not any(_overlap(path, wrong) for path in paths for wrong in mistaken):
+            set_here = [path for path in paths if path in draft.origins] or list(paths)
+            draft.complain(draft.where(set_here[0]), message)
+    if draft.problems:
+        raise ConfigurationError(sorted(draft.problems, key=_reading_order))
+    return Loaded(settings, draft.origins)
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    """Tell whether one path is the other, or a table around it."""
+    shorter = min(len(one), len(other))
+    return one[:shorter] == other[:shorter]
+
+
+def _reading_order(problem: Problem) -> int:
+    """Put flags first, as they were found, then the file from top to bottom."""
+    line = problem.where.rpartition(":")[2]
+    return int(line) if not problem.where.startswith("--") and line.isdecimal() else 0
+
+
+def _read(draft: _Draft, file: str) -> None:
+    try:
+        with open(file, "rb") as stream:
+            text = stream.read().decode("utf-8-sig")
+    except OSError as error:
+        draft.complain(f"--config {file}", f"cannot read the file: {error.strerror}")
+    except UnicodeDecodeError as error:
+        draft.complain(file, f"the file is not UTF-8 (byte {error.start})")
+    else:
+        _parse(draft, file, text)
+
+
+def _parse(draft: _Draft, file: str, text: str) -> None:
+    try:
+        draft.raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        draft.complain(*_syntax_problem(file, text, str(error)))
+    except (ValueError, RecursionError) as error:
+        # Numbers of thousands of digits, thousands of brackets: tomllib lets through what Python says.
+        draft.complain(file, f"the file cannot be read as TOML: {error}")
+    else:
+        draft.origins.update({path: f"{file}:{line}" for path, line in key_lines(text).items()})
+        draft.origins.setdefault((), file)
+
+
+_POSITION = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+
+
+def _syntax_problem(file: str, text: str, message: str) -> tuple[str, str]:
+    """Turn tomllib's message into where and what; without a line it means the end of the file."""
+    position = _POSITION.search(message)
+    line = position[1] if position and position[1] else text.rstrip().count("\n") + 1
+    return f"{file}:{line}", _POSITION.sub("", message)
+
+
+def _overlay(draft: _Draft, flags: Mapping[str, str], listen: Sequence[str], sinks: Sequence[str]) -> None:
+    if listen or draft.raw.get("listeners", {}) == {}:
+        draft.raw["listeners"] = {}
+        draft.forget("listeners")
+        for endpoint in listen or [DEFAULT_ENDPOINT]:
+            name = _free_name(draft.raw["listeners"], _listener_name(endpoint))
+            draft.put(("listeners", name, "endpoint"), endpoint, "--listen" if listen else "default")
+    if sinks or draft.raw.get("sinks", {}) == {}:
+        draft.raw["sinks"] = {}
+        draft.forget("sinks")
+        for spec in sinks:
+            _put_sink(draft, spec, f"--sink {spec}")
+        if not sinks:
+            _put_sink(draft, f"file:{DEFAULT_PATH}", "default")
+    for flag, value in flags.items():
+        if flag == "framing":
+            _put_in_listeners(draft, "framing", value)
+        else:
+            path = FLAG_PATHS[flag]
+            draft.put(path, value, f"--{flag}")
+            if path[-1] in ListenerSettings.model_fields and path[0] == "limits":
+                # A flag overrides the file, also where the file has it per listener.
+                _take_from_listeners(draft, path[-1])
+
+
+def _tables(draft: _Draft) -> list[tuple[str, dict[str, Any]]]:
+    listeners = draft.raw.get("listeners")
+    if not isinstance(listeners, dict):
+        return []
+    return [(name, table) for name, table in listeners.items() if isinstance(table, dict)]
+
+
+def _put_in_listeners(draft: _Draft, key: str, value: str) -> None:
+    for name, _ in _tables(draft):
+        draft.put(("listeners", name, key), value, f"--{key}")
+
+
+def _take_from_listeners(draft: _Draft, key: str) -> None:
+    for name, table in _tables(draft):
+        table.pop(key, None)
+        draft.forget("listeners", name, key)
+
+
+_TRANSPORT_AND_PORT = re.compile(r"(tcp6?):(?:(?:.*:)?port=)?([0-9]{1,5})(?::|$)", re.ASCII)
+
+
+def _listener_name(endpoint: str) -> str:
+    """Name a listener by transport and port. Wrong endpoints get a name too: the complaint comes later."""
+    match = _TRANSPORT_AND_PORT.match(endpoint)
+    if match:
+        return f"{match[1]}-{match[2]}"
+    scheme = endpoint.partition(":")[0]
+    return scheme if scheme in ENDPOINT_SCHEMES else "listener"
+
+
+def _free_name(taken: Mapping[str, object], name: str) -> str:
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}-{number}"
+    return free
+
+
+def _put_sink(draft: _Draft, spec: str, origin: str) -> None:
+    """Read ``file:PATH?fsync=always``, ``stdout:`` or ``null:``."""
+    scheme, colon, rest = spec.partition(":")
+    if not colon or scheme not in SINK_TABLES:
+        hint = nearest(scheme, list(SINK_TABLES))
+        draft.complain("--sink", f"{spec!r} is not a sink{hint} (try file:PATH, stdout: or null:)")
+        return
+    path, _, query = rest.partition("?")
+    table: dict[str, Any] = {"type": scheme}
+    if scheme == "file":
+        table["path"] = path
+    elif path:
+        draft.complain("--sink", f"{spec!r}: nothing but options may follow {scheme!r} and its colon")
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        if key in table:
+            draft.complain("--sink", f"{spec!r}: {key!r} is given twice")
+            continue
+        table[key] = {"true": True, "false": False}.get(value, value) if key == "required" else value
+    name = _free_name(draft.raw["sinks"], scheme)
+    for key, value in table.items():
+        draft.put(("sinks", name, key), value, origin)
+    draft.origins["sinks", name] = origin
+
+
+def _validate(draft: _Draft) -> tuple[Settings, list[Path]]:
+    """
+    Complain of every mistake that a value has by itself.
+
+    The answer is the settings without the mistaken values, so that the rest can be checked further, and their paths.
+    """
+    mistaken: list[Path] = []
+    while True:
+        try:
+            return Settings.model_validate(draft.raw), mistaken
+        except ValidationError as error:
+            found = [(path_of(detail), detail) for detail in error.errors()]
+        if not mistaken:
+            for path, detail in found:
+                draft.complain(draft.where(path), complaint(path, detail))
+        # Without a value that it needs, a table is missing something in the next round, and goes as a whole.
+        wrong = [path[:-1] if detail["type"] == "missing" else path for path, detail in found]
+        for path in wrong:
+            _remove(draft.raw, path)
+        mistaken += wrong
+
+
+def _remove(raw: dict[str, Any], path: Path) -> None:
+    table: Any = raw
+    for part in path[:-1]:
+        table = table.get(part, {})
+    table.pop(path[-1], None)
+    for name in ("listeners", "sinks"):
+        raw.setdefault(name, {})

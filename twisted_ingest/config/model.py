@@ -1,0 +1,185 @@
+"""
+The one model of all settings. Flags and TOML both fill it; defaults come from `twisted_ingest.limits`.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from twisted_ingest import limits
+from twisted_ingest.errors import Format, Framing, Fsync, Oversize
+from twisted_ingest.limits import ListenerLimits
+from twisted_ingest.units import exact_size, format_duration, parse_duration, parse_size
+
+OFF = "off"
+
+DEFAULT_ENDPOINT = "tcp:1514:interface=127.0.0.1"
+DEFAULT_ADMIN = "tcp:9108:interface=127.0.0.1"
+DEFAULT_PATH = "ingest-data/ingest.log"
+
+
+LARGEST_SIZE = 1 << 50
+"""Bytes. Above what any machine has; numbers far beyond it do not fit where the kernel takes them."""
+
+LARGEST_RECEIVE_BUFFER = 1 << 30
+"""Bytes. ``SO_RCVBUF`` is a C int, and the kernel doubles it."""
+
+LONGEST_DURATION = 365 * 86400.0
+"""Seconds. Timers of threads overflow at some three hundred years."""
+
+
+def _size(value: Any, largest: int = LARGEST_SIZE) -> int:
+    size = parse_size(value)
+    if size < 1:
+        raise ValueError(f"{value!r} is too small: it must be at least one byte")
+    if size > largest:
+        raise ValueError(f"{value!r} is too large: it must be at most {exact_size(largest)}")
+    return size
+
+
+def _buffer_size(value: Any) -> int:
+    return _size(value, LARGEST_RECEIVE_BUFFER)
+
+
+def _duration(value: Any) -> float:
+    seconds = parse_duration(value)
+    if seconds <= 0:
+        raise ValueError(f'{value!r} is too short: it must be longer than nothing (try "5s")')
+    if seconds > LONGEST_DURATION:
+        raise ValueError(f"{value!r} is too long: it must be at most {format_duration(LONGEST_DURATION)}")
+    return seconds
+
+
+def _duration_or_off(value: Any) -> float | None:
+    if value == OFF:
+        return None
+    try:
+        return _duration(value)
+    except ValueError as error:
+        raise ValueError(str(error).replace("(try ", f'(try "{OFF}", ')) from error
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:  # noqa: PLR2004
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{value!r} is not a number of 1 or more")
+    return value
+
+
+def _count_or_off(value: Any) -> int | None:
+    if value == OFF:
+        return None
+    try:
+        return _count(value)
+    except ValueError as error:
+        raise ValueError(f'{error} (try "{OFF}")') from error
+
+
+def _path(value: str) -> str:
+    if "\0" in value:
+        raise ValueError(f"{value!r} is not a path: it holds a NUL")
+    return value
+
+
+Size = Annotated[int, BeforeValidator(_size)]
+BufferSize = Annotated[int, BeforeValidator(_buffer_size)]
+Duration = Annotated[float, BeforeValidator(_duration)]
+OptionalDuration = Annotated[float | None, BeforeValidator(_duration_or_off)]
+Count = Annotated[int, BeforeValidator(_count)]
+OptionalCount = Annotated[int | None, BeforeValidator(_count_or_off)]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LimitSettings(_Table):
+    """``[limits]``: bounds of the process, and of every listener that does not set its own."""
+
+    max_length: Size = limits.MAX_LENGTH
+    oversize: Oversize = Oversize.TRUNCATE
+    idle_timeout: OptionalDuration = limits.IDLE_TIMEOUT
+    frame_timeout: OptionalDuration = limits.FRAME_TIMEOUT
+    max_connections: Count | None = None
+    max_connections_per_peer: OptionalCount = None
+    memory: Size = limits.MEMORY
+    connection_memory: Size = limits.CONNECTION_MEMORY
+    drain_timeout: Duration = limits.DRAIN_TIMEOUT
+
+
+class ListenerSettings(_Table):
+    """``[listeners.NAME]``. What is not set here comes from ``[limits]``."""
+
+    endpoint: str
+    framing: Framing = Framing.AUTO
+    max_length: Size | None = None
+    oversize: Oversize | None = None
+    idle_timeout: OptionalDuration = None
+    frame_timeout: OptionalDuration = None
+    receive_buffer: BufferSize | None = None
+
+
+class FileSettings(_Table):
+    """``[sinks.NAME]`` with ``type = "file"``."""
+
+    type: Literal["file"]
+    path: Annotated[str, StringConstraints(min_length=1), AfterValidator(_path)]
+    fsync: Fsync = Fsync.NEVER
+    format: Format = Format.RAW
+    required: bool = True
+
+
+class StdoutSettings(_Table):
+    """``[sinks.NAME]`` with ``type = "stdout"``."""
+
+    type: Literal["stdout"]
+    format: Format = Format.RAW
+    required: bool = True
+
+
+class NullSettings(_Table):
+    """``[sinks.NAME]`` with ``type = "null"``."""
+
+    type: Literal["null"]
+    required: bool = True
+
+
+SINK_TABLES: dict[str, type[BaseModel]] = {"file": FileSettings, "stdout": StdoutSettings, "null": NullSettings}
+
+SinkSettings = Annotated[FileSettings | StdoutSettings | NullSettings, Field(discriminator="type")]
+
+
+class AdminSettings(_Table):
+    """``[admin]``. The endpoint ``off`` means no admin server."""
+
+    endpoint: str = DEFAULT_ADMIN
+
+
+class Settings(_Table):
+    """Everything an operator can set."""
+
+    listeners: dict[Name, ListenerSettings]
+    sinks: dict[Name, SinkSettings]
+    limits: LimitSettings = LimitSettings()
+    admin: AdminSettings = AdminSettings()
+    log_format: Literal["text", "json"] = "text"
+
+    def listener_limits(self, name: str) -> ListenerLimits:
+        """Join a listener's own settings with the common ones."""
+        own, common = self.listeners[name], self.limits
+
+        def pick(field: str) -> Any:
+            return getattr(own if field in own.model_fields_set else common, field)
+
+        idle_is_explicit = "idle_timeout" in own.model_fields_set | common.model_fields_set
+        return ListenerLimits(
+            framing=own.framing,
+            max_record_bytes=pick("max_length"),
+            oversize=pick("oversize"),
+            idle_timeout_seconds=pick("idle_timeout"),
+            idle_until_first_record=not idle_is_explicit,
+            frame_timeout_seconds=pick("frame_timeout"),
+            receive_buffer_bytes=own.receive_buffer,
+        )

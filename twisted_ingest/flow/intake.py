@@ -1,0 +1,315 @@
+"""
+Where all lanes meet: the budget, the gathering of groups, and the way to the sinks and back.
+
+Knows the reactor's clock only. What it reports goes through two callbacks, so that it needs no log.
+"""
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_ingest.batch import Batch, Group
+from twisted_ingest.errors import DropReason
+from twisted_ingest.flow.budget import Budget
+from twisted_ingest.flow.lane import Lane
+from twisted_ingest.flow.ledger import Tally
+from twisted_ingest.interfaces import ISink
+from twisted_ingest.limits import (
+    BATCH_OVERHEAD,
+    GATHER_BYTES,
+    GATHER_SECONDS,
+    GROUP_OVERHEAD,
+    OPTIONAL_SHARE,
+    RESUME_PER_TURN,
+)
+
+
+class Outlet:
+    """
+    The intake's side of one sink: what it was handed and has not taken yet, and its tallies.
+
+    ``limit`` bounds the bytes outstanding at a sink that is not required; ``None`` where the budget does.
+    """
+
+    def __init__(self, sink: ISink, *, required: bool, limit: int | None) -> None:
+        self.sink = sink
+        self.required = required
+        self.limit = limit
+        self.outstanding: dict[Group, None] = {}
+        self.charge = 0
+        self.tallies: dict[str, Tally] = {}
+
+    def tally(self, listener: str) -> Tally:
+        """Give the counts of one listener at this sink, made on first use."""
+        tally = self.tallies.get(listener)
+        if tally is None:
+            tally = self.tallies[listener] = Tally()
+        return tally
+
+    def drop(self, group: Group, reason: DropReason) -> None:
+        """Count a group's records as lost to this sink."""
+        for batch in group.batches:
+            self.tally(batch.info.listener).records_dropped[reason] += batch.count
+
+    def delivered(self, group: Group) -> None:
+        """Count a group as taken by this sink: batch by batch, so that one lost on the way is missed."""
+        listener, tally = None, Tally()
+        for batch in group.batches:
+            if batch.info.listener is not listener:
+                listener = batch.info.listener
+                tally = self.tally(listener)
+            tally.records_delivered += batch.count
+            tally.bytes_delivered += batch.size
+
+
+def _ignore(*_: object) -> None:
+    """Do nothing: the default of the hooks."""
+
+
+class Intake:
+    """
+    Collects the batches of all lanes, charges them, and hands them to the sinks in groups.
+
+    A group is handed over once per reactor turn (after ``GATHER_SECONDS`` where a sink ``wants_groups``), or when
+    ``GATHER_BYTES`` have gathered, or as soon as a lane that gave to it is paused: it cannot give more. ``on_high``
+    and ``on_low`` are called when the budget crosses its marks, ``on_sink_failed`` when a sink gave up on a group.
+    """
+
+    _log = Logger()
+
+    def __init__(self, clock: IReactorTime, budget: Budget, connection_limit: int) -> None:
+        self._clock = clock
+        self.budget = budget
+        self.connection_limit = connection_limit
+        self.outlets: list[Outlet] = []
+        self.lanes: set[Lane] = set()
+        self.pending: list[Batch] = []
+        self._pending_size = 0
+        self._gather_seconds = 0.0
+        self._gathering = False
+        self._evicting = False
+        self._waiting: OrderedDict[Lane, None] = OrderedDict()
+        """Lanes that the budget keeps paused, longest first."""
+        self._resuming = False
+        self.paused_lanes = 0
+        self.on_high: Callable[[], None] = _ignore
+        self.on_low: Callable[[], None] = _ignore
+        self.on_sink_failed: Callable[[Outlet], None] = _ignore
+        self._idle_waiters: list[Deferred[None]] = []
+
+    def add_sink(self, sink: ISink, *, required: bool, share: float = OPTIONAL_SHARE) -> Outlet:
+        """Attach a sink. ``share`` is the part of the budget that one not required may keep queued."""
+        limit = None if required else int(self.budget.limit * share)
+        outlet = Outlet(sink, required=required, limit=limit)
+        self.outlets.append(outlet)
+        if sink.wants_groups:
+            self._gather_seconds = GATHER_SECONDS
+        return outlet
+
+    def open_lane(self) -> Lane:
+        """Make the lane of a new connection; it joins when a producer registers with it."""
+        return Lane(self, self.connection_limit)
+
+    # Called by lanes.
+
+    def join(self, lane: Lane) -> None:
+        """Count a lane in; it starts paused while the budget is used up."""
+        self.lanes.add(lane)
+        if self.budget.mark.is_high:
+            self._wait(lane)
+
+    def leave(self, lane: Lane) -> None:
+        """Count a lane out: its connection is gone. Its batches stay until they are settled."""
+        self.lanes.discard(lane)
+        self._waiting.pop(lane, None)
+        if lane.is_paused:
+            lane.is_paused = False
+            self.paused_lanes -= 1
+
+    def take(self, batch: Batch, charge: int) -> None:
+        """Charge a batch and gather it."""
+        self.pending.append(batch)
+        self._pending_size += batch.size
+        if self.budget.charge(charge):
+            self._budget_crossed()
+        if self._pending_size >= GATHER_BYTES or batch.lane.is_paused:
+            self.flush()
+        elif not self._gathering:
+            self._gathering = True
+            self._clock.callLater(self._gather_seconds, self._gathered)
+
+    def hold(self, delta: int) -> None:
+        """Charge a change in what unfinished records take; evict the oldest where they take too much."""
+        if self.budget.charge_partial(delta):
+            self._budget_crossed()
+        if delta > 0 and self.budget.partials > self.budget.partials_limit and not self._evicting:
+            self._evict()
+
+    # The way to the sinks.
+
+    def flush(self) -> None:
+        """Hand what was gathered to the sinks now."""
+        if not self.pending:
+            return
+        group = Group(self.pending, self._pending_size)
+        self.pending = []
+        self._pending_size = 0
+        if self.budget.charge(GROUP_OVERHEAD):
+            self._budget_crossed()
+        takers = [outlet for outlet in self.outlets if self._admits(outlet, group)]
+        # Counted before the first call: a sink may take the group before `deliver` returns.
+        group.holders = len(takers)
+        group.required = sum(outlet.required for outlet in takers)
+        for outlet in takers:
+            outlet.outstanding[group] = None
+            outlet.charge += group.charge
+        for outlet in takers:
+            done = outlet.sink.deliver(group)
+            settled = (outlet, group)
+            answered = done.addCallbacks(self._taken, self._refused, callbackArgs=settled, errbackArgs=settled)
+            _ = answered.addErrback(self._broken)
+        if not any(outlet.required for outlet in takers):
+            self._settle(group)  # nobody's answer is waited for
+        if not takers:
+            self._release(group)
+
+    def _gathered(self) -> None:
+        self._gathering = False
+        self.flush()
+
+    def _admits(self, outlet: Outlet, group: Group) -> bool:
+        if outlet.limit is None or outlet.charge + group.charge <= outlet.limit:
+            return True
+        outlet.drop(group, DropReason.OVERFLOW)
+        return False
+
+    # The way back.
+
+    def _taken(self, _: None, outlet: Outlet, group: Group) -> None:
+        if group in outlet.outstanding:
+            outlet.delivered(group)
+            self._let_go(outlet, group)
+
+    def _refused(self, failure: Failure, outlet: Outlet, group: Group) -> None:
+        if group in outlet.outstanding:
+            self._log.debug("{sink} gave up: {error}", sink=outlet.sink.name, error=failure.value)
+            outlet.drop(group, DropReason.SINK_FAILED)
+            self._let_go(outlet, group)
+        self.on_sink_failed(outlet)
+
+    def _broken(self, failure: Failure) -> None:
+        """Report an error of ours in the way back; it must not stay unseen in a Deferred."""
+        self._log.failure("settling a group failed", failure)
+
+    def _let_go(self, outlet: Outlet, group: Group) -> None:
+        del outlet.outstanding[group]
+        outlet.charge -= group.charge
+        group.holders -= 1
+        if outlet.required:
+            group.required -= 1
+            if group.required == 0:
+                self._settle(group)
+        if group.holders == 0:
+            self._release(group)
+        if self._idle_waiters and self.is_idle:
+            waiters, self._idle_waiters = self._idle_waiters, []
+            for waiter in waiters:
+                waiter.callback(None)
+
+    def _settle(self, group: Group) -> None:
+        """Tell the lanes that the required sinks have answered."""
+        for batch in group.batches:
+            batch.lane.settle(batch.size + BATCH_OVERHEAD)
+
+    def _release(self, group: Group) -> None:
+        """Give the charge back: nobody holds the bytes any more."""
+        if self.budget.charge(-group.charge):
+            self._budget_crossed()
+
+    # Pressure.
+
+    def _budget_crossed(self) -> None:
+        if self.budget.mark.is_high:
+            for lane in list(self.lanes):
+                self._wait(lane)
+            self.on_high()
+        else:
+            self._resume_soon()
+            self.on_low()
+
+    def _wait(self, lane: Lane) -> None:
+        if not lane.waiting:
+            lane.waiting = True
+            self._waiting[lane] = None
+            lane.update()
+
+    def _resume_soon(self) -> None:
+        # Never from inside the call that relieved the budget: that may be a read of the lane's own producer.
+        if self._waiting and not self._resuming:
+            self._resuming = True
+            self._clock.callLater(0, self._resume_some)
+
+    def _resume_some(self) -> None:
+        """Resume a few lanes, longest paused first, and go on in the next turn."""
+        self._resuming = False
+        for _ in range(min(RESUME_PER_TURN, len(self._waiting))):
+            if self.budget.mark.is_high:
+                return
+            lane, _value = self._waiting.popitem(last=False)
+            lane.waiting = False
+            lane.update()
+        self._resume_soon()
+
+    def _evict(self) -> None:
+        """Give up the oldest unfinished records until their share is met with room to spare."""
+        self._evicting = True
+        try:
+            holders = sorted((lane for lane in self.lanes if lane.held), key=lambda lane: lane.held_since)
+            for lane in holders:
+                if self.budget.partials <= self.budget.partials_keep:
+                    break
+                if lane.producer is not None:
+                    lane.producer.evict_partial()
+        finally:
+            self._evicting = False
+
+    # What is left.
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is gathered and no sink has anything outstanding."""
+        return not self.pending and not any(outlet.outstanding for outlet in self.outlets)
+
+    def when_idle(self) -> "Deferred[None]":
+        """Hand over what was gathered; the Deferred fires with ``None`` once every sink has answered."""
+        self.flush()
+        idle: Deferred[None] = Deferred()
+        if self.is_idle:
+            idle.callback(None)
+        else:
+            self._idle_waiters.append(idle)
+        return idle
+
+    def abandon(self) -> None:
+        """Count what no sink has taken as dropped, reason ``shutdown``, and let go of it."""
+        self.flush()
+        for outlet in self.outlets:
+            for group in list(outlet.outstanding):
+                outlet.drop(group, DropReason.SHUTDOWN)
+                self._let_go(outlet, group)
+
+    def in_flight(self, outlet: Outlet) -> Counter[str]:
+        """Recount, from the live batches, the records by listener that a sink has yet to answer for."""
+        held: Counter[str] = Counter()
+        for batch in self._live_batches(outlet):
+            held[batch.info.listener] += batch.count
+        return held
+
+    def _live_batches(self, outlet: Outlet) -> Iterator[Batch]:
+        yield from self.pending
+        for group in outlet.outstanding:
+            yield from group.batches

@@ -1,0 +1,1 @@
+"""How bytes become batches. Pure: bytes in, batches out; no Twisted, no clock, no logging."""

@@ -1,0 +1,366 @@
+"""
+What all framers share: the contract, the unfinished record, the oversize policy, the accounts.
+
+Pure: bytes and a time in, batches out; no Twisted, no clock, no log.
+"""
+
+import re
+from itertools import starmap
+
+from twisted_ingest.batch import LF, NUL, Batch, ConnectionInfo
+from twisted_ingest.errors import DiscardReason, DropReason, Oversize
+from twisted_ingest.flow.ledger import ListenerLedger
+from twisted_ingest.framing.detect import Signature, diagnose
+from twisted_ingest.limits import PARTIAL_OVERHEAD
+
+# Finds two delimiters in a row. `\n[\n]` runs as a memchr in CPython's `re`; `b"\n\n" in block` takes
+# almost three times as long on blocks of ordinary lines.
+_EMPTY = {delimiter: re.compile(delimiter + b"[" + delimiter + b"]") for delimiter in (LF, NUL)}
+
+
+class Framer:
+    """
+    Frames one connection's stream; subclasses say what ends a record in ``_feed``.
+
+    Any cut of the same bytes into chunks gives the same records, drops and accounting. ``max_length`` is inclusive
+    and leaves delimiters out. An oversize record is dealt with as soon as it is too long, whether or not its end has
+    come; what follows it survives. Once ``closed``, whatever else is fed is discarded. With ``sniff`` the first bytes
+    are held until they show whether the stream is of another protocol, which closes it.
+    """
+
+    __slots__ = (
+        "_info",
+        "_ledger",
+        "_limit",
+        "_need",
+        "_oversize",
+        "_skip_count",
+        "_skipping",
+        "_sniffing",
+        "closed",
+        "crossed",
+        "oversized",
+        "partial",
+        "wrong_protocol",
+    )
+
+    delimiter = LF
+    """What ends a line."""
+
+    def __init__(
+        self,
+        info: ConnectionInfo,
+        ledger: ListenerLedger,
+        max_length: int,
+        oversize: Oversize = Oversize.TRUNCATE,
+        *,
+        sniff: bool = True,
+    ) -> None:
+        self._info = info
+        self._ledger = ledger
+        self._limit = max_length
+        self._oversize = oversize
+        self.partial: bytes | bytearray = b""
+        """The unfinished record, as far as it is held. Read it only."""
+        self._need: int | None = None
+        """The length of the counted frame in ``partial``, its header gone; ``None`` where it is none."""
+        self._skipping: DiscardReason | None = None
+        self._skip_count: int | None = None
+        """How many bytes of the record given up are yet to come; ``None`` where a delimiter will end it."""
+        self._sniffing = sniff
+        self.crossed = False
+        """Whether a record ended in the last chunk: the record unfinished now was begun in it."""
+        self.closed: DiscardReason | None = None
+        """Set when the stream has been given up; why."""
+        self.wrong_protocol: Signature | None = None
+        """What the stream turned out to be, where it was given up for that."""
+        self.oversized: list[bytes] = []
+        """The beginnings of records found oversize since the caller last emptied this list."""
+
+    @property
+    def buffered(self) -> int:
+        """Bytes of an unfinished record that are held."""
+        return len(self.partial)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of memory an unfinished record takes; zero when there is none."""
+        partial = self.partial
+        if not partial:
+            return 0
+        # A bytearray grows by an eighth in advance; charge what it really allocated.
+        size = partial.__alloc__() if isinstance(partial, bytearray) else len(partial)
+        return size + PARTIAL_OVERHEAD
+
+    @property
+    def in_record(self) -> bool:
+        """Whether a record was begun and its end has not come, be it held or being skipped."""
+        if self.partial:
+            # While sniffing, empty lines may be held, because a PROXY header begins so.
+            return not self._sniffing or bool(self.partial.strip(b"\r\n"))
+        return self._skipping is not None or self._need is not None
+
+    def feed(self, chunk: bytes, now: float) -> list[Batch]:
+        """
+        Take a chunk received at ``now`` (Unix seconds) and give the batches it completed.
+
+        Of a chunk that completes records the framer keeps a copy of the unfinished end only,
+        so that a few bytes never pin a whole read.
+        """
+        self.crossed = False
+        batches: list[Batch] = []
+        if self._sniffing:
+            chunk = self._sniff(chunk)
+        if self._skipping is not None:
+            chunk = self._skip(chunk, self._skipping)
+        if chunk:
+            self._feed(chunk, now, batches)
+        return batches
+
+    def finish(self, now: float) -> list[Batch]:
+        """Take the end of the stream: an unfinished record is delivered, marked partial."""
+        batches = self._end_sniffing(now)
+        record = self._stripped(bytes(self.partial))
+        self._ledger.bytes_framing += len(self.partial) - len(record)
+        self.partial = b""
+        self._skipping = None
+        if record:
+            self._ledger.records_partial += 1
+            batches.append(self._single(record, now, partial=True))
+        return batches
+
+    def discard(self, reason: DiscardReason) -> None:
+        """Give up the unfinished record and everything after it."""
+        self._discard(reason, len(self.partial))
+        self.partial = b""
+        self._sniffing = False
+        self._skip_count = None
+        self.closed = self._skipping = reason
+
+    def evict(self, now: float) -> list[Batch]:
+        """Treat the unfinished record as oversize, reason ``memory``."""
+        batches = self._end_sniffing(now)
+        if self.partial:
+            self._give_up(min(len(self.partial), self._limit), DiscardReason.MEMORY, now, batches)
+        return batches
+
+    def _feed(self, chunk: bytes, now: float, batches: list[Batch]) -> None:
+        """Frame what follows the unfinished record; called with one byte at least, never while skipping."""
+        raise NotImplementedError
+
+    def _stripped(self, partial: bytes) -> bytes:
+        """Give an unfinished record at the end of the stream without what belongs to its delimiter."""
+        return partial
+
+    # The first bytes.
+
+    def _sniff(self, chunk: bytes) -> bytes:
+        """Hold the first bytes until they show whether this is a protocol of ours; give what may be framed."""
+        head = self._take_partial(chunk)
+        found, is_certain = diagnose(head)
+        if not is_certain:
+            self.partial = head
+            return b""
+        self._sniffing = False
+        if found is None:
+            return head
+        self.wrong_protocol = found
+        self.partial = head
+        self.discard(DiscardReason.WRONG_PROTOCOL)
+        return b""
+
+    def _end_sniffing(self, now: float) -> list[Batch]:
+        """Frame what was held for sniffing: no more will come in time."""
+        batches: list[Batch] = []
+        if self._sniffing:
+            self._sniffing = False
+            held = self._take_partial(b"")
+            if held:
+                self._feed(held, now, batches)
+        return batches
+
+    # The unfinished record.
+
+    def _take_partial(self, chunk: bytes | memoryview) -> bytes:
+        """Join the unfinished record with what follows it, and forget it."""
+        joined = b"".join((self.partial, chunk)) if self.partial else bytes(chunk)
+        self.partial = b""
+        return joined
+
+    def _extend(self, chunk: bytes) -> None:
+        """Add to the unfinished record a chunk that does not end it."""
+        if not self.partial:
+            self.partial = chunk
+            return
+        if isinstance(self.partial, bytes):
+            # A list of pieces would cost a header per piece: one byte at a time, forty times the bytes.
+            self.partial = bytearray(self.partial)
+        self.partial += chunk
+
+    def _check_partial(self, now: float, batches: list[Batch]) -> None:
+        """Deal with an unfinished line that is too long already."""
+        if len(self.partial) == self._limit + 1 and self.delimiter == LF and self.partial.endswith(b"\r"):
+            return  # it may still turn out to be a record of exactly the limit, ended by CRLF
+        if len(self.partial) > self._limit:
+            self._give_up(self._limit, DiscardReason.OVERSIZE, now, batches)
+
+    def _give_up(self, keep: int, reason: DiscardReason, now: float, batches: list[Batch]) -> None:
+        """Apply the oversize policy to the record in ``partial``; its end is yet to come."""
+        kept, cut = bytes(self.partial[:keep]), len(self.partial) - keep
+        self.partial = b""
+        self._skipping = reason
+        self._cut(kept, cut, reason, now, batches)
+
+    def _cut(self, kept: bytes, cut: int, reason: DiscardReason, now: float, batches: list[Batch]) -> None:
+        """Account for an oversize record of which ``kept`` may be kept and ``cut`` more bytes have come."""
+        ledger = self._ledger
+        self.oversized.append(kept)
+        if self._oversize is Oversize.TRUNCATE:
+            ledger.records_truncated += 1
+            self._discard(reason, cut)
+            batches.append(self._single(kept, now, truncated=True))
+            return
+        ledger.records_framed += 1
+        ledger.records_dropped[DropReason(reason.value)] += 1
+        self._discard(reason, len(kept) + cut)
+        if self._oversize is Oversize.CLOSE:
+            self.closed = self._skipping = reason
+
+    def _skip(self, chunk: bytes, reason: DiscardReason) -> bytes:
+        """Discard up to the end of the record given up; give what follows it."""
+        if self.closed:
+            end, ending = len(chunk), 0
+        elif self._skip_count is not None:
+            end, ending = min(len(chunk), self._skip_count), 0
+            self._skip_count -= end
+        else:
+            end, ending = self._end_of_skipped(chunk), 1
+        is_over = not self.closed and (end >= 0 if ending else not self._skip_count)
+        end = end if end >= 0 else len(chunk)
+        self._discard(reason, end)
+        if not is_over:
+            return b""
+        self._ledger.bytes_framing += ending
+        self._skipping = self._skip_count = None
+        self.crossed = True
+        return chunk[end + ending :]
+
+    def _end_of_skipped(self, chunk: bytes) -> int:
+        """Find the delimiter that ends the record given up, or -1."""
+        return chunk.find(self.delimiter)
+
+    # Making batches. Called with whole blocks, never per record but where a record is odd.
+
+    def _frame_lines(self, block: bytes, now: float, batches: list[Batch], *, has_no_empty: bool = False) -> None:
+        """
+        Turn a block that ends in a delimiter into batches, and look for records that are too long.
+
+        ``has_no_empty`` is what the caller has seen for itself: no delimiter follows another. A record that closes the
+        stream leaves the block accounted for all the same.
+        """
+        start, limit = 0, self._limit
+        while len(block) - start > limit + 1:
+            # Each jump passes over as many whole records as fit; only a record too long stops it.
+            stop = self._next_oversize(block, start)
+            if stop < 0:
+                break
+            if stop > start:
+                self._emit(block[start:stop], stop - start, self.delimiter, now, batches)
+            end = block.index(self.delimiter, stop)
+            self._cut(block[stop : stop + limit], end - stop - limit, DiscardReason.OVERSIZE, now, batches)
+            if self.closed:
+                self._discard(self.closed, len(block) - end)
+                return
+            self._ledger.bytes_framing += 1
+            start = end + 1
+        if start < len(block):
+            rest = block[start:] if start else block
+            self._emit(rest, len(rest), self.delimiter, now, batches, has_no_empty=has_no_empty)
+
+    def _next_oversize(self, block: bytes, start: int) -> int:
+        """Find where the first record longer than the limit begins, or -1."""
+        delimiter, limit = self.delimiter, self._limit
+        cr = delimiter == LF
+        while len(block) - start > limit + 1:
+            # The delimiter may stand at start + limit at the latest, one later behind a CR.
+            last = block.rfind(delimiter, start, start + limit + 1)
+            if last < 0:
+                after = start + limit
+                if cr and block[after : after + 2] == b"\r\n":
+                    last = after + 1
+                else:
+                    return start
+            start = last + 1
+        return -1
+
+    def _emit(
+        self,
+        block: bytes,
+        consumed: int,
+        delimiter: bytes,
+        now: float,
+        batches: list[Batch],
+        *,
+        has_no_empty: bool = False,
+    ) -> None:
+        """
+        Make one batch of a block of records none of which is too long.
+
+        ``consumed`` is how many bytes of the stream they were, which is the block's length but for counted frames.
+        """
+        ledger = self._ledger
+        if delimiter == LF and b"\r" in block:
+            block = block.replace(b"\r\n", LF)
+            has_no_empty = False  # a CR alone was a line too
+        if block[:1] == delimiter or (not has_no_empty and _EMPTY[delimiter].search(block) is not None):
+            block = self._without_empty(block, delimiter)
+            if not block:
+                ledger.bytes_framing += consumed
+                return
+        # Deleting a byte and comparing lengths counts it four times as fast as `bytes.count`.
+        content = len(block.replace(delimiter, b""))
+        count = len(block) - content
+        ledger.bytes_framing += consumed - content
+        ledger.bytes_accepted += content
+        ledger.records_framed += count
+        batches.append(Batch(block, count, self._info, now, delimiter))
+
+    def _without_empty(self, block: bytes, delimiter: bytes) -> bytes:
+        """Take out the empty records (keep-alives) and count them."""
+        before = len(block)
+        # Each round halves a run of delimiters: linear in all, whatever the runs.
+        while _EMPTY[delimiter].search(block) is not None:
+            block = block.replace(delimiter * 2, delimiter)
+        if block[:1] == delimiter:
+            block = block[1:]
+        self._ledger.records_empty += before - len(block)
+        return block
+
+    def _emit_records(self, records: list[bytes], consumed: int, now: float, batches: list[Batch]) -> None:
+        """Make batches of single records, of any content, that were ``consumed`` bytes of the stream."""
+        whole = [record for record in records if record]
+        self._ledger.records_empty += len(records) - len(whole)
+        content = sum(map(len, whole))
+        self._ledger.bytes_framing += consumed - content
+        self._ledger.bytes_accepted += content
+        self._ledger.records_framed += len(whole)
+        # One batch, with a delimiter that none of them holds; where all hold both, a batch each.
+        joined = b"".join(whole)
+        groups = [whole] if whole else []
+        delimiter = LF if LF not in joined else NUL
+        if delimiter == NUL and NUL in joined:
+            groups = [[record] for record in whole]
+        batches.extend(starmap(self._batch, ((group, delimiter, now) for group in groups)))
+
+    def _batch(self, records: list[bytes], delimiter: bytes, now: float) -> Batch:
+        return Batch(delimiter.join((*records, b"")), len(records), self._info, now, delimiter)
+
+    def _single(self, record: bytes, now: float, *, partial: bool = False, truncated: bool = False) -> Batch:
+        """Make a batch of one record, whose end is not among the bytes received."""
+        self._ledger.records_framed += 1
+        self._ledger.bytes_accepted += len(record)
+        delimiter = LF if LF not in record else NUL
+        return Batch(record + delimiter, 1, self._info, now, delimiter, partial=partial, truncated=truncated)
+
+    def _discard(self, reason: DiscardReason, size: int) -> None:
+        self._ledger.bytes_discarded[reason] += size

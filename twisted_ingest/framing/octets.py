@@ -1,0 +1,156 @@
+"""
+Counted frames (RFC 6587 section 3.4.1): a decimal length, a blank, that many bytes.
+
+One LF, CRLF or NUL at the end of a frame, inside the count, is stripped: rsyslog, syslog-ng and Docker send one.
+Nothing is ever allocated from a declared length.
+"""
+
+import re
+
+from twisted_ingest.batch import LF, NUL, Batch
+from twisted_ingest.errors import DiscardReason
+from twisted_ingest.framing.base import Framer
+from twisted_ingest.framing.detect import ANY_COUNTED, BOM, counted_is_undecided
+
+TRAILER = 2
+"""Bytes that may stand at the end of a frame and do not count towards the limit: CRLF."""
+
+_LF = LF[0]
+
+
+class CountedFramer(Framer):
+    """
+    What framers of counted frames share; ``_header`` finds where one begins.
+
+    A frame cut off by the end of the stream is delivered as far as it came, marked partial.
+    """
+
+    __slots__ = ()
+
+    _header: re.Pattern[bytes]
+
+    def finish(self, now: float) -> list[Batch]:
+        """See `Framer`."""
+        batches = super().finish(now)
+        self._need = None
+        return batches
+
+    def discard(self, reason: DiscardReason) -> None:
+        """See `Framer`."""
+        super().discard(reason)
+        self._need = None
+
+    def _give_up(self, keep: int, reason: DiscardReason, now: float, batches: list[Batch]) -> None:
+        # What is left of a counted frame is skipped by count, whatever it holds.
+        self._skip_count = None if self._need is None else self._need - len(self.partial)
+        self._need = None
+        super()._give_up(keep, reason, now, batches)
+
+    def _frames(self, data: bytes, position: int, now: float, batches: list[Batch]) -> int:
+        """Frame whole frames from ``position`` on, up to what is none or is too long; give where that begins."""
+        records: list[bytes] = []
+        match, limit, size, begin = self._header.match, self._limit, len(data), position
+        while True:
+            found = match(data, position)
+            if found is None:
+                break
+            start = found.end()
+            end = start + int(found[1])
+            if end > size or end - start > limit:
+                break
+            records.append(data[start:end])
+            position = end
+        if records:
+            self.crossed = True
+            self._emit_frames(records, position - begin, now, batches)
+        return position
+
+    def _begin(self, data: bytes, found: re.Match[bytes], now: float, batches: list[Batch]) -> int:
+        """Begin a frame that has not come whole, or may be too long; give where the data goes on behind it."""
+        start = found.end()
+        self._need = int(found[1])
+        self._ledger.bytes_framing += start - found.start()
+        self.partial = data[start : start + self._need]
+        end = start + len(self.partial)
+        self._check_frame(now, batches)
+        return end
+
+    def _continue(self, chunk: bytes, need: int, now: float, batches: list[Batch]) -> bytes:
+        """Add to the frame that was begun; give what follows it."""
+        missing = need - len(self.partial)
+        self._extend(chunk[:missing])
+        self._check_frame(now, batches)
+        return chunk[missing:]
+
+    def _check_frame(self, now: float, batches: list[Batch]) -> None:
+        """Deal with the frame in ``partial`` if it is whole, or too long already."""
+        need, have, limit = self._need or 0, len(self.partial), self._limit
+        if have == need:
+            frame = self._take_partial(b"")
+            self._need = None
+            self.crossed = True
+            record = _payload(frame)
+            if need > limit + TRAILER or len(record) > limit:
+                self._cut(frame[:limit], need - limit, DiscardReason.OVERSIZE, now, batches)
+            else:
+                self._emit_records([record], need, now, batches)
+        elif need > limit + TRAILER and have >= limit:
+            self._give_up(limit, DiscardReason.OVERSIZE, now, batches)
+
+    def _emit_frames(self, records: list[bytes], consumed: int, now: float, batches: list[Batch]) -> None:
+        """Make batches of the contents of frames none of which is too long."""
+        block = b"".join(records)
+        ends = len(block) - len(block.replace(LF, b""))
+        if BOM[:1] not in block:
+            if ends == len(records) and not [1 for record in records if record[-1] != _LF]:
+                # Each ends in its only LF: already lines.
+                self._emit(block, consumed, LF, now, batches)
+                return
+            if not ends and b"\r" not in block and NUL not in block:
+                self._emit(LF.join((*records, b"")), consumed, LF, now, batches)
+                return
+        self._emit_records(list(map(_payload, records)), consumed, now, batches)
+
+
+def _payload(frame: bytes) -> bytes:
+    """Take the trailer off a frame, and a BOM before its priority."""
+    if frame.endswith(LF):
+        frame = frame[:-2] if frame.endswith(b"\r\n") else frame[:-1]
+    elif frame.endswith(NUL):
+        frame = frame[:-1]
+    return frame[len(BOM) :] if frame.startswith(BOM + b"<") else frame
+
+
+class OctetFramer(CountedFramer):
+    """
+    Frames a stream of counted frames, and nothing else.
+
+    Where a frame does not begin with a count (one LF before it is tolerated) there is no safe place to go on: the
+    framer closes, reason ``framing``. A count is 1 to 9,999,999, without leading zero.
+    """
+
+    __slots__ = ()
+
+    _header = ANY_COUNTED
+
+    def _feed(self, chunk: bytes, now: float, batches: list[Batch]) -> None:
+        if self._need is not None:
+            chunk = self._continue(chunk, self._need, now, batches)
+        data = self._take_partial(chunk) if self._need is None else b""
+        position = 0
+        while position < len(data) and self.closed is None:
+            position = self._frames(data, position, now, batches)
+            found = self._header.match(data, position)
+            if found is not None:
+                position = self._begin(data, found, now, batches)
+                continue
+            self.partial = data[position:]
+            if not counted_is_undecided(self.partial):
+                self.discard(DiscardReason.FRAMING)
+            return
+        if self.closed is not None:
+            self._discard(self.closed, len(data) - position)
+
+    def _stripped(self, partial: bytes) -> bytes:
+        # Digits of a count are no record.
+        return partial if self._need is not None else b""

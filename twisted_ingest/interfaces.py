@@ -1,0 +1,98 @@
+"""
+The two seams: how a connection hands over batches, and how a sink takes groups of them.
+
+Only contracts live here.
+"""
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import Attribute, Interface
+
+from twisted_ingest.batch import Batch, Group
+
+
+class IBatchProducer(IPushProducer):
+    """
+    A connection as its lane sees it.
+
+    The lane alone calls ``pauseProducing`` and ``resumeProducing``, each at most once
+    in a row, and never ``resumeProducing`` before a pause.
+    """
+
+    def evict_partial() -> None:
+        """
+        Give up the unfinished record because such records fill their share of the budget.
+
+        Called from inside the call of any producer's ``IBatchConsumer.hold``, the own one included.
+        """
+
+
+class IBatchConsumer(Interface):
+    """
+    What a connection writes to: a lane.
+
+    Deliberately not Twisted's ``IConsumer``: that one carries bytes.
+    """
+
+    def registerProducer(producer: IBatchProducer, streaming: bool) -> None:  # noqa: N805
+        """Attach the one producer; ``streaming`` must be true. It may be paused before this returns."""
+
+    def unregisterProducer() -> None:
+        """Detach the producer. What it wrote stays with the lane until it is settled."""
+
+    def write(batch: Batch) -> None:  # noqa: N805
+        """
+        Take a batch; never refuses.
+
+        May call the producer's ``pauseProducing`` before it returns.
+        """
+
+    def hold(size: int, since: float) -> None:  # noqa: N805
+        """
+        Say how many bytes of memory an unfinished record takes now, zero for none.
+
+        ``since`` is when its first byte came, in reactor seconds: the oldest are evicted first.
+        """
+
+
+class ISink(Interface):
+    """
+    A final taker of groups.
+
+    The intake calls ``deliver`` without waiting for earlier calls; a sink keeps their order.
+    A sink that meets a passing condition waits and tries again by itself.
+    """
+
+    name: str = Attribute("The sink's configured name: a metric label.")
+    wants_groups: bool = Attribute("Whether a call of ``deliver`` is dear, so that batches had better be gathered.")
+    trouble: str | None = Attribute("Why nothing is being taken at the moment, for ``/readyz``; ``None``: all is well.")
+
+    def describe() -> str:
+        """Say in a few words where records go, for the banner and ``/status``."""
+
+    def start() -> None:
+        """Acquire files and threads. Raises ``SinkError`` where no retry could help."""
+
+    def deliver(group: Group) -> "Deferred[None]":  # noqa: N805
+        """
+        Take a group of batches.
+
+        Returns a Deferred that fires with ``None`` once the sink has taken responsibility,
+        and fails with ``SinkError`` when it never will. The sink may keep the group until then.
+        """
+
+    def reopen() -> None:
+        """Let go of files that were rotated away and open new ones (SIGHUP)."""
+
+    def close() -> "Deferred[None]":
+        """
+        Finish what was delivered, then let go of everything.
+
+        Returns a Deferred that fires with ``None``. Callers bound the wait; ``abandon`` ends it.
+        """
+
+    def abandon() -> None:
+        """Stop trying. What was not taken fails with ``SinkError``."""
+
+    def details() -> dict[str, int]:
+        """Give the sink's own counters, by the ends of their metric names; all known in advance."""

@@ -1,0 +1,126 @@
+"""
+Every bound of the server: unit, default, what it protects, where the number comes from.
+
+Operators change the ones that have a flag; the others are constants because no
+workload was found that wants them different.
+"""
+
+from dataclasses import dataclass
+
+from twisted_ingest.errors import Framing, Oversize
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+READ_SIZE = 64 * KIB
+"""Bytes of one socket read. Twisted's own ``FileDescriptor.bufferSize``; larger was not faster."""
+
+MAX_LENGTH = 100 * KIB
+"""Bytes of one record, delimiter excluded. Protects sinks from a sender that never ends a line;
+the value is the one the project was asked for, and above every known client's default."""
+
+MEMORY = 256 * MIB
+"""Bytes the process may hold for its peers: the budget. A few seconds of a full 1 Gbit/s link."""
+
+CONNECTION_MEMORY = MIB
+"""Bytes of the budget one connection may hold, so that one greedy peer pauses alone."""
+
+BUDGET_HIGH = 0.80
+"""Share of the budget above which every producer pauses. The rest absorbs what is already read."""
+
+BUDGET_LOW = 0.50
+"""Share of the budget at or below which producers resume; the distance prevents flapping."""
+
+PARTIALS_SHARE = 0.25
+"""Share of the budget for unfinished records. Below the low mark: alone they can never keep producers paused."""
+
+PARTIALS_KEEP = 7 / 8
+"""Share of the above to which an overflow evicts, so that one scan serves many overflows."""
+
+OPTIONAL_SHARE = 0.125
+"""Share of the budget for all sinks that are not required together; past it their records are dropped and counted."""
+
+BATCH_OVERHEAD = 512
+"""Bytes charged per batch besides its bytes: the batch, the header of its bytes, a place in a list.
+Measured 170 B of objects for one-byte lines on CPython 3.11 (tests/test_memory.py); the rest is the allocator's."""
+
+GROUP_OVERHEAD = 2 * KIB
+"""Bytes charged per group: its lists, a Deferred and a job per sink. Measured 1.5 KiB; counts where a trickle
+of one batch a group meets a sink that stalls."""
+
+PARTIAL_OVERHEAD = 192
+"""Bytes charged for an unfinished record besides its bytes: the buffer's header, the notes kept about it.
+Measured 145 B."""
+
+GATHER_BYTES = 512 * KIB
+"""Bytes after which gathered batches go to the sinks. Half of what one connection may hold: while
+the writer thread writes one half, the reactor reads the other."""
+
+GATHER_SECONDS = 0.002
+"""Seconds gathered batches wait for more at most, where a sink wants groups: handing over to a thread costs 40 µs."""
+
+RESUME_PER_TURN = 64
+"""Connections resumed per reactor turn, so that a relieved budget is not filled again by one stampede."""
+
+IDLE_TIMEOUT = 300.0
+"""Seconds of silence before a peer that has sent no record is closed. The value the project was asked for."""
+
+FRAME_TIMEOUT = 30.0
+"""Seconds from the first byte of a record to its end. Against drip-feeding: one byte a minute would live for ever."""
+
+CLOSE_TIMEOUT = 5.0
+"""Seconds a graceful close may take before the connection is reset; a peer that does not read would hold it open."""
+
+SWEEP_SECONDS = 1.0
+"""Seconds between two looks at frame and close deadlines; they may be late by that much."""
+
+DRAIN_TIMEOUT = 5.0
+"""Seconds for reading on and flushing at a stop. With the grace below inside the ten of container runtimes."""
+
+DRAIN_QUIET = 1.0
+"""Seconds without a byte, kernel queue empty, after which a draining connection counts as finished."""
+
+FLUSH_GRACE = 1.5
+"""Seconds the sinks have, after the drain deadline, to take what was read."""
+
+STOP_GRACE = 3.0
+"""Seconds after the drain deadline at which the process ends itself whatever is stuck."""
+
+DESCRIPTOR_SHARE = 0.8
+"""Share of the descriptor limit that connections may use: at the limit itself innocent clients are reset."""
+
+MAX_CONNECTIONS = 10_000
+"""Connections by default, where the descriptor limit allows them: idle ones take about 3 KiB each."""
+
+BACKLOG = 1024
+"""Handshakes the kernel completes before we accept: a fleet reconnecting after a restart."""
+
+KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 60, 10, 6
+"""Seconds, seconds, probes: a peer whose host vanished is found dead after two minutes."""
+
+USER_TIMEOUT_MS = 120_000
+"""Milliseconds that sent data may stay unacknowledged; the same two minutes."""
+
+ACCEPTS_PER_TURN = 100
+"""Connections accepted per reactor turn, so that a connect flood leaves turns for the peers we have."""
+
+PREVIEW = 64
+"""Bytes of a peer's data that may reach our own log, escaped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerLimits:
+    """The bounds of one listener's connections. Replaced as a whole when they change."""
+
+    framing: Framing = Framing.AUTO
+    max_record_bytes: int = MAX_LENGTH
+    """Inclusive, delimiter excluded."""
+    oversize: Oversize = Oversize.TRUNCATE
+    idle_timeout_seconds: float | None = IDLE_TIMEOUT
+    """``None``: silence never ends a connection."""
+    idle_until_first_record: bool = True
+    """The idle timeout ends with a peer's first record; after that keepalive alone finds it dead."""
+    frame_timeout_seconds: float | None = FRAME_TIMEOUT
+    receive_buffer_bytes: int | None = None
+    """``SO_RCVBUF``; ``None`` leaves the kernel's own tuning on."""

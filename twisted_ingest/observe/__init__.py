@@ -1,0 +1,1 @@
+"""Every observable fact: events that log and count, the log itself, the metrics."""

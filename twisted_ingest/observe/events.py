@@ -1,0 +1,223 @@
+"""
+Every observable fact has one function here: it logs, and it counts what only it can count.
+
+Peer-caused events are rate-limited per kind, and carry a bounded, escaped preview of the peer's bytes only.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.logger import Logger, LogLevel
+
+from twisted_ingest.batch import ConnectionInfo
+from twisted_ingest.errors import CloseReason, RefuseReason
+from twisted_ingest.escaping import escape, preview
+from twisted_ingest.flow.ledger import ListenerLedger
+from twisted_ingest.framing.detect import Signature
+from twisted_ingest.units import format_size
+
+BURST = 10
+"""Events of one kind logged per interval before they are folded into a count."""
+
+INTERVAL_SECONDS = 10.0
+"""After this long a kind may log again, beginning with how many were folded."""
+
+_MORE = ("", " ({folded} more like it before)")
+
+
+def _who(info: ConnectionInfo) -> dict[str, Any]:
+    """Give the fields that tell a connection."""
+    return {"listener": info.listener, "peer": escape(info.peer), "conn": info.id}
+
+
+class Events:
+    """
+    The facts of one process.
+
+    ``seconds`` is the reactor's clock. ``suppressed`` counts log lines that the rate limit folded.
+    """
+
+    log = Logger(namespace="twisted_ingest")
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._windows: dict[str, tuple[float, int]] = {}
+        self.suppressed = 0
+        self.internal_errors = 0
+
+    def _folded(self, kind: str) -> int | None:
+        """Count an event; give how many of its kind were folded before it, or ``None`` when it is folded too."""
+        now = self._seconds()
+        since, count = self._windows.get(kind, (now, 0))
+        folded = 0
+        if now - since >= INTERVAL_SECONDS:
+            folded, since, count = max(0, count - BURST), now, 0
+        self._windows[kind] = (since, count + 1)
+        if count >= BURST:
+            self.suppressed += 1
+            return None
+        return folded
+
+    def _limited(self, kind: str, level: LogLevel, text: str, **fields: object) -> None:
+        """Log an event unless its kind has had its share; ``text`` is a constant format."""
+        folded = self._folded(kind)
+        if folded is not None:
+            self.log.emit(level, text + _MORE[bool(folded)], event=kind, folded=folded, **fields)
+
+    def _peer(self, kind: str, level: LogLevel, text: str, info: ConnectionInfo, **fields: object) -> None:
+        self._limited(kind, level, text, **_who(info), **fields)
+
+    # Connections.
+
+    def connection_opened(self, ledger: ListenerLedger, info: ConnectionInfo) -> None:
+        """Note that a peer was admitted."""
+        ledger.connections_opened += 1
+        self._peer("connection_opened", LogLevel.info, "{listener}: {peer} connected (#{conn})", info)
+
+    def connection_closed(
+        self, ledger: ListenerLedger, info: ConnectionInfo, reason: CloseReason, records: int, size: int
+    ) -> None:
+        """Note that a connection is gone, and why."""
+        ledger.connections_closed[reason] += 1
+        self._peer(
+            "connection_closed",
+            LogLevel.info,
+            "{listener}: {peer} closed (#{conn}): {reason}, {records} records, {size}",
+            info,
+            reason=reason.value,
+            records=records,
+            size=format_size(size),
+        )
+
+    def connection_refused(self, ledger: ListenerLedger, listener: str, peer: str, reason: RefuseReason) -> None:
+        """Note that a peer was turned away."""
+        ledger.connections_refused[reason] += 1
+        self._limited(
+            "connection_refused",
+            LogLevel.warn,
+            "{listener}: refused {peer}: {reason}",
+            listener=listener,
+            peer=escape(peer),
+            reason=reason.value,
+        )
+
+    def accepting_paused(self, limit: int) -> None:
+        """Note that no more connections are accepted until one closes."""
+        self._limited(
+            "accepting_paused",
+            LogLevel.warn,
+            "{limit} connections are open, the most allowed: new ones wait until one closes (--max-connections)",
+            limit=limit,
+        )
+
+    def accept_failed(self, listener: str, error: OSError, seconds: float) -> None:
+        """Note that the kernel could not give us a connection."""
+        self._limited(
+            "accept_failed",
+            LogLevel.error,
+            "{listener}: cannot accept: {error}; trying again in {seconds} s",
+            listener=listener,
+            error=str(error),
+            seconds=seconds,
+        )
+
+    # Records.
+
+    def record_oversize(self, info: ConnectionInfo, limit: int, action: str, start: bytes) -> None:
+        """Note that a record passed ``MAX_LENGTH`` (or the share of memory) and what was done with it."""
+        self._peer(
+            "record_oversize",
+            LogLevel.warn,
+            "{listener}: {peer} sent a record longer than {limit} (--max-length): {action}; it begins {start}",
+            info,
+            limit=format_size(limit),
+            action=action,
+            start=preview(start),
+        )
+
+    def wrong_protocol(self, ledger: ListenerLedger, info: ConnectionInfo, found: Signature) -> None:
+        """Note that a peer speaks another protocol, and what to do about it."""
+        ledger.connections_refused[found.reason] += 1
+        self._peer(
+            f"wrong_protocol_{found.reason.value}",
+            LogLevel.warn,
+            "{listener}: {peer} sent {what}, not log lines: {fix}",
+            info,
+            what=found.what,
+            fix=found.fix,
+        )
+
+    def bad_frame(self, info: ConnectionInfo) -> None:
+        """Note that a counted frame did not begin with its count."""
+        self._peer(
+            "bad_frame",
+            LogLevel.warn,
+            "{listener}: {peer} sent a frame that does not begin with its length: if it sends lines too, "
+            "use --framing auto",
+            info,
+        )
+
+    def timed_out(self, info: ConnectionInfo, reason: CloseReason, seconds: float) -> None:
+        """Note that a deadline of the connection has passed and it is being reset."""
+        what = {
+            CloseReason.IDLE: "sent nothing for {seconds} s (--idle-timeout)",
+            CloseReason.FRAME_DEADLINE: "did not end a record within {seconds} s (--frame-timeout)",
+        }[reason]
+        self._peer(reason.value, LogLevel.warn, "{listener}: {peer} " + what, info, seconds=seconds)
+
+    # Flow.
+
+    def intake_high(self, used: int, limit: int) -> None:
+        """Note that the budget is used up and reading has stopped."""
+        self._limited(
+            "intake_high",
+            LogLevel.warn,
+            "{used} of {limit} are waiting for the sinks: reading has stopped until they catch up (--memory)",
+            used=format_size(used),
+            limit=format_size(limit),
+        )
+
+    def intake_low(self, used: int) -> None:
+        """Note that reading goes on."""
+        self._limited("intake_low", LogLevel.info, "reading goes on, {used} waiting", used=format_size(used))
+
+    def sink_stalled(self, sink: str, trouble: str) -> None:
+        """Note that a sink cannot take records at the moment; it goes on trying."""
+        self._limited(f"sink_stalled:{sink}", LogLevel.error, "sink {sink}: {trouble}", sink=sink, trouble=trouble)
+
+    def sink_recovered(self, sink: str) -> None:
+        """Note that a sink takes records again."""
+        self._limited(f"sink_recovered:{sink}", LogLevel.info, "sink {sink}: writing again", sink=sink)
+
+    def sink_failed(self, sink: str, error: str) -> None:
+        """Note that a sink has given up for good."""
+        self.log.critical("sink {sink} has failed for good: {error}", sink=sink, error=error, event="sink_failed")
+
+    def sink_repaired(self, sink: str, path: str) -> None:
+        """Note that a file ended in half a line, left by a killed process, which now has its LF."""
+        self.log.emit(
+            LogLevel.warn,
+            "sink {sink}: {path} ended in half a line (a killed process); it was ended with LF",
+            sink=sink,
+            path=path,
+            event="sink_repaired",
+        )
+
+    # Ourselves.
+
+    def internal_error(self, where: str, info: ConnectionInfo | None = None) -> None:
+        """Note a bug of ours, with its traceback; called from inside an ``except`` block."""
+        self.internal_errors += 1
+        kind = "internal_error"
+        folded = self._folded(kind)
+        if folded is None:
+            return
+        who = {} if info is None else _who(info)
+        text = (
+            "internal error in {where}" if info is None else "{listener}: {peer} (#{conn}): internal error in {where}"
+        )
+        self.log.failure(text + _MORE[bool(folded)], where=where, event=kind, folded=folded, **who)
+
+    def note(self, text: str, **fields: object) -> None:
+        """Log a fact of the process's own life; ``text`` is a constant format."""
+        self.log.info(text, **fields)

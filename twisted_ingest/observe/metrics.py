@@ -1,0 +1,207 @@
+"""
+The metrics: one collector that reads plain integers at scrape time.
+
+Nothing is counted here, so nothing on the way of a record pays for it. Names follow
+``ingest_<what>_<unit>[_total]``; labels come from closed sets only; every series known in advance is there
+with 0 from the start.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from twisted_ingest.errors import CloseReason, DiscardReason, DropReason, RefuseReason
+
+
+@dataclass(frozen=True, slots=True)
+class SinkView:
+    """One look at one sink."""
+
+    name: str
+    description: str
+    required: bool
+    delivered_records: int
+    delivered_bytes: int
+    dropped_records: Mapping[DropReason, int]
+    in_flight_records: int
+    queued_bytes: int
+    trouble: str | None
+    """Why nothing is being taken at the moment."""
+    details: Mapping[str, int]
+    """The sink's own counters, by the ends of their metric names."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One look at the whole process. Counts of listeners are mappings that add (`ListenerLedger.snapshot`)."""
+
+    version: str
+    listeners: Mapping[str, Mapping[str, int]]
+    connections_open: Mapping[str, int]
+    buffered_bytes: Mapping[str, int]
+    connections_limit: int
+    paused_connections: int
+    budget_limit: int
+    budget_used: int
+    budget_partials: int
+    sinks: Sequence[SinkView]
+    conservation: Mapping[str, int]
+    """What is not accounted for, by place."""
+    reasons: Sequence[str]
+    """Why the process is not ready; empty when it is."""
+    internal_errors: int
+    log_suppressed: int
+    log_dropped: int
+    uptime_seconds: float
+
+    @property
+    def conservation_error(self) -> int:
+        """The sum of all that is not accounted for, signs ignored: two errors never cancel out."""
+        return sum(abs(error) for error in self.conservation.values())
+
+
+class _Watch(Protocol):
+    def view(self) -> View:
+        """Take a look."""
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(name, text, value=value)
+
+
+def _labelled(name: str, text: str, label: str, values: Mapping[Any, float], *, gauge: bool = False) -> Metric:
+    family = (GaugeMetricFamily if gauge else CounterMetricFamily)(name, text, labels=[label])
+    for key, value in values.items():
+        family.add_metric([str(key)], value)
+    return family
+
+
+class IngestCollector(Collector):
+    """Turns a `View` into metric families."""
+
+    def __init__(self, watch: _Watch) -> None:
+        self._watch = watch
+
+    def describe(self) -> Iterable[Metric]:
+        """Give nothing: describing would take a look before the service runs."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Give every family, each series known in advance included."""
+        view = self._watch.view()
+        yield InfoMetricFamily("ingest_build", "The version that runs.", value={"version": view.version})
+        yield from self._totals(view)
+        yield from self._by_listener(view)
+        yield from self._flow(view)
+        yield from self._sinks(view.sinks)
+
+    def _totals(self, view: View) -> Iterator[Metric]:
+        totals = {
+            name: sum(counts[name] for counts in view.listeners.values())
+            for name in next(iter(view.listeners.values()), {})
+        }
+
+        def reasons(bucket: str, members: Iterable[str]) -> dict[str, int]:
+            return {reason: totals.get(f"{bucket}/{reason}", 0) for reason in members}
+
+        yield GaugeMetricFamily(
+            "ingest_connections_open", "Connections now.", value=sum(view.connections_open.values())
+        )
+        yield GaugeMetricFamily("ingest_connections_limit", "Connections allowed.", value=view.connections_limit)
+        for name, text, key in (
+            ("ingest_connections_opened", "Connections admitted.", "connections_opened"),
+            ("ingest_received_bytes", "Bytes read from sockets.", "bytes_received"),
+            ("ingest_accepted_bytes", "Bytes of records, delimiters excluded.", "bytes_accepted"),
+            ("ingest_framing_bytes", "Bytes of delimiters and of empty records.", "bytes_framing"),
+            ("ingest_records", "Records told apart on the wire.", "records_framed"),
+            ("ingest_empty_records", "Empty records (keep-alives), which are not delivered.", "records_empty"),
+            ("ingest_truncated_records", "Records cut to --max-length.", "records_truncated"),
+            ("ingest_partial_records", "Records delivered although their end never came.", "records_partial"),
+        ):
+            yield _counter(name, text, totals.get(key, 0))
+        for name, text, bucket, members in (
+            ("ingest_connections_closed", "Connections ended.", "connections_closed", CloseReason),
+            ("ingest_connections_refused", "Connections not admitted.", "connections_refused", RefuseReason),
+            ("ingest_discarded_bytes", "Bytes that never became a record.", "bytes_discarded", DiscardReason),
+        ):
+            yield _labelled(name, text, "reason", reasons(bucket, members))
+        dropped = reasons("records_dropped", DropReason)
+        for sink in view.sinks:
+            for reason, lost in sink.dropped_records.items():
+                dropped[reason] += lost
+        yield _labelled(
+            "ingest_dropped_records", "Records lost after framing, once per sink that lost them.", "reason", dropped
+        )
+
+    def _by_listener(self, view: View) -> Iterator[Metric]:
+        for name, text, key in (
+            ("ingest_listener_received_bytes", "Bytes read, by listener.", "bytes_received"),
+            ("ingest_listener_records", "Records framed, by listener.", "records_framed"),
+            ("ingest_listener_connections_opened", "Connections admitted, by listener.", "connections_opened"),
+        ):
+            values = {listener: counts[key] for listener, counts in view.listeners.items()}
+            yield _labelled(name, text, "listener", values)
+        yield _labelled(
+            "ingest_listener_connections_open",
+            "Connections now, by listener.",
+            "listener",
+            view.connections_open,
+            gauge=True,
+        )
+        yield _labelled(
+            "ingest_listener_buffered_bytes",
+            "Bytes of unfinished records, by listener.",
+            "listener",
+            view.buffered_bytes,
+            gauge=True,
+        )
+
+    def _flow(self, view: View) -> Iterator[Metric]:
+        for name, text, value in (
+            ("ingest_budget_bytes", "The byte budget (--memory).", view.budget_limit),
+            ("ingest_budget_used_bytes", "Bytes charged to the budget.", view.budget_used),
+            ("ingest_budget_partial_bytes", "Bytes of it charged for unfinished records.", view.budget_partials),
+            ("ingest_paused_connections", "Connections we do not read from for now.", view.paused_connections),
+            ("ingest_conservation_error", "Bytes and records not accounted for: must be 0.", view.conservation_error),
+            ("ingest_ready", "Whether /readyz says so.", int(not view.reasons)),
+            ("ingest_uptime_seconds", "Seconds since the start.", view.uptime_seconds),
+        ):
+            yield GaugeMetricFamily(name, text, value=value)
+        yield _counter("ingest_internal_errors", "Exceptions that ended a connection: bugs.", view.internal_errors)
+        yield _counter("ingest_log_suppressed", "Own log lines folded by the rate limit.", view.log_suppressed)
+        yield _counter("ingest_log_dropped", "Own log lines lost because their reader stalled.", view.log_dropped)
+
+    def _sinks(self, sinks: Sequence[SinkView]) -> Iterator[Metric]:
+        for name, text, field, gauge in (
+            ("ingest_sink_delivered_records", "Records the sink has taken.", "delivered_records", False),
+            ("ingest_sink_delivered_bytes", "Bytes the sink has taken.", "delivered_bytes", False),
+            ("ingest_sink_in_flight_records", "Records the sink has yet to take.", "in_flight_records", True),
+            ("ingest_sink_queued_bytes", "Bytes charged for them.", "queued_bytes", True),
+        ):
+            yield _labelled(name, text, "sink", {sink.name: getattr(sink, field) for sink in sinks}, gauge=gauge)
+        up = {sink.name: int(sink.trouble is None) for sink in sinks}
+        yield _labelled("ingest_sink_up", "Whether the sink takes records at the moment.", "sink", up, gauge=True)
+        dropped = CounterMetricFamily(
+            "ingest_sink_dropped_records", "Records this sink lost.", labels=["sink", "reason"]
+        )
+        for sink in sinks:
+            for reason, count in sink.dropped_records.items():
+                dropped.add_metric([sink.name, reason], count)
+        yield dropped
+        for detail in sorted({detail for sink in sinks for detail in sink.details}):
+            values = {sink.name: sink.details[detail] for sink in sinks if detail in sink.details}
+            yield _labelled(f"ingest_sink_{detail}", f"Of the sink: {detail.replace('_', ' ')}.", "sink", values)
+
+
+def build_registry(watch: _Watch) -> CollectorRegistry:
+    """Make a registry of our own: the library's global one stays untouched."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    registry.register(IngestCollector(watch))
+    return registry

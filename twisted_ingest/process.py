@@ -1,0 +1,76 @@
+"""
+What concerns the process as a whole: descriptors, signals, and the last resort of a stop.
+"""
+
+import os
+import resource
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from twisted_ingest.observe.log import LogWriter
+
+
+def raise_descriptor_limit() -> None:
+    """Raise the soft limit on descriptors to the hard one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def install_signals(reactor: Any, reopen: Callable[[], None]) -> None:
+    """
+    Take SIGHUP for ``reopen``, and let a second SIGTERM or SIGINT end the process.
+
+    To be called once the reactor runs: as it starts it overwrites handlers set before. Where it left signals alone
+    they are the embedding application's business, and stay so.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if not getattr(reactor, "_installSignalHandlers", True):
+        return
+    signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(reopen))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        first = signal.getsignal(number)
+        # Ignored from birth (a job in a shell's background) it stays ignored, the second time too.
+        if callable(first):
+            signal.signal(number, _Twice(first))
+
+
+class _Twice:
+    """A signal handler that passes the first signal on and ends the process at the second."""
+
+    def __init__(self, first: Callable[[int, FrameType | None], object]) -> None:
+        self._first = first
+        self._seen = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal."""
+        if self._seen:
+            # Tested by a process of its own, which ends here without a chance to save its coverage.
+            os.write(2, b"second signal: ending now\n")  # pragma: no cover
+            signal.signal(number, signal.SIG_DFL)  # pragma: no cover
+            os.kill(os.getpid(), number)  # pragma: no cover
+        self._seen = True
+        self._first(number, frame)
+
+
+def last_resort(seconds: float) -> threading.Timer:
+    """Start a thread that ends the process after ``seconds`` unless it is cancelled: a stop is a stop."""
+    timer = threading.Timer(seconds, _give_up, (seconds,))
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def _give_up(seconds: float) -> None:  # pragma: no cover - as above
+    os.write(2, f"still stopping after {seconds:g} s: ending now\n".encode())
+    os._exit(1)
+
+
+def exit_failed(log: LogWriter) -> None:  # pragma: no cover - as above
+    """End the process with status 1, its last log lines written."""
+    log.stop()
+    os._exit(1)

@@ -1,0 +1,1 @@
+"""Wires: the protocol, the factory that tracks connections, admission, listening."""

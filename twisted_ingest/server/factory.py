@@ -1,0 +1,108 @@
+"""
+One listener's connections: admits them, builds their protocols, and keeps the registry of those alive.
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import count
+
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.protocol import ServerFactory
+
+from twisted_ingest.batch import ConnectionInfo
+from twisted_ingest.errors import CloseReason, Framing, RefuseReason
+from twisted_ingest.flow.intake import Intake
+from twisted_ingest.flow.ledger import ListenerLedger
+from twisted_ingest.framing.auto import AutoFramer
+from twisted_ingest.framing.base import Framer
+from twisted_ingest.framing.lines import LineFramer, NulFramer
+from twisted_ingest.framing.octets import OctetFramer
+from twisted_ingest.limits import ListenerLimits
+from twisted_ingest.observe.events import Events
+from twisted_ingest.server.admission import Admission
+from twisted_ingest.server.protocol import IngestProtocol
+from twisted_ingest.server.sockets import address_text
+
+FRAMERS: dict[Framing, type[Framer]] = {
+    Framing.AUTO: AutoFramer,
+    Framing.NEWLINE: LineFramer,
+    Framing.NUL: NulFramer,
+    Framing.OCTET_COUNTED: OctetFramer,
+}
+
+
+class IngestFactory(ServerFactory):
+    """
+    Builds `IngestProtocol` instances and tracks each from ``connectionMade`` to ``connectionLost``.
+
+    ``limits`` may be replaced at any time; timeouts of live connections follow, framing does not.
+    ``ids`` is shared by the listeners of a process. ``wall_time`` stamps batches, ``clock`` drives timers.
+    """
+
+    noisy = False
+    protocol_class: type[IngestProtocol] = IngestProtocol
+
+    def __init__(
+        self,
+        name: str,
+        limits: ListenerLimits,
+        *,
+        intake: Intake,
+        admission: Admission,
+        events: Events,
+        clock: IReactorTime,
+        wall_time: Callable[[], float],
+        ids: "Iterator[int] | None" = None,
+    ) -> None:
+        self.name = name
+        self.limits = limits
+        self.ledger = ListenerLedger()
+        self.connections: dict[int, IngestProtocol] = {}
+        self.clock = clock
+        self.wall_time = wall_time
+        self.events = events
+        self._intake = intake
+        self._admission = admission
+        self._ids = count(1) if ids is None else ids
+
+    def buildProtocol(self, addr: IAddress | None) -> IngestProtocol | None:
+        """Admit a peer, or return ``None``. Never raises: an exception here would leave the socket open."""
+        try:
+            peer, host = address_text(addr) if addr is not None else ("unknown", None)
+            refused = self._admission.judge(host)
+            if refused is not None:
+                self.events.connection_refused(self.ledger, self.name, peer, refused)
+                return None
+            return self._build(ConnectionInfo(next(self._ids), self.name, peer, host))
+        except Exception:  # noqa: BLE001
+            self.ledger.connections_refused[RefuseReason.INTERNAL_ERROR] += 1
+            self.events.internal_error("buildProtocol")
+            return None
+
+    def _build(self, info: ConnectionInfo) -> IngestProtocol:
+        limits = self.limits
+        framer = FRAMERS[limits.framing](info, self.ledger, limits.max_record_bytes, limits.oversize)
+        return self.protocol_class(info, self, framer, self._intake.open_lane())
+
+    def connection_made(self, connection: IngestProtocol) -> None:
+        """Enter a connection in the registry."""
+        self.connections[connection.info.id] = connection
+        self._admission.enter(connection.info.host)
+        self.events.connection_opened(self.ledger, connection.info)
+
+    def connection_lost(self, connection: IngestProtocol, reason: CloseReason) -> None:
+        """Strike a connection from the registry. Safe to call for one that was never entered."""
+        if self.connections.pop(connection.info.id, None) is None:
+            return
+        self._admission.leave(connection.info.host)
+        self.events.connection_closed(
+            self.ledger, connection.info, reason, connection.records, connection.bytes_received
+        )
+
+    def sweep(self, now: float) -> None:
+        """Let every connection look at its deadlines."""
+        for connection in list(self.connections.values()):
+            connection.sweep(now)
+
+    def buffered(self) -> int:
+        """Recount, from the live framers, the bytes of unfinished records."""
+        return sum(connection.framer.buffered for connection in self.connections.values())

@@ -1,0 +1,361 @@
+"""
+The service: ordered start, ordered drain.
+
+The one place that knows all parts. Start and stop are sequences, so they are written as sequences.
+"""
+
+import os
+from collections.abc import Callable
+from itertools import count
+from threading import Timer
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.python.failure import Failure
+
+from twisted_ingest import __version__, process
+from twisted_ingest.admin.site import build_site
+from twisted_ingest.admin.watch import Watch
+from twisted_ingest.config import checks
+from twisted_ingest.config.load import Loaded
+from twisted_ingest.config.model import OFF, FileSettings, SinkSettings, StdoutSettings
+from twisted_ingest.errors import CloseReason, ListenError
+from twisted_ingest.flow.budget import Budget
+from twisted_ingest.flow.intake import Intake, Outlet
+from twisted_ingest.interfaces import ISink
+from twisted_ingest.limits import DRAIN_QUIET, FLUSH_GRACE, OPTIONAL_SHARE, STOP_GRACE, SWEEP_SECONDS
+from twisted_ingest.observe.events import Events
+from twisted_ingest.observe.log import LogWriter
+from twisted_ingest.observe.metrics import build_registry
+from twisted_ingest.server.admission import Admission
+from twisted_ingest.server.factory import IngestFactory
+from twisted_ingest.server.listener import Listener
+from twisted_ingest.server.protocol import IngestProtocol
+from twisted_ingest.sinks.null import NullSink
+from twisted_ingest.sinks.writing import FileSink, StdoutSink
+
+LOOPBACK = frozenset({"127.0.0.1", "::1"})
+
+DRAIN_TICK = 0.05
+"""Seconds between two looks at draining connections."""
+
+
+class IngestService(Service):
+    """
+    Receives records and delivers them until stopped.
+
+    ``privilegedStartService`` binds the listeners, ``startService`` opens the sinks; both raise `IngestError`
+    where the process had better not run. ``stopService`` returns a Deferred that fires with ``None`` within the
+    drain deadline and a grace, whatever is stuck.
+    """
+
+    def __init__(self, loaded: Loaded, reactor: Any, wall_time: Callable[[], float], log: LogWriter) -> None:
+        settings = loaded.settings
+        self._settings = settings
+        self._reactor = reactor
+        self._log = log
+        self.events = Events(reactor.seconds)
+        self.admission = Admission(checks.max_connections(settings), settings.limits.max_connections_per_peer)
+        self.admission.on_room = self._open_gates
+        self.intake = Intake(reactor, Budget(settings.limits.memory), settings.limits.connection_memory)
+        self.intake.on_high = self._intake_high
+        self.intake.on_low = self._intake_low
+        self.intake.on_sink_failed = self._sink_failed
+        self._add_sinks()
+        ids = count(1)
+        self.listeners = [
+            Listener(
+                listener.endpoint,
+                IngestFactory(
+                    name,
+                    settings.listener_limits(name),
+                    intake=self.intake,
+                    admission=self.admission,
+                    events=self.events,
+                    clock=reactor,
+                    wall_time=wall_time,
+                    ids=ids,
+                ),
+            )
+            for name, listener in settings.listeners.items()
+        ]
+        self.watch = Watch(
+            listeners=self.listeners,
+            intake=self.intake,
+            admission=self.admission,
+            events=self.events,
+            log=log,
+            seconds=reactor.seconds,
+            limits=_limit_origins(loaded, self.admission.limit),
+        )
+        self._admin_port: Any = None
+        self._sweeper = LoopingCall(self._sweep)
+        self._sweeper.clock = reactor
+        self._has_failed = False
+        self.banner_on_stderr = settings.log_format == "text"
+
+    def _add_sinks(self) -> None:
+        optional = sum(not sink.required for sink in self._settings.sinks.values()) or 1
+        for name, sink in self._settings.sinks.items():
+            made = self._make_sink(name, sink)
+            self.intake.add_sink(made, required=sink.required, share=OPTIONAL_SHARE / optional)
+
+    def _make_sink(self, name: str, sink: SinkSettings) -> ISink:
+        match sink:
+            case FileSettings():
+                return FileSink(
+                    name, sink.path, reactor=self._reactor, events=self.events, fsync=sink.fsync, format=sink.format
+                )
+            case StdoutSettings():
+                return StdoutSink(name, reactor=self._reactor, events=self.events, format=sink.format)
+            case _:
+                return NullSink(name)
+
+    @property
+    def sinks(self) -> list[ISink]:
+        """All sinks, in the order they were configured."""
+        return [outlet.sink for outlet in self.intake.outlets]
+
+    @property
+    def connections(self) -> list[IngestProtocol]:
+        """All live connections."""
+        return [connection for listener in self.listeners for connection in listener.factory.connections.values()]
+
+    @property
+    def admin_address(self) -> str | None:
+        """Where the admin endpoint listens in fact, or ``None``."""
+        if self._admin_port is None:
+            return None
+        host = self._admin_port.getHost()
+        if not hasattr(host, "port"):
+            return f"unix:{os.fsdecode(host.name)}"
+        return f"http://[{host.host}]:{host.port}" if ":" in host.host else f"http://{host.host}:{host.port}"
+
+    # Start.
+
+    def privilegedStartService(self) -> None:
+        """Raise the descriptor limit and bind, while we may still be root. Raises `ListenError`."""
+        process.raise_descriptor_limit()
+        try:
+            for listener in self.listeners:
+                _now(listener.listen(self._reactor, self.admission, self.events))
+            if self._settings.admin.endpoint != OFF:
+                _now(self._listen_admin())
+        except ListenError:
+            self._unbind()
+            raise
+
+    def startService(self) -> None:
+        """Open the sinks and begin. Raises `SinkError`."""
+        self._log.start()
+        try:
+            for sink in self.sinks:
+                sink.start()
+        except BaseException:
+            self._unbind()
+            raise
+        super().startService()
+        # A failing sweep is a bug; it is logged and the process goes on without deadlines, visibly.
+        _ = self._sweeper.start(SWEEP_SECONDS, now=False).addErrback(self._sweep_failed)
+        self._reactor.callWhenRunning(self._begin)
+
+    def _begin(self) -> None:
+        """Say that all is ready: only now, with the reactor running, does a signal mean what we say it means."""
+        process.install_signals(self._reactor, self.reopen)
+        if self.running:
+            self.watch.state = "ready"
+            self._banner()
+
+    async def _listen_admin(self) -> None:
+        site = build_site(self.watch, build_registry(self.watch))
+        endpoint = self._settings.admin.endpoint
+        try:
+            self._admin_port = await serverFromString(self._reactor, endpoint).listen(site)
+        except CannotListenError as error:
+            reason = getattr(error.socketError, "strerror", None) or error.socketError
+            raise ListenError(f"cannot listen on {endpoint} (--admin): {reason}") from error
+
+    def _unbind(self) -> None:
+        """Let go of what was bound before the start failed."""
+        ports = [listener.port for listener in self.listeners] + [self._admin_port]
+        for port in ports:
+            if port is not None:
+                port.stopListening()
+
+    def _banner(self) -> None:
+        """Say where everything is, and what to try."""
+        lines = [f"twisted-ingest {__version__}"]
+        lines += [f"  listening  {listener.address} ({listener.name})" for listener in self.listeners]
+        lines += [f"  lines to   {sink.describe()}" for sink in self.sinks]
+        if self.admin_address is not None:
+            lines.append(f"  metrics    {self.admin_address}/metrics")
+        host, port = _first_tcp(self.listeners)
+        if port:
+            near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+            lines.append(f"  try        printf 'hello\\n' | nc -w1 {near} {port}")
+            if host in LOOPBACK:
+                lines.append(f"  network    only this machine can connect; --listen tcp:{port} opens it to everybody")
+            else:
+                lines.append("  network    whoever can reach this address can send: plain TCP has no authentication")
+        if not self.banner_on_stderr:
+            self.events.note("{banner}", banner="\n".join(lines))
+        else:
+            for line in lines:
+                self._log.write(line)
+
+    def reopen(self) -> None:
+        """Let the sinks go of files that were rotated away (SIGHUP)."""
+        self.events.note("SIGHUP: opening files anew")
+        for sink in self.sinks:
+            sink.reopen()
+
+    # While running.
+
+    def _sweep(self) -> None:
+        now = self._reactor.seconds()
+        for listener in self.listeners:
+            listener.factory.sweep(now)
+
+    def _sweep_failed(self, failure: Failure) -> None:
+        self.events.log.failure("the sweep of deadlines has ended", failure)
+        self.watch.state = "broken: the sweep of deadlines has ended"
+
+    def _open_gates(self) -> None:
+        for listener in self.listeners:
+            listener.open_gate()
+
+    def _intake_high(self) -> None:
+        self.events.intake_high(self.intake.budget.used, self.intake.budget.limit)
+
+    def _intake_low(self) -> None:
+        self.events.intake_low(self.intake.budget.used)
+
+    def _sink_failed(self, outlet: Outlet) -> None:
+        """Stop when a required sink has failed for good: to read on would be to lose every record."""
+        if outlet.required and not self._has_failed and self.running:
+            self._has_failed = True
+            self.events.log.critical("a required sink has failed: stopping")
+            # Supervisors must see a failure; twistd itself would exit with 0 after a plain stop.
+            self._reactor.addSystemEventTrigger("after", "shutdown", process.exit_failed, self._log)
+            self._reactor.stop()
+
+    # Stop.
+
+    def stopService(self) -> "Deferred[None]":
+        """Drain; see the class."""
+        super().stopService()
+        limit = self._settings.limits.drain_timeout + STOP_GRACE
+        return Deferred.fromCoroutine(self._stop(process.last_resort(limit)))
+
+    async def _stop(self, last_resort: Timer) -> None:
+        deadline = self._reactor.seconds() + self._settings.limits.drain_timeout
+        self.watch.state = "draining"
+        for listener in self.listeners:
+            await listener.stop()
+        self.admission.draining = True
+        unread = await self._drain_connections(deadline)
+        await self._flush_sinks(deadline + FLUSH_GRACE)
+        if self._sweeper.running:
+            self._sweeper.stop()
+        self._summary(unread)
+        if self._admin_port is not None:
+            await self._admin_port.stopListening()
+        last_resort.cancel()
+        self._log.stop()
+
+    async def _drain_connections(self, deadline: float) -> int:
+        """Half-close, read on, close who is done; gives the bytes left unread at the deadline."""
+        for connection in self.connections:
+            connection.begin_drain()
+        while self.connections and self._reactor.seconds() < deadline:
+            now = self._reactor.seconds()
+            for connection in self.connections:
+                if connection.is_quiet(now, DRAIN_QUIET):
+                    connection.close(CloseReason.DRAIN, reset=False)
+            await deferLater(self._reactor, DRAIN_TICK)
+        unread = 0
+        for connection in self.connections:
+            unread += connection.transport.unread_bytes()
+            connection.close(CloseReason.DRAIN, reset=True)
+        # `abortConnection` ends a connection in the next turn.
+        await deferLater(self._reactor, 0)
+        return unread
+
+    async def _flush_sinks(self, deadline: float) -> None:
+        """Wait for the sinks as long as there is time, then count what is left as dropped."""
+        await self._by(deadline, self.intake.when_idle())
+        self.intake.abandon()
+        # Even with the time used up each sink gets the moment that closing a healthy file takes.
+        deadline = max(deadline, self._reactor.seconds() + DRAIN_TICK * 4)
+        for sink, closed in [(sink, sink.close()) for sink in self.sinks]:
+            if not await self._by(deadline, closed):
+                sink.abandon()
+
+    async def _by(self, deadline: float, done: "Deferred[None]") -> bool:
+        """Wait for a Deferred, but not past the deadline; true when it fired in time."""
+        timer: Deferred[bool] = Deferred()
+        call = self._reactor.callLater(max(0.0, deadline - self._reactor.seconds()), timer.callback, False)
+
+        def fired(_: object) -> None:
+            if call.active():
+                call.cancel()
+                timer.callback(True)
+
+        _ = done.addBoth(fired)
+        return await timer
+
+    def _summary(self, unread: int) -> None:
+        """Say in one line what came in and what became of it."""
+        view = self.watch.view()
+        totals = [listener.factory.ledger for listener in self.listeners]
+        dropped: dict[str, int] = {}
+        for sink in view.sinks:
+            for reason, lost in sink.dropped_records.items():
+                dropped[reason.value] = dropped.get(reason.value, 0) + lost
+        for ledger in totals:
+            for reason, lost in ledger.records_dropped.items():
+                dropped[reason.value] = dropped.get(reason.value, 0) + lost
+        self.events.note(
+            "stopped: {connections} connections, {records} records in, {delivered} delivered, dropped {dropped}, "
+            "{unread} bytes left unread in the kernel, conservation error {error}",
+            connections=sum(ledger.connections_opened for ledger in totals),
+            records=sum(ledger.records_framed for ledger in totals),
+            delivered=", ".join(f"{sink.delivered_records} by {sink.name}" for sink in view.sinks),
+            dropped=", ".join(f"{count} ({reason})" for reason, count in dropped.items() if count) or "0",
+            unread=unread,
+            error=view.conservation_error,
+            event="stopped",
+        )
+
+
+def _now(coroutine: Any) -> None:
+    """Run a coroutine that does not wait (binding does not), so that its failure can end the start."""
+    outcome: list[object] = []
+    _ = Deferred.fromCoroutine(coroutine).addBoth(outcome.append)
+    if not outcome:
+        raise ListenError("an endpoint did not bind at once")
+    if isinstance(outcome[0], Failure):
+        outcome[0].raiseException()
+
+
+def _first_tcp(listeners: list[Listener]) -> tuple[str, int]:
+    """Find the first TCP address that is listened on."""
+    for listener in listeners:
+        host = listener.port.getHost()
+        if hasattr(host, "port"):
+            return host.host, host.port
+    return "", 0
+
+
+def _limit_origins(loaded: Loaded, connections: int) -> dict[str, dict[str, object]]:
+    """List the limits of the process and where each comes from, for ``/status``."""
+    limits = loaded.settings.limits
+    found: dict[str, dict[str, object]] = {}
+    for name in type(limits).model_fields:
+        value = connections if name == "max_connections" else getattr(limits, name)
+        found[name] = {"value": value, "from": loaded.origin("limits", name)}
+    return found

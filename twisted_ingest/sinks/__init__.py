@@ -1,0 +1,1 @@
+"""Final takers of records. They know `ISink` and `Batch`, nothing of connections."""

@@ -1,0 +1,119 @@
+"""
+Appending without waiting: what the reactor sees of a writer thread.
+
+The reactor hands over groups of buffers and gets one completion message per gathered write. Nothing here
+is allowed to block the reactor; a full disk is back-pressure by not answering.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from twisted_ingest.errors import Fsync, SinkError
+from twisted_ingest.observe.events import Events
+from twisted_ingest.sinks.targets import Target
+from twisted_ingest.sinks.writer import Writer
+
+
+class Appender:
+    """
+    Appends to one target from a thread of its own.
+
+    ``writer`` has the counters, and says in ``trouble`` why nothing is being written at the moment.
+    """
+
+    def __init__(self, name: str, target: Target, reactor: Any, events: Events, fsync: Fsync = Fsync.NEVER) -> None:
+        self._name = name
+        self._events = events
+        self._outstanding: deque[Deferred[None]] = deque()
+        self._is_started = False
+        self._stopped: Deferred[None] | None = None
+        self._failure: SinkError | None = None
+        self.writer = Writer(target, fsync, reactor, self)
+
+    def start(self, *, is_open: bool) -> None:
+        """Start the thread; with ``is_open`` false it opens the target itself, for as long as that takes."""
+        if not is_open:
+            self.writer.reopen()
+        self._is_started = True
+        self.writer.start(f"ingest-sink-{self._name}")
+
+    def submit(self, buffers: Iterable[bytes]) -> "Deferred[None]":
+        """
+        Append buffers that end in LF each, after everything submitted before.
+
+        The Deferred fires with ``None`` when they are written (and synced, under `Fsync.ALWAYS`); it fails
+        with `SinkError` once that will never be. The buffers are kept until then.
+
+        An iterator is run by the writer's thread when their turn has come, so that buffers larger than what they are
+        made from take no memory while they wait.
+        """
+        done: Deferred[None] = Deferred()
+        if self._failure is not None or self._stopped is not None:
+            done.errback(self._failure or SinkError(f"sink {self._name} is closed"))
+        else:
+            self._outstanding.append(done)
+            self.writer.put(buffers)
+        return done
+
+    def reopen(self) -> None:
+        """Open the target anew before the next record that is written."""
+        self.writer.reopen()
+
+    def close(self) -> "Deferred[None]":
+        """
+        Write what was submitted, then close.
+
+        The Deferred fires with ``None`` at the end of the thread, or once the appender has failed or was abandoned.
+        """
+        if self._stopped is None:
+            self._stopped = Deferred()
+            if self._outstanding:
+                self.writer.stop()
+            else:
+                # With nothing to write there is nothing to wait for: not for a file that cannot be opened either.
+                self.writer.abandon()
+            if not self._is_started or self._failure is not None:
+                self.on_ended()
+        return self._stopped
+
+    def abandon(self) -> None:
+        """Stop trying: whatever is not written fails now. A thread stuck in a system call is left behind."""
+        self.writer.abandon()
+        self._give_up(SinkError(f"sink {self._name} was abandoned at shutdown"))
+        self.on_ended()
+
+    def _give_up(self, failure: SinkError) -> None:
+        self._failure = self._failure or failure
+        while self._outstanding:
+            self._outstanding.popleft().errback(failure)
+
+    # Called by the writer, in the reactor's thread.
+
+    def on_written(self, number: int) -> None:
+        """See `WriterOwner`."""
+        # Whoever hears of one job may abandon the rest.
+        while number and self._outstanding:
+            number -= 1
+            self._outstanding.popleft().callback(None)
+
+    def on_stalled(self, trouble: str) -> None:
+        """See `WriterOwner`."""
+        self._events.sink_stalled(self._name, trouble)
+
+    def on_recovered(self) -> None:
+        """See `WriterOwner`."""
+        self._events.sink_recovered(self._name)
+
+    def on_failed(self, reason: str) -> None:
+        """See `WriterOwner`."""
+        self._events.sink_failed(self._name, reason)
+        self._give_up(SinkError(f"sink {self._name}: {reason}"))
+
+    def on_ended(self) -> None:
+        """See `WriterOwner`."""
+        self._give_up(SinkError(f"sink {self._name} is closed"))
+        if self._stopped is not None and not self._stopped.called:
+            self._stopped.callback(None)

@@ -1,0 +1,45 @@
+"""
+The sink that counts and keeps nothing: for measuring what comes before it.
+"""
+
+from twisted.internet.defer import Deferred, succeed
+from zope.interface import implementer
+
+from twisted_ingest.batch import Group
+from twisted_ingest.interfaces import ISink
+
+
+@implementer(ISink)
+class NullSink:
+    """Takes everything at once."""
+
+    wants_groups = False
+    trouble: str | None = None
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def describe(self) -> str:
+        """See `ISink`."""
+        return "nowhere (records are counted only)"
+
+    def start(self) -> None:
+        """See `ISink`."""
+
+    def deliver(self, group: Group) -> "Deferred[None]":
+        """See `ISink`."""
+        return succeed(None)
+
+    def reopen(self) -> None:
+        """See `ISink`."""
+
+    def close(self) -> "Deferred[None]":
+        """See `ISink`."""
+        return succeed(None)
+
+    def abandon(self) -> None:
+        """See `ISink`."""
+
+    def details(self) -> dict[str, int]:
+        """See `ISink`."""
+        return {}

@@ -1,0 +1,59 @@
+"""
+How far a sequence of lines is written, whatever sizes the writes had.
+"""
+
+from collections.abc import Sequence
+
+from twisted_ingest.batch import LF
+from twisted_ingest.sinks.targets import IOV_MAX
+
+
+class Progress:
+    """
+    A position in buffers that each hold whole lines.
+
+    ``written`` counts the bytes passed since the beginning, those included that `step_back` goes over again.
+    """
+
+    __slots__ = ("_buffers", "_index", "_offset", "written")
+
+    def __init__(self, buffers: Sequence[bytes]) -> None:
+        self._buffers = buffers
+        self.restart()
+
+    def restart(self) -> None:
+        """Go back to the beginning."""
+        self._index = self._offset = self.written = 0
+        self._skip_finished()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left."""
+        return self._index == len(self._buffers)
+
+    def window(self) -> list[bytes | memoryview]:
+        """Give what is next to be written, as much as one ``writev`` takes."""
+        window: list[bytes | memoryview] = [*self._buffers[self._index : self._index + IOV_MAX]]
+        if self._offset:
+            window[0] = memoryview(window[0])[self._offset :]
+        return window
+
+    def advance(self, number: int) -> None:
+        """Pass ``number`` bytes."""
+        self.written += number
+        self._offset += number
+        self._skip_finished()
+
+    def _skip_finished(self) -> None:
+        while not self.is_done and self._offset >= len(self._buffers[self._index]):
+            self._offset -= len(self._buffers[self._index])
+            self._index += 1
+
+    def step_back(self) -> bool:
+        """Go back to the beginning of a line that is written in part; gives whether there was one."""
+        if not self._offset:
+            return False
+        boundary = self._buffers[self._index].rfind(LF, 0, self._offset) + 1
+        was_inside = boundary != self._offset
+        self._offset = boundary
+        return was_inside

@@ -1,0 +1,142 @@
+"""
+The sinks that write lines: a file, and standard output.
+"""
+
+import errno
+import os
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from twisted_ingest.batch import Group
+from twisted_ingest.errors import Format, Fsync, SinkError
+from twisted_ingest.interfaces import ISink
+from twisted_ingest.observe.events import Events
+from twisted_ingest.sinks.appender import Appender
+from twisted_ingest.sinks.rendering import RENDERERS
+from twisted_ingest.sinks.targets import FileTarget, StreamTarget
+
+# At start these are the operator's mistake and no waiting mends them; anything else is tried again.
+_MISTAKES = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST}
+)
+
+
+class _WritingSink:
+    """What both share: everything but the opening."""
+
+    wants_groups = True
+
+    def __init__(self, name: str, appender: Appender, format: Format) -> None:  # noqa: A002
+        self.name = name
+        self.format = format
+        self._appender = appender
+        self._render = RENDERERS[format]
+
+    @property
+    def trouble(self) -> str | None:
+        """See `ISink`."""
+        return self._appender.writer.trouble
+
+    def deliver(self, group: Group) -> "Deferred[None]":
+        """See `ISink`."""
+        # Rendered when it is written and not before: JSON may be many times what the budget was charged for.
+        return self._appender.submit(map(self._render, group.batches))
+
+    def close(self) -> "Deferred[None]":
+        """See `ISink`."""
+        return self._appender.close()
+
+    def abandon(self) -> None:
+        """See `ISink`."""
+        self._appender.abandon()
+
+
+@implementer(ISink)
+class FileSink(_WritingSink):
+    """Appends lines to one file."""
+
+    def __init__(
+        self,
+        name: str,
+        path: str,
+        *,
+        reactor: Any,
+        events: Events,
+        fsync: Fsync = Fsync.NEVER,
+        format: Format = Format.RAW,  # noqa: A002
+        mode: int = 0o640,
+    ) -> None:
+        self.path = os.path.abspath(path)
+        self.fsync = fsync
+        self._target = FileTarget(self.path, mode)
+        self._target.on_repair = lambda: reactor.callFromThread(events.sink_repaired, name, self.path)
+        super().__init__(name, Appender(name, self._target, reactor, events, fsync), format)
+
+    def describe(self) -> str:
+        """See `ISink`."""
+        form = "" if self.format is Format.RAW else f", {self.format.value}"
+        return f"file {self.path} (fsync {self.fsync.value}{form})"
+
+    def start(self) -> None:
+        """See `ISink`: a path that can never be used is refused, a full disk is waited for."""
+        self._appender.start(is_open=self._is_open())
+
+    def _is_open(self) -> bool:
+        """Open the file; false where that may work later."""
+        try:
+            self._target.open()
+        except OSError as failure:
+            if failure.errno in _MISTAKES:
+                raise SinkError(f"sink {self.name}: cannot open {self.path}: {failure.strerror}") from failure
+            return False
+        if self.fsync is not Fsync.NEVER and not self._target.can_sync:
+            self._target.close()
+            raise SinkError(f"sink {self.name}: {self.path} is no regular file: fsync={self.fsync.value} cannot hold")
+        return True
+
+    def reopen(self) -> None:
+        """See `ISink`."""
+        self._appender.reopen()
+
+    def details(self) -> dict[str, int]:
+        """See `ISink`."""
+        return {
+            "retries": self._appender.writer.retries,
+            "sync_failures": self._appender.writer.sync_failures,
+            "rewritten_bytes": self._appender.writer.rewritten_bytes,
+            "torn_records": self._appender.writer.torn_records,
+            "repaired_lines": self._target.repaired,
+        }
+
+
+@implementer(ISink)
+class StdoutSink(_WritingSink):
+    """Writes lines to standard output; a reader that stalls holds the senders back."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        reactor: Any,
+        events: Events,
+        format: Format = Format.RAW,  # noqa: A002
+        descriptor: int = 1,
+    ) -> None:
+        super().__init__(name, Appender(name, StreamTarget(descriptor), reactor, events), format)
+
+    def describe(self) -> str:
+        """See `ISink`."""
+        return "standard output" if self.format is Format.RAW else f"standard output ({self.format.value})"
+
+    def start(self) -> None:
+        """See `ISink`."""
+        self._appender.start(is_open=True)
+
+    def reopen(self) -> None:
+        """See `ISink`: nothing was rotated."""
+
+    def details(self) -> dict[str, int]:
+        """See `ISink`."""
+        return {"retries": self._appender.writer.retries}

@@ -1,0 +1,165 @@
+"""
+The ``ingest`` command of twistd: options, and the service made from them.
+"""
+
+import re
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, ClassVar, NoReturn
+
+from twisted.application.service import IServiceCollection
+from twisted.logger import ILogObserver
+from twisted.python import usage
+from twisted.python.components import Componentized
+
+from twisted_ingest import __version__
+from twisted_ingest.config.checks import nearest
+from twisted_ingest.config.load import Loaded, load
+from twisted_ingest.errors import ConfigurationError, IngestError
+from twisted_ingest.observe.log import LogObserver, LogWriter
+from twisted_ingest.service import IngestService
+
+EX_CONFIG = 78
+"""Exit status for a configuration mistake (sysexits.h), which supervisors are told not to retry."""
+
+_PARAMETERS = {
+    "config": "TOML file; a flag overrides it",
+    "framing": "auto|newline|nul|octet-counted: how records are told apart (auto)",
+    "max-length": "SIZE of a record, delimiter excluded (100KiB)",
+    "oversize": "truncate|drop|close: a record longer than that (truncate)",
+    "idle-timeout": "DURATION|off: silence that ends a connection (5m, until the first record; given, always)",
+    "frame-timeout": "DURATION|off: from a record's first byte to its end (30s)",
+    "max-connections": "N in all (80 % of the descriptor limit, at most 10000)",
+    "max-connections-per-peer": "N|off per remote address (off)",
+    "memory": "SIZE of the byte budget of the process (256MiB)",
+    "connection-memory": "SIZE that one connection may hold of it (1MiB)",
+    "drain-timeout": "DURATION for finishing at a stop (5s)",
+    "admin": "ENDPOINT|off: metrics, health, status (tcp:9108:interface=127.0.0.1)",
+    "log-format": "text|json: our own log, on standard error (text)",
+}
+
+_GETOPT_ERROR = re.compile(
+    r"option (.*?) (not recognized|not a unique prefix|requires argument|must not have an argument)", re.DOTALL
+)
+
+
+class Options(usage.Options):
+    """Flags of ``twistd ingest``; `load` says what they mean."""
+
+    synopsis = "[options]"
+    longdesc = "Receive log lines over TCP, keep every one of them, and show it."
+    optParameters: ClassVar = [[name, None, None, text] for name, text in _PARAMETERS.items()]
+    optFlags: ClassVar = [["check", None, "read everything, report every mistake, and exit: 0 or 78"]]
+
+    loaded: Loaded
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["listen"] = []
+        self["sink"] = []
+
+    def opt_listen(self, endpoint: str) -> None:
+        """ENDPOINT to receive on: tcp, tcp6, unix or systemd; may be repeated (tcp:1514:interface=127.0.0.1)."""
+        self["listen"].append(endpoint)
+
+    def opt_sink(self, spec: str) -> None:
+        """SPEC of where records go: file:PATH, stdout: or null:; may be repeated (file:ingest-data/ingest.log)."""
+        self["sink"].append(spec)
+
+    def opt_version(self) -> NoReturn:
+        """Show the version and exit."""
+        print(f"twisted-ingest {__version__}")  # noqa: T201
+        raise SystemExit(0)
+
+    def parseOptions(self, options: Any = None) -> None:
+        """Parse; a mistake is one line and exit 78, where twistd would print the whole usage."""
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            _refuse([self._improve(str(error))])
+
+    def _improve(self, message: str) -> str:
+        """Begin with the flag, as every mistake does, and say what to do."""
+        match = _GETOPT_ERROR.fullmatch(message)
+        if match is None:
+            return f"error: {message}"
+        flag, mistake = match[1], match[2]
+        if mistake == "requires argument":
+            return f"{flag}: error: it needs a value"
+        if mistake == "must not have an argument":
+            return f"{flag}: error: it takes no value"
+        known = [f"--{name}" for name in [*_PARAMETERS, "listen", "sink", "check", "version", "help"]]
+        if mistake == "not a unique prefix":
+            return f"{flag}: error: it could be {' or '.join(name for name in known if name.startswith(flag))}"
+        return f"{flag}: error: unknown flag{nearest(flag, known)}"
+
+    def parseArgs(self, *words: str) -> None:
+        """Refuse words that are not flags."""
+        if words:
+            _refuse([f"error: unexpected {words[0]!r}: everything is given by flags (try --help)"])
+
+    def postOptions(self) -> None:
+        """Read and check everything."""
+        flags = {name: self[name] for name in _PARAMETERS if name != "config" and self[name] is not None}
+        try:
+            self.loaded = load(self["config"], flags, self["listen"], self["sink"])
+        except ConfigurationError as error:
+            _refuse([str(problem) for problem in error.problems])
+        if self["check"]:
+            sys.stderr.write("the configuration is good\n")
+            raise SystemExit(0)
+
+
+def _refuse(lines: list[str]) -> NoReturn:
+    for line in lines:
+        sys.stderr.write(f"{line}\n")
+    raise SystemExit(EX_CONFIG)
+
+
+class _Daemon(IngestService):
+    """The service as twistd runs it: our own log on standard error, a failed start is one line and exit 1."""
+
+    def __init__(self, loaded: Loaded, reactor: Any, *, own_log: bool) -> None:
+        self._writer = LogWriter()
+        self._observer = LogObserver(self._writer, loaded.settings.log_format) if own_log else None
+        super().__init__(loaded, reactor, time.time, self._writer)
+        self.banner_on_stderr = self.banner_on_stderr and own_log
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Join the application; twistd asks it for the observer afterwards."""
+        if self._observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self._observer)
+        super().setServiceParent(IServiceCollection(parent))
+
+    def privilegedStartService(self) -> None:
+        """Bind, or end the process."""
+        try:
+            super().privilegedStartService()
+        except IngestError as error:
+            self._end(error)
+
+    def startService(self) -> None:
+        """Begin, or end the process."""
+        try:
+            super().startService()
+        except IngestError as error:
+            self._end(error)
+
+    def _end(self, error: IngestError) -> NoReturn:
+        self._writer.write(f"error: {error}")
+        self._writer.stop()
+        raise SystemExit(1)
+
+
+def makeService(options: Options) -> IngestService:
+    """
+    Make the service for twistd.
+
+    Its own log options (``--logfile``, ``--syslog``, ``--logger``) win over ours, and a daemon has no standard error.
+    """
+    from twisted.internet import reactor  # noqa: PLC0415 - twistd has chosen it by now
+
+    outer: Mapping[str, Any] = options.parent or {}
+    own_log = bool(outer.get("nodaemon")) and not any(outer.get(name) for name in ("logfile", "syslog", "logger"))
+    return _Daemon(options.loaded, reactor, own_log=own_log)

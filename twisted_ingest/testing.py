@@ -1,0 +1,306 @@
+"""
+The doubles we ship: a transport that honours pause, sinks that record, stall or fail, and a rig that joins them.
+
+Twisted's own doubles cannot show back-pressure: `StringTransport` never reads, and `iosim` ignores a pause.
+"""
+
+from collections import deque
+from typing import Any
+
+from twisted.internet import error
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_ingest.admin.watch import Watch
+from twisted_ingest.batch import Batch, Group
+from twisted_ingest.errors import SinkError
+from twisted_ingest.flow.budget import Budget
+from twisted_ingest.flow.intake import Intake
+from twisted_ingest.interfaces import ISink
+from twisted_ingest.limits import CONNECTION_MEMORY, MEMORY, READ_SIZE, ListenerLimits
+from twisted_ingest.observe.events import Events
+from twisted_ingest.observe.log import LogWriter
+from twisted_ingest.server.admission import Admission
+from twisted_ingest.server.factory import IngestFactory
+from twisted_ingest.server.listener import Listener
+from twisted_ingest.server.protocol import IngestProtocol
+
+
+class PumpTransport:
+    """
+    One end of a TCP connection without a kernel.
+
+    What the peer sends waits in ``unread`` until `pump` reads it, and `pump` does nothing while reading is paused,
+    as epoll does. Like a real transport it calls ``connectionLost`` in a later turn of ``clock``, once.
+    """
+
+    def __init__(self, clock: Clock, peer: IPv4Address | None = None) -> None:
+        self._clock = clock
+        self._peer = peer or IPv4Address("TCP", "192.0.2.1", 40000)
+        self._protocol: Any = None
+        self._ending: str | None = None
+        self.unread = bytearray()
+        self.written = bytearray()
+        self.reading = True
+        self.disconnecting = False
+        self.connected = True
+        self.write_closed = False
+        self.was_reset = False
+        """Whether we ended it with a reset."""
+
+    # The peer's side.
+
+    def connect(self, protocol: Any) -> None:
+        """Make the connection."""
+        self._protocol = protocol
+        protocol.makeConnection(self)
+
+    def peer_sends(self, data: bytes) -> None:
+        """Put bytes in the kernel's receive queue."""
+        self.unread += data
+
+    def peer_closes(self) -> None:
+        """Send FIN."""
+        self._ending = "fin"
+
+    def peer_resets(self) -> None:
+        """Send RST; what arrived before it can still be read, as on Linux."""
+        self._ending = "rst"
+
+    def pump(self, chunk_size: int = READ_SIZE, reads: int | None = None) -> None:
+        """Read while something waits and reading is not paused, at most ``reads`` times; then notice the end."""
+        while self.connected and self.reading and self.unread and reads != 0:
+            chunk = bytes(self.unread[:chunk_size])
+            del self.unread[:chunk_size]
+            reads = None if reads is None else reads - 1
+            self._protocol.dataReceived(chunk)
+        if self.connected and self.reading and not self.unread and self._ending is not None:
+            self._lose(error.ConnectionDone() if self._ending == "fin" else error.ConnectionLost())
+
+    # Our side: what the protocol calls.
+
+    def unread_bytes(self) -> int:
+        """See `IngestTransport`."""
+        return len(self.unread)
+
+    def getPeer(self) -> IPv4Address:
+        """Give the peer's address."""
+        return self._peer
+
+    def write(self, data: bytes) -> None:
+        """Take bytes for the peer."""
+        if not self.write_closed:
+            self.written += data
+
+    def pauseProducing(self) -> None:
+        """Stop reading."""
+        self.reading = False
+
+    def resumeProducing(self) -> None:
+        """Go on reading."""
+        if self.connected and not self.disconnecting:
+            self.reading = True
+
+    def loseWriteConnection(self) -> None:
+        """Half-close."""
+        self.write_closed = True
+
+    def loseConnection(self) -> None:
+        """Close in the next turn."""
+        if self.connected and not self.disconnecting:
+            self.disconnecting = True
+            self.reading = False
+            self._clock.callLater(0, self._lose, error.ConnectionDone())
+
+    def abortConnection(self) -> None:
+        """Reset in the next turn."""
+        if self.connected and not self.was_reset:
+            self.was_reset = True
+            self.reading = False
+            self._clock.callLater(0, self._lose, error.ConnectionAborted())
+
+    def _lose(self, reason: Exception) -> None:
+        if self.connected:
+            self.connected = self.reading = False
+            self._protocol.connectionLost(Failure(reason))
+
+
+@implementer(ISink)
+class MemorySink:
+    """Keeps every batch it was handed, and answers at once."""
+
+    wants_groups = False
+
+    def __init__(self, name: str = "memory") -> None:
+        self.name = name
+        self.trouble: str | None = None
+        self.batches: list[Batch] = []
+        self.groups = 0
+        self.reopened = 0
+
+    @property
+    def records(self) -> list[bytes]:
+        """All records, in order."""
+        return [record for batch in self.batches for record in batch.records()]
+
+    def describe(self) -> str:
+        """See `ISink`."""
+        return "memory"
+
+    def start(self) -> None:
+        """See `ISink`."""
+
+    def deliver(self, group: Group) -> "Deferred[None]":
+        """See `ISink`."""
+        self.keep(group)
+        return succeed(None)
+
+    def keep(self, group: Group) -> None:
+        """Remember a group."""
+        self.groups += 1
+        self.batches += group.batches
+
+    def reopen(self) -> None:
+        """See `ISink`; counted."""
+        self.reopened += 1
+
+    def close(self) -> "Deferred[None]":
+        """See `ISink`."""
+        return succeed(None)
+
+    def abandon(self) -> None:
+        """See `ISink`."""
+
+    def details(self) -> dict[str, int]:
+        """See `ISink`."""
+        return {}
+
+
+class StalledSink(MemorySink):
+    """Answers when told to: keeps a group only once it is released."""
+
+    def __init__(self, name: str = "stalled") -> None:
+        super().__init__(name)
+        self.waiting: deque[tuple[Group, Deferred[None]]] = deque()
+
+    def deliver(self, group: Group) -> "Deferred[None]":
+        """See `ISink`: the Deferred waits for `release` or `fail`."""
+        done: Deferred[None] = Deferred()
+        self.waiting.append((group, done))
+        return done
+
+    def release(self, number: int | None = None) -> None:
+        """Take the oldest groups, all by default, those included that come meanwhile."""
+        while self.waiting and number != 0:
+            group, done = self.waiting.popleft()
+            self.keep(group)
+            number = None if number is None else number - 1
+            done.callback(None)
+
+    def fail(self) -> None:
+        """Refuse the oldest group for good."""
+        _, done = self.waiting.popleft()
+        done.errback(SinkError(f"sink {self.name} was told to fail"))
+
+    def abandon(self) -> None:
+        """See `ISink`."""
+        while self.waiting:
+            self.fail()
+
+
+class FlakySink(MemorySink):
+    """Refuses every ``period``-th group for good."""
+
+    def __init__(self, period: int, name: str = "flaky") -> None:
+        super().__init__(name)
+        self._period = period
+        self._calls = 0
+
+    def deliver(self, group: Group) -> "Deferred[None]":
+        """See `ISink`."""
+        self._calls += 1
+        if self._calls % self._period:
+            return super().deliver(group)
+        done: Deferred[None] = Deferred()
+        done.errback(SinkError(f"sink {self.name} refuses call {self._calls}"))
+        return done
+
+
+class Rig:
+    """
+    A listener without sockets: factory, intake and sinks on a `Clock`.
+
+    ``wall_time`` is the clock too, so that stamps are reproducible.
+    """
+
+    def __init__(
+        self,
+        *sinks: Any,
+        memory: int = MEMORY,
+        connection_memory: int = CONNECTION_MEMORY,
+        max_connections: int = 1000,
+        per_peer: int | None = None,
+        protocol: type[IngestProtocol] = IngestProtocol,
+        required: bool = True,
+        **limits: Any,
+    ) -> None:
+        self.clock = Clock()
+        self.events = Events(self.clock.seconds)
+        self.admission = Admission(max_connections, per_peer)
+        self.intake = Intake(self.clock, Budget(memory), connection_memory)
+        self.sinks = sinks or (MemorySink(),)
+        for sink in self.sinks:
+            self.intake.add_sink(sink, required=required)
+        self.factory = IngestFactory(
+            "test",
+            ListenerLimits(**limits),
+            intake=self.intake,
+            admission=self.admission,
+            events=self.events,
+            clock=self.clock,
+            wall_time=self.clock.seconds,
+        )
+        self.factory.protocol_class = protocol
+        self.watch = Watch(
+            listeners=[Listener("none", self.factory)],
+            intake=self.intake,
+            admission=self.admission,
+            events=self.events,
+            log=LogWriter(),
+            seconds=self.clock.seconds,
+            limits={},
+        )
+
+    @property
+    def sink(self) -> Any:
+        """The first sink."""
+        return self.sinks[0]
+
+    def connect(self, host: str = "192.0.2.1", port: int = 40000) -> PumpTransport:
+        """Connect a peer; raises ``ConnectionRefusedError`` when it is not admitted."""
+        peer = IPv4Address("TCP", host, port)
+        protocol = self.factory.buildProtocol(peer)
+        if protocol is None:
+            raise ConnectionRefusedError(host)
+        transport = PumpTransport(self.clock, peer)
+        transport.connect(protocol)
+        return transport
+
+    def turn(self, seconds: float = 0.0) -> None:
+        """Let the reactor turn, or time pass in steps of a second with the sweep in each."""
+        while seconds >= 1:
+            self.clock.advance(1)
+            self.factory.sweep(self.clock.seconds())
+            seconds -= 1
+        self.clock.advance(seconds)
+
+    def send(self, data: bytes, chunk_size: int = READ_SIZE) -> PumpTransport:
+        """Connect, send, read, and let one turn pass."""
+        transport = self.connect()
+        transport.peer_sends(data)
+        transport.pump(chunk_size)
+        self.turn()
+        return transport
