@@ -1,0 +1,131 @@
+"""A server's process: started in a folder of its own, read through /proc, ended by its id."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from servers import SERVERS, Setting, UnavailableError
+from tools import Tools
+
+TICK = os.sysconf("SC_CLK_TCK")
+START_SECONDS = 20
+STOP_SECONDS = 10
+SETTLE_SECONDS = 0.1
+
+
+@dataclass
+class Running:
+    """A server that takes connections."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    port: int
+    output: str
+
+    def cpu(self) -> float:
+        """Give the seconds it has computed, in user and system mode, all threads together."""
+        with open(f"/proc/{self.process.pid}/stat", encoding="ascii") as stream:
+            fields = stream.read().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICK
+
+    def rss(self) -> int:
+        """Give its resident memory in bytes."""
+        return self._memory("VmRSS")
+
+    def peak_rss(self) -> int:
+        """Give the most that ever was."""
+        return self._memory("VmHWM")
+
+    def _memory(self, key: str) -> int:
+        with open(f"/proc/{self.process.pid}/status", encoding="ascii") as stream:
+            found = [int(row.split()[1]) for row in stream if row.startswith(key)]
+        return found[0] * 1024 if found else 0
+
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self.process.poll() is None
+
+    def written(self) -> int:
+        """Give the size of its file."""
+        try:
+            return os.path.getsize(self.output)
+        except FileNotFoundError:
+            return 0
+
+    def written_at(self) -> float:
+        """Give the time of the last write, as the kernel keeps it."""
+        return os.stat(self.output).st_mtime if os.path.exists(self.output) else time.time()
+
+    def wait_written(self, size: int, quiet: float, patience: float) -> bool:
+        """Wait until the file has a size, or has not grown for ``quiet`` seconds; says whether it has."""
+        end = time.monotonic() + patience
+        last, since = -1, time.monotonic()
+        while (now := time.monotonic()) < end and (have := self.written()) < size:
+            if have != last:
+                last, since = have, now
+            if now - since > quiet:
+                break
+            time.sleep(0.005)
+        return self.written() >= size
+
+
+def free_port() -> int:
+    """Find a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running(
+    name: str, tools: Tools, place: str, *, connections: int = 1, octets: bool = False, flush_seconds: float = 0.1
+) -> Iterator[Running]:
+    """Run a server; afterwards its process, its folder and its output are gone."""
+    folder = tempfile.mkdtemp(prefix="ingest-bench-", dir=place)
+    try:
+        output, port = os.path.join(folder, "output"), free_port()
+        setting = Setting(port, output, folder, connections, octets, tools.copyloop, flush_seconds)
+        command = SERVERS[name](setting)
+        with open(os.path.join(folder, "log"), "wb") as log:
+            process = subprocess.Popen(
+                command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        try:
+            wait_listening(process, port, log.name)
+            yield Running(name, process, port, output)
+        finally:
+            stop(process)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_listening(process: subprocess.Popen[bytes], port: int, log: str) -> None:
+    """Wait until it takes a connection, and has dealt with that one."""
+    end = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            break
+        except OSError:
+            if process.poll() is not None or time.monotonic() > end:
+                with open(log, encoding="utf-8", errors="replace") as stream:
+                    said = " ".join(stream.read()[-300:].split())
+                raise UnavailableError(f"did not start: {said}") from None
+            time.sleep(0.02)
+    time.sleep(SETTLE_SECONDS)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End it: in good order, and if it does not listen, at once."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
