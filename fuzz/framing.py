@@ -1,0 +1,78 @@
+"""
+Coverage-guided fuzzing of the framers.
+
+    python fuzz/framing.py lines|nul|octets|auto [libFuzzer options] fuzz/corpus/NAME
+
+Invariant: the same bytes, whole and cut anywhere, give the same records and the same accounts; every byte and record is
+accounted for after every call; and no exception is tolerated, of any kind. The first bytes of an input choose limit,
+policy and cuts, the rest is the stream.
+"""
+
+import sys
+
+import atheris
+
+with atheris.instrument_imports(include=["twisted_ingest.framing"]):
+    from twisted_ingest.framing.auto import AutoFramer
+    from twisted_ingest.framing.base import Framer
+    from twisted_ingest.framing.lines import LineFramer, NulFramer
+    from twisted_ingest.framing.octets import OctetFramer
+
+from twisted_ingest.batch import ConnectionInfo
+from twisted_ingest.errors import Oversize
+from twisted_ingest.flow.ledger import Balance, ListenerLedger
+
+KINDS: dict[str, type[Framer]] = {
+    "lines": LineFramer,
+    "nul": NulFramer,
+    "octets": OctetFramer,
+    "auto": AutoFramer,
+}
+INFO = ConnectionInfo(1, "fuzz", "192.0.2.1:1", "192.0.2.1")
+HEADER = 4
+
+
+def run(kind: type[Framer], chunks: list[bytes], limit: int, policy: Oversize, *, sniff: bool) -> object:
+    """Frame a stream to its end; gives everything that must not depend on its cuts."""
+    ledger = ListenerLedger()
+    framer = kind(INFO, ledger, limit, policy, sniff=sniff)
+    batches = []
+    for chunk in chunks:
+        ledger.bytes_received += len(chunk)
+        batches += framer.feed(chunk, 0.0)
+        if Balance.of_bytes(ledger, framer.buffered).error:
+            raise AssertionError("a byte is not accounted for")
+    closed = framer.closed
+    batches += framer.finish(0.0)
+    dropped = sum(ledger.records_dropped.values())
+    if Balance.of_bytes(ledger, 0).error or ledger.records_framed != sum(b.count for b in batches) + dropped:
+        raise AssertionError("something is not accounted for at the end")
+    for batch in batches:
+        if batch.block().count(b"\n") != batch.count or len(batch.records()) != batch.count:
+            raise AssertionError("a batch does not hold as many records as it says")
+    records = [(record, batch.truncated) for batch in batches for record in batch.records()]
+    return records, ledger.snapshot(), closed
+
+
+def target(kind: type[Framer], data: bytes) -> None:
+    """Try one input."""
+    if len(data) < HEADER:
+        return
+    limit, policy = 1 + data[0] % 64, list(Oversize)[data[1] % len(Oversize)]
+    step, sniff, stream = 1 + data[2] % 16, bool(data[3] % 2), data[HEADER:]
+    whole = run(kind, [stream], limit, policy, sniff=sniff)
+    for size in {1, step, 2 * step + 1}:
+        chunks = [stream[at : at + size] for at in range(0, len(stream), size)]
+        if run(kind, chunks, limit, policy, sniff=sniff) != whole:
+            raise AssertionError(f"cut into pieces of {size}, the stream gives something else")
+
+
+def main() -> None:
+    """Fuzz one framer."""
+    kind = KINDS[sys.argv.pop(1)]
+    atheris.Setup(sys.argv, lambda data: target(kind, data))
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
