@@ -9,11 +9,13 @@ import fcntl
 import socket as sockets
 import struct
 import termios
+from time import perf_counter
 from typing import Any, Protocol
 
 from twisted.internet import error, main, tcp, unix
 from twisted.internet.interfaces import IAddress, IReactorFDSet, IReactorTime
 from twisted.internet.protocol import ServerFactory
+from twisted.python.failure import Failure
 
 from twisted_ingest.limits import (
     ACCEPTS_PER_TURN,
@@ -26,6 +28,7 @@ from twisted_ingest.limits import (
 )
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
+from twisted_ingest.server.pace import JUDGED_SIZE, Pace
 
 ACCEPT_BACKOFF_SECONDS = (0.1, 5.0)
 """First and longest wait after the kernel could not give us a connection; doubled each time."""
@@ -83,9 +86,15 @@ class _Reading:
     server: "_GatedPort"
     socket: sockets.socket
 
+    read_size = READ_SIZE
+    """Bytes of the next read; set by the `Pace` of the port."""
+
     def doRead(self) -> error.ConnectionDone | error.ConnectionLost | None:
         """Read once, and hand it on."""
         view = self.server.read_buffer
+        is_dear = self.read_size != READ_SIZE
+        if is_dear:
+            view = view[: self.read_size]
         try:
             size = self.socket.recv_into(view)
         except BlockingIOError:
@@ -94,8 +103,18 @@ class _Reading:
             return main.CONNECTION_LOST
         if not size:
             return main.CONNECTION_DONE
+        if size < JUDGED_SIZE and not is_dear:
+            self.protocol.dataReceived(bytes(view[:size]))
+            return None
+        begun = perf_counter()
         self.protocol.dataReceived(bytes(view[:size]))
+        self.server.pace.judge(self, size, perf_counter() - begun)
         return None
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Leave the pace, then as Twisted does."""
+        self.server.pace.forget(self)
+        super().connectionLost(reason)  # type: ignore[misc]
 
     def unread_bytes(self) -> int:
         """See `IngestTransport`."""
@@ -139,6 +158,7 @@ class _GatedPort:
     receive_buffer: int | None
     read_buffer: memoryview
     """What the connections read into, one after the other."""
+    pace: Pace
     # Of the Twisted port:
     factory: ServerFactory
     reactor: Any
@@ -275,6 +295,7 @@ class ListeningReactor:
         port.events = self._events
         port.receive_buffer = self._receive_buffer
         port.read_buffer = memoryview(bytearray(READ_SIZE))
+        port.pace = Pace()
         port.startListening()
 
 

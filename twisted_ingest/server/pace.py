@@ -1,0 +1,54 @@
+"""
+How much is read of a socket at a time: less where a peer's bytes are dear, so that nobody holds up a turn.
+
+Almost all bytes are cheap, because cost follows chunks. Where it follows records (one-byte records ended by NUL,
+counted frames and lines by turns) a whole read may take the reactor tens of milliseconds.
+"""
+
+from typing import Protocol
+
+from twisted_ingest.limits import READ_SIZE
+
+WORK_SECONDS = 0.004
+"""Seconds that reading from all dear connections of a listener may take of one turn; other peers wait as long.
+A tenth of the 50 ms that another peer's line may be late, with room for what else a turn does."""
+
+SMALLEST_READ = 512
+"""Bytes. Smaller reads cost more in turns than they save: one costs as much as framing a hundred bytes dearly."""
+
+JUDGED_SIZE = 4096
+"""Bytes. A shorter read cannot hold up a turn (at most 0.6 µs/B were measured), so it is not worth the clock's 0.1 µs."""
+
+
+class Paced(Protocol):
+    """A transport as far as its pace goes."""
+
+    read_size: int
+
+
+class Pace:
+    """
+    Sets ``read_size`` of the connections of one listener.
+
+    ``dear`` counts those that are read in smaller pieces; they share `WORK_SECONDS` equally, so that none starves.
+    """
+
+    __slots__ = ("dear",)
+
+    def __init__(self) -> None:
+        self.dear = 0
+
+    def judge(self, transport: Paced, size: int, seconds: float) -> None:
+        """Set the size of a connection's next read by what the last one of ``size`` bytes has cost."""
+        was_dear = transport.read_size < READ_SIZE
+        share = WORK_SECONDS / max(1, self.dear)
+        if seconds > share:
+            transport.read_size = max(SMALLEST_READ, min(READ_SIZE // 2, int(size * share / seconds)))
+        elif was_dear and seconds < share / 2:
+            transport.read_size = min(READ_SIZE, transport.read_size * 2)
+        self.dear += (transport.read_size < READ_SIZE) - was_dear
+
+    def forget(self, transport: Paced) -> None:
+        """Count a connection out that is gone."""
+        self.dear -= transport.read_size < READ_SIZE
+        transport.read_size = READ_SIZE
