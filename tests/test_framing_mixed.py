@@ -315,6 +315,16 @@ class ExampleTests(SynchronousTestCase):
             self.records(data), [b"<13>plain one", b"<13>counted one", b"<13>plain two", b"<13>counted two", b"<13>end"]
         )
 
+    def test_alternating_framings_are_joined(self) -> None:
+        """A chunk whose framing changes with each record makes one batch, in order."""
+        framer = AutoFramer(INFO, ListenerLedger(), 100)
+        batches = framer.feed(b"".join(b"line %d\n6 <1>%03d" % (n, n) for n in range(500)), 0.0)
+        self.assertEqual(
+            [record for batch in batches for record in batch.records()][:4],
+            [b"line 0", b"<1>000", b"line 1", b"<1>001"],
+        )
+        self.assertEqual((sum(batch.count for batch in batches), len(batches)), (1000, 1))
+
     def test_lines_that_begin_with_digits(self) -> None:
         """A date, a status code or an epoch at the beginning of a line is no count."""
         lines = [b"2026-11-21T03:04:05Z up", b"404 <html>", b"1795217014 event", b"12 apples", b"200 <b>x</b>"]

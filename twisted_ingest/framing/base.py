@@ -5,7 +5,7 @@ Pure: bytes and a time in, batches out; no Twisted, no clock, no log.
 """
 
 import re
-from itertools import starmap
+from itertools import groupby, starmap
 
 from twisted_ingest.batch import LF, NUL, Batch, ConnectionInfo
 from twisted_ingest.errors import DiscardReason, DropReason, Oversize
@@ -16,6 +16,27 @@ from twisted_ingest.limits import PARTIAL_OVERHEAD
 # Finds two delimiters in a row. `\n[\n]` runs as a memchr in CPython's `re`; `b"\n\n" in block` takes
 # almost three times as long on blocks of ordinary lines.
 _EMPTY = {delimiter: re.compile(delimiter + b"[" + delimiter + b"]") for delimiter in (LF, NUL)}
+
+
+FEW_BATCHES = 4
+"""Batches of one chunk that are passed on as they are. Where framings alternate there may be thousands, each dearer
+than its bytes."""
+
+
+def merged(batches: list[Batch]) -> list[Batch]:
+    """Join neighbouring batches of one chunk that have the same delimiter and are neither partial nor truncated."""
+    joined: list[Batch] = []
+    for (delimiter, is_flagged), run in groupby(
+        batches, lambda batch: (batch.delimiter, batch.partial or batch.truncated)
+    ):
+        alike = list(run)
+        if is_flagged or len(alike) == 1:
+            joined += alike
+        else:
+            wire = b"".join([batch.wire for batch in alike])
+            first = alike[0]
+            joined.append(Batch(wire, sum(batch.count for batch in alike), first.info, first.received_at, delimiter))
+    return joined
 
 
 class Framer:
@@ -115,7 +136,7 @@ class Framer:
             chunk = self._skip(chunk, self._skipping)
         if chunk:
             self._feed(chunk, now, batches)
-        return batches
+        return merged(batches) if len(batches) > FEW_BATCHES else batches
 
     def finish(self, now: float) -> list[Batch]:
         """Take the end of the stream: an unfinished record is delivered, marked partial."""

@@ -17,7 +17,7 @@ SMALLEST_READ = 512
 """Bytes. Smaller reads cost more in turns than they save: one costs as much as framing a hundred bytes dearly."""
 
 JUDGED_SIZE = 4096
-"""Bytes. A shorter read cannot hold up a turn (at most 0.6 µs/B were measured), so it is not worth the clock's 0.1 µs."""
+"""Bytes. A shorter read cannot hold up a turn (0.6 µs/B at most was measured): it is not worth asking the clock."""
 
 
 class Paced(Protocol):
