@@ -414,7 +414,7 @@ class StatusTests(AdminTestCase):
                 "reasons": list,
                 "uptime_seconds": float,
                 "listeners": list,
-                "connections": {"open", "limit", "paused"},
+                "connections": {"open", "limit", "paused", "paused_by_reason", "departed"},
                 "budget": {
                     "limit_bytes",
                     "used_bytes",
@@ -437,7 +437,11 @@ class StatusTests(AdminTestCase):
         self.assertEqual((status["version"], status["state"], status["ready"]), (__version__, "ready", True))
         self.assertEqual(status["reasons"], [])
         self.assertEqual(status["uptime_seconds"], 7.0)
-        self.assertEqual(status["connections"], {"open": 1, "limit": 1000, "paused": 0})
+        by_reason = {"budget": 0, "connection": 0, "rate": 0}
+        self.assertEqual(
+            status["connections"],
+            {"open": 1, "limit": 1000, "paused": 0, "paused_by_reason": by_reason, "departed": 0},
+        )
         self.assertEqual(
             status["conservation"],
             {"error": 0, "by_place": {"test: bytes": 0, "test: records at memory": 0, "test: records at stalled": 0}},
@@ -466,6 +470,9 @@ class StatusTests(AdminTestCase):
                 "idle_timeout_seconds": None,
                 "idle_until_first_record": True,
                 "frame_timeout_seconds": 30.0,
+                "allow": None,
+                "rate": None,
+                "rate_per_peer": None,
                 "connections_open": 1,
                 "bytes_buffered": 4,
             },

@@ -15,6 +15,7 @@ from twisted_ingest.config import checks
 from twisted_ingest.config.load import FLAG_PATHS, Loaded, load
 from twisted_ingest.config.model import FileSettings, NullSettings, StdoutSettings
 from twisted_ingest.errors import ConfigurationError, Format, Framing, Fsync, Oversize
+from twisted_ingest.units import Rate
 
 # Words that a fuzzed file is made of: right ones, wrong ones, and shapes in wrong places.
 FUZZ_KEYS = [
@@ -195,6 +196,9 @@ class FlagTests(LoadingTestCase):
             "frame-timeout": "off",
             "max-connections": "5",
             "max-connections-per-peer": "2",
+            "connection-rate-per-peer": "600/m",
+            "rate": "10k/s",
+            "rate-per-peer": "1MiB/s",
             "memory": "8MiB",
             "connection-memory": "2MiB",
             "drain-timeout": "1s",
@@ -204,7 +208,7 @@ class FlagTests(LoadingTestCase):
         self.assertEqual(set(flags), set(FLAG_PATHS))
         loaded = self.load(None, flags)
         self.assertEqual(
-            loaded.settings.limits.model_dump(),
+            dict(loaded.settings.limits),
             {
                 "max_length": 1024,
                 "oversize": Oversize.CLOSE,
@@ -212,6 +216,9 @@ class FlagTests(LoadingTestCase):
                 "frame_timeout": None,
                 "max_connections": 5,
                 "max_connections_per_peer": 2,
+                "connection_rate_per_peer": Rate(10.0, False),
+                "rate": Rate(10_000.0, False),
+                "rate_per_peer": Rate(float(1 << 20), True),
                 "memory": 8 << 20,
                 "connection_memory": 2 << 20,
                 "drain_timeout": 1.0,
@@ -233,6 +240,26 @@ class FlagTests(LoadingTestCase):
         self.assertEqual(loaded.origin("limits", "max_length"), "--max-length")
         self.assertEqual(loaded.origin("listeners", "a", "framing"), "--framing")
         self.assertEqual(loaded.origin("listeners", "a", "max_length"), "default")
+
+    def test_allow(self) -> None:
+        """Networks given as flags are those of every listener, those of the file included."""
+        loaded = self.load('[listeners.a]\nendpoint = "tcp:1"\nallow = ["192.0.2.0/24"]\n', {})
+        self.assertEqual(str(loaded.settings.listener_limits("a").allow), "192.0.2.0/24")
+        loaded = load(None, {}, ["tcp:1", "tcp:2"], [], ["10.0.0.0/8", "2001:db8::1"])
+        for name in ("tcp-1", "tcp-2"):
+            self.assertEqual(str(loaded.settings.listener_limits(name).allow), "10.0.0.0/8, 2001:db8::1/128")
+            self.assertEqual(loaded.origin("listeners", name, "allow"), "--allow")
+
+    def test_rates_of_listeners(self) -> None:
+        """A listener's own rate wins over the common one; ``off`` is a rate of its own."""
+        text = (
+            'limits.rate = "5/s"\n'
+            'listeners.a = {endpoint = "tcp:1"}\n'
+            'listeners.b = {endpoint = "tcp:2", rate = "off"}\n'
+        )
+        settings = self.load(text, {}).settings
+        self.assertEqual(settings.listener_limits("a").rate, Rate(5.0, False))
+        self.assertIsNone(settings.listener_limits("b").rate)
 
     def test_overridden_value_is_not_judged(self) -> None:
         """A value of the file that a flag replaces cannot break the limits."""
@@ -309,7 +336,8 @@ class FileMistakeTests(LoadingTestCase):
         """Each kind of mistake in a file gives one line: place, what is wrong, the nearest valid word."""
         unknown_listener = (
             "unknown key 'zzz' in [listeners.a] "
-            "(known: endpoint, framing, max_length, oversize, idle_timeout, frame_timeout, receive_buffer)"
+            "(known: endpoint, framing, max_length, oversize, idle_timeout, frame_timeout, "
+            "rate, rate_per_peer, allow, receive_buffer)"
         )
         listener = '[listeners.a]\nendpoint = "tcp:1"\n'
         for text, line, message in [

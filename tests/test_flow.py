@@ -222,7 +222,7 @@ class IntakeTests(FlowCase):
         self.turn()
         self.assertFalse(late.paused)
         self.assertEqual(heard, ["high", "low"])
-        self.assertEqual(intake.paused_lanes, 0)
+        self.assertEqual(intake.pauses.total, 0)
 
     def test_oldest_partial_is_evicted(self) -> None:
         """Unfinished records above a quarter of the budget cost the oldest of them, not the newest."""
@@ -406,7 +406,7 @@ class FlowPropertyTests(FlowCase):
         charged += len(groups) * GROUP_OVERHEAD
         self.assertEqual(intake.budget.used, charged)
         self.assertEqual(intake.budget.partials, sum(lane.held for lane in lanes))
-        self.assertEqual(intake.paused_lanes, sum(lane.is_paused for lane in lanes))
+        self.assertEqual(intake.pauses.total, sum(lane.is_paused for lane in lanes))
 
     def settle(self, intake: Intake, *sinks: StalledSink) -> None:
         for _ in range(10):

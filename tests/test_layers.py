@@ -9,12 +9,12 @@ ROOT = pathlib.Path(__file__).parent.parent / "twisted_ingest"
 
 # From the ground up. A module may import from rows before its own, and from its own row inside its own room.
 ROWS = [
-    ["errors", "units"],
+    ["errors", "units", "networks"],
     ["limits"],
     ["escaping"],
     ["batch"],
     ["interfaces"],
-    ["flow.ledger", "flow.watermark", "flow.budget"],
+    ["flow.ledger", "flow.watermark", "flow.budget", "flow.rate", "flow.pauses"],
     ["framing"],
     ["flow"],
     ["observe"],
@@ -31,6 +31,7 @@ ROWS = [
 NO_TWISTED = {
     "errors",
     "units",
+    "networks",
     "limits",
     "escaping",
     "batch",
@@ -38,6 +39,8 @@ NO_TWISTED = {
     "flow.ledger",
     "flow.watermark",
     "flow.budget",
+    "flow.rate",
+    "flow.pauses",
 }
 PROMETHEUS = {"observe.metrics", "admin.site"}
 

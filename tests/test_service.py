@@ -62,7 +62,10 @@ class ServiceTests(SynchronousTestCase):
             rf"printf 'hello\n' | nc -w1 127.0.0.1 {server.port}",
         ):
             self.assertIn(part, banner)
-        wait_until(lambda: any(f"--listen tcp:{server.port} opens it" in line for line in server.log), "the advice")
+        wait_until(
+            lambda: any(f"--listen tcp:{server.port} --allow 192.0.2.0/24 opens it" in line for line in server.log),
+            "the advice",
+        )
 
     def test_configured_by_a_file(self) -> None:
         """Two listeners and two sinks from a file do what it says, and each limit knows where it comes from."""

@@ -53,6 +53,17 @@ class ListenError(IngestError):
     """An address could not be bound; the message names the address and the reason."""
 
 
+class PauseReason(StrEnum):
+    """Why a connection is not read from for now."""
+
+    BUDGET = "budget"
+    """All connections together hold what they may; the sinks must catch up."""
+    CONNECTION = "connection"
+    """This one holds what one connection may."""
+    RATE = "rate"
+    """It, or its peer, has sent faster than it may."""
+
+
 class CloseReason(StrEnum):
     """Why a connection ended. Every connection ends with exactly one."""
 
@@ -81,6 +92,11 @@ class RefuseReason(StrEnum):
     """Why a connection was not admitted."""
 
     PER_PEER = "per_peer"
+    """Its peer has as many connections as one may have."""
+    CONNECTION_RATE = "connection_rate"
+    """Its peer connects more often than one may."""
+    NOT_ALLOWED = "not_allowed"
+    """The listener does not allow its address."""
     DRAINING = "draining"
     INTERNAL_ERROR = "internal_error"
     # Admitted, and turned away by its first bytes: a protocol that is not ours.

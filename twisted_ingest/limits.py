@@ -8,6 +8,8 @@ workload was found that wants them different.
 from dataclasses import dataclass
 
 from twisted_ingest.errors import Framing, Oversize
+from twisted_ingest.networks import AllowList
+from twisted_ingest.units import Rate
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -122,5 +124,11 @@ class ListenerLimits:
     idle_until_first_record: bool = True
     """The idle timeout ends with a peer's first record; after that keepalive alone finds it dead."""
     frame_timeout_seconds: float | None = FRAME_TIMEOUT
+    allow: AllowList | None = None
+    """Whose connections are admitted; ``None`` for everybody's."""
+    rate: Rate | None = None
+    """How fast one connection may send; ``None`` for as fast as it can."""
+    rate_per_peer: Rate | None = None
+    """How fast all connections of one peer together may send."""
     receive_buffer_bytes: int | None = None
     """``SO_RCVBUF``; ``None`` leaves the kernel's own tuning on."""

@@ -22,13 +22,15 @@ from twisted_ingest.admin.site import build_site
 from twisted_ingest.admin.watch import Watch
 from twisted_ingest.config import checks
 from twisted_ingest.config.load import Loaded
-from twisted_ingest.config.model import OFF, FileSettings, SinkSettings, StdoutSettings
+from twisted_ingest.config.model import OFF, FileSettings, Settings, SinkSettings, StdoutSettings
 from twisted_ingest.errors import CloseReason, ListenError
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.intake import Intake, Outlet
+from twisted_ingest.flow.rate import PeerBuckets
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import DRAIN_QUIET, FLUSH_GRACE, OPTIONAL_SHARE, STOP_GRACE, SWEEP_SECONDS
 from twisted_ingest.observe.events import Events
+from twisted_ingest.observe.lag import BEAT_SECONDS
 from twisted_ingest.observe.log import LogWriter
 from twisted_ingest.observe.metrics import build_registry
 from twisted_ingest.server.admission import Admission
@@ -37,6 +39,7 @@ from twisted_ingest.server.listener import Listener
 from twisted_ingest.server.protocol import IngestProtocol
 from twisted_ingest.sinks.null import NullSink
 from twisted_ingest.sinks.writing import FileSink, StdoutSink
+from twisted_ingest.units import Rate
 
 LOOPBACK = frozenset({"127.0.0.1", "::1"})
 
@@ -59,7 +62,7 @@ class IngestService(Service):
         self._reactor = reactor
         self._log = log
         self.events = Events(reactor.seconds)
-        self.admission = Admission(checks.max_connections(settings), settings.limits.max_connections_per_peer)
+        self.admission = _admission(settings)
         self.admission.on_room = self._open_gates
         self.intake = Intake(reactor, Budget(settings.limits.memory), settings.limits.connection_memory)
         self.intake.on_high = self._intake_high
@@ -95,6 +98,7 @@ class IngestService(Service):
         self._admin_port: Any = None
         self._sweeper = LoopingCall(self._sweep)
         self._sweeper.clock = reactor
+        self._heartbeat: Any = None
         self._has_failed = False
         self.banner_on_stderr = settings.log_format == "text"
 
@@ -163,12 +167,19 @@ class IngestService(Service):
         _ = self._sweeper.start(SWEEP_SECONDS, now=False).addErrback(self._sweep_failed)
         self._reactor.callWhenRunning(self._begin)
 
+    def _beat(self, due: float) -> None:
+        """Measure how late the reactor is, until the stop is over."""
+        now = self._reactor.seconds()
+        self.watch.loop_lag.observe(now - due)
+        self._heartbeat = self._reactor.callLater(BEAT_SECONDS, self._beat, now + BEAT_SECONDS)
+
     def _begin(self) -> None:
         """Say that all is ready: only now, with the reactor running, does a signal mean what we say it means."""
         process.install_signals(self._reactor, self.reopen)
         if self.running:
             self.watch.state = "ready"
             self._banner()
+            self._beat(self._reactor.seconds())
 
     async def _listen_admin(self) -> None:
         site = build_site(self.watch, build_registry(self.watch))
@@ -198,9 +209,12 @@ class IngestService(Service):
             near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
             lines.append(f"  try        printf 'hello\\n' | nc -w1 {near} {port}")
             if host in LOOPBACK:
-                lines.append(f"  network    only this machine can connect; --listen tcp:{port} opens it to everybody")
+                opening = f"--listen tcp:{port} --allow 192.0.2.0/24 opens it to a network"
+                lines.append(f"  network    only this machine can connect; {opening}")
+            elif all(listener.factory.limits.allow for listener in self.listeners):
+                lines.append("  network    the networks of --allow can send: plain TCP has no authentication")
             else:
-                lines.append("  network    whoever can reach this address can send: plain TCP has no authentication")
+                lines.append("  network    whoever can reach this address can send (--allow NETWORK narrows that)")
         if not self.banner_on_stderr:
             self.events.note("{banner}", banner="\n".join(lines))
         else:
@@ -261,6 +275,8 @@ class IngestService(Service):
         await self._flush_sinks(deadline + FLUSH_GRACE)
         if self._sweeper.running:
             self._sweeper.stop()
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
         self._summary(unread)
         if self._admin_port is not None:
             await self._admin_port.stopListening()
@@ -332,6 +348,17 @@ class IngestService(Service):
         )
 
 
+def _admission(settings: Settings) -> Admission:
+    limits = settings.limits
+    arrivals = limits.connection_rate_per_peer
+    return Admission(
+        checks.max_connections(settings),
+        limits.max_connections_per_peer,
+        descriptors=checks.descriptor_limit() - checks.RESERVED_DESCRIPTORS,
+        arrivals=None if arrivals is None else PeerBuckets(arrivals.per_second),
+    )
+
+
 def _now(coroutine: Any) -> None:
     """Run a coroutine that does not wait (binding does not), so that its failure can end the start."""
     outcome: list[object] = []
@@ -357,5 +384,6 @@ def _limit_origins(loaded: Loaded, connections: int) -> dict[str, dict[str, obje
     found: dict[str, dict[str, object]] = {}
     for name in type(limits).model_fields:
         value = connections if name == "max_connections" else getattr(limits, name)
+        value = str(value) if isinstance(value, Rate) else value
         found[name] = {"value": value, "from": loaded.origin("limits", name)}
     return found

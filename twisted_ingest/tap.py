@@ -32,6 +32,9 @@ _PARAMETERS = {
     "frame-timeout": "DURATION|off: from a record's first byte to its end (30s)",
     "max-connections": "N in all (80 % of the descriptor limit, at most 10000)",
     "max-connections-per-peer": "N|off per remote address (off)",
+    "connection-rate-per-peer": "RATE|off, such as 10/s, per remote address (off)",
+    "rate": "RATE|off per connection, such as 10k/s (records) or 1MiB/s (off)",
+    "rate-per-peer": "RATE|off per remote address, on each listener (off)",
     "memory": "SIZE of the byte budget of the process (256MiB)",
     "connection-memory": "SIZE that one connection may hold of it (1MiB)",
     "drain-timeout": "DURATION for finishing at a stop (5s)",
@@ -58,6 +61,7 @@ class Options(usage.Options):
         super().__init__()
         self["listen"] = []
         self["sink"] = []
+        self["allow"] = []
 
     def opt_listen(self, endpoint: str) -> None:
         """ENDPOINT to receive on: tcp, tcp6, unix or systemd; may be repeated (tcp:1514:interface=127.0.0.1)."""
@@ -66,6 +70,10 @@ class Options(usage.Options):
     def opt_sink(self, spec: str) -> None:
         """SPEC of where records go: file:PATH, stdout: or null:; may be repeated (file:ingest-data/ingest.log)."""
         self["sink"].append(spec)
+
+    def opt_allow(self, network: str) -> None:
+        """NETWORK whose peers may connect, as 192.0.2.0/24; may be repeated (everybody's)."""
+        self["allow"].append(network)
 
     def opt_version(self) -> NoReturn:
         """Show the version and exit."""
@@ -89,7 +97,7 @@ class Options(usage.Options):
             return f"{flag}: error: it needs a value"
         if mistake == "must not have an argument":
             return f"{flag}: error: it takes no value"
-        known = [f"--{name}" for name in [*_PARAMETERS, "listen", "sink", "check", "version", "help"]]
+        known = [f"--{name}" for name in [*_PARAMETERS, "listen", "sink", "allow", "check", "version", "help"]]
         if mistake == "not a unique prefix":
             return f"{flag}: error: it could be {' or '.join(name for name in known if name.startswith(flag))}"
         return f"{flag}: error: unknown flag{nearest(flag, known)}"
@@ -103,7 +111,7 @@ class Options(usage.Options):
         """Read and check everything."""
         flags = {name: self[name] for name in _PARAMETERS if name != "config" and self[name] is not None}
         try:
-            self.loaded = load(self["config"], flags, self["listen"], self["sink"])
+            self.loaded = load(self["config"], flags, self["listen"], self["sink"], self["allow"])
         except ConfigurationError as error:
             _refuse([str(problem) for problem in error.problems])
         if self["check"]:

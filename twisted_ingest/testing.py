@@ -5,6 +5,7 @@ Twisted's own doubles cannot show back-pressure: `StringTransport` never reads, 
 """
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet import error
@@ -19,6 +20,7 @@ from twisted_ingest.batch import Batch, Group
 from twisted_ingest.errors import SinkError
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.intake import Intake
+from twisted_ingest.flow.rate import PeerBuckets
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import CONNECTION_MEMORY, MEMORY, READ_SIZE, ListenerLimits
 from twisted_ingest.observe.events import Events
@@ -85,6 +87,15 @@ class PumpTransport:
     def unread_bytes(self) -> int:
         """See `IngestTransport`."""
         return len(self.unread)
+
+    def notice_end(self) -> None:
+        """See `IngestTransport`."""
+        self.reading = True
+        self.pump()
+
+    def has_hung_up(self) -> bool:
+        """Whether the peer has closed or reset, whatever we have read."""
+        return self._ending is not None
 
     def getPeer(self) -> IPv4Address:
         """Give the peer's address."""
@@ -229,6 +240,10 @@ class FlakySink(MemorySink):
         return done
 
 
+def _hung_up(transports: Sequence[Any]) -> list[Any]:
+    return [transport for transport in transports if transport.has_hung_up()]
+
+
 class Rig:
     """
     A listener without sockets: factory, intake and sinks on a `Clock`.
@@ -244,12 +259,13 @@ class Rig:
         max_connections: int = 1000,
         per_peer: int | None = None,
         protocol: type[IngestProtocol] = IngestProtocol,
+        arrivals: PeerBuckets | None = None,
         required: bool = True,
         **limits: Any,
     ) -> None:
         self.clock = Clock()
         self.events = Events(self.clock.seconds)
-        self.admission = Admission(max_connections, per_peer)
+        self.admission = Admission(max_connections, per_peer, arrivals=arrivals)
         self.intake = Intake(self.clock, Budget(memory), connection_memory)
         self.sinks = sinks or (MemorySink(),)
         for sink in self.sinks:
@@ -264,6 +280,7 @@ class Rig:
             wall_time=self.clock.seconds,
         )
         self.factory.protocol_class = protocol
+        self.factory.find_hung_up = _hung_up
         self.watch = Watch(
             listeners=[Listener("none", self.factory)],
             intake=self.intake,

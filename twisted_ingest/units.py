@@ -6,6 +6,7 @@ could mean 64,000 or 65,536, so it is an error that offers both.
 """
 
 import re
+from dataclasses import dataclass
 
 _SIZE_UNITS = {
     "B": 1,
@@ -20,8 +21,11 @@ _SIZE_UNITS = {
 }
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
+_COUNT_UNITS = {"": 1, "k": 1000, "M": 1000**2}
+
 # Digits are bounded before int() and float() see them: nobody means a million of them.
 _SIZE = re.compile(r"([0-9]{1,18})\s*([A-Za-z]*)", re.ASCII)
+_RATE = re.compile(r"([0-9]{1,15})\s*([A-Za-z]*)/(s|m|h)", re.ASCII)
 _DURATION = re.compile(r"(?:[0-9]{1,12}(?:\.[0-9]{1,6})?(?:ms|s|m|h|d))+", re.ASCII)
 _DURATION_PART = re.compile(r"([0-9.]+)(ms|s|m|h|d)", re.ASCII)
 
@@ -57,6 +61,37 @@ def parse_duration(text: str | float) -> float:
     if not isinstance(text, str) or _DURATION.fullmatch(text.strip()) is None:
         raise ValueError(f'{text!r} is not a duration (try "5m", "300s" or "250ms")')
     return sum(float(number) * _DURATION_UNITS[unit] for number, unit in _DURATION_PART.findall(text))
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many records, or bytes, a second."""
+
+    per_second: float
+    is_of_bytes: bool
+
+    def __str__(self) -> str:
+        """Write it as `parse_rate` reads it, where it is whole."""
+        number = f"{self.per_second:.6f}".rstrip("0").rstrip(".")
+        if not self.is_of_bytes:
+            return f"{number}/s"
+        return f"{exact_size(int(self.per_second))}/s" if self.per_second.is_integer() else f"{number}B/s"
+
+
+def parse_rate(text: str | float) -> Rate:
+    """
+    Read a rate such as ``"500/s"``, ``"10k/s"`` or ``"600/m"`` (records), or ``"1MiB/s"`` (bytes).
+
+    Raises ``ValueError`` whose message names a form that works.
+    """
+    match = _RATE.fullmatch(text.strip()) if isinstance(text, str) else None
+    if match is None or match[2] not in _COUNT_UNITS.keys() | _SIZE_UNITS.keys():
+        raise ValueError(f'{text!r} is not a rate (try "500/s" or "10k/s" for records, "1MiB/s" for bytes)')
+    number, unit, period = match.groups()
+    amount = int(number) * (_COUNT_UNITS.get(unit) or _SIZE_UNITS[unit])
+    if not amount:
+        raise ValueError(f"{text!r} is too slow: nothing would ever be read")
+    return Rate(amount / _DURATION_UNITS[period], unit not in _COUNT_UNITS)
 
 
 def format_size(size: int) -> str:

@@ -15,6 +15,7 @@ from twisted_ingest.escaping import escape
 from twisted_ingest.flow.intake import Intake, Outlet
 from twisted_ingest.flow.ledger import Balance
 from twisted_ingest.observe.events import Events
+from twisted_ingest.observe.lag import LoopLag
 from twisted_ingest.observe.log import LogWriter
 from twisted_ingest.observe.metrics import SinkView, View
 from twisted_ingest.server.admission import Admission
@@ -54,6 +55,7 @@ class Watch:
         self._seconds = seconds
         self._limits = limits
         self._started = seconds()
+        self.loop_lag = LoopLag()
         self.state = "starting"
         """``starting``, ``ready`` or ``draining``; the service sets it."""
 
@@ -112,7 +114,12 @@ class Watch:
             connections_open={listener.name: len(listener.factory.connections) for listener in self._listeners},
             buffered_bytes=recount.buffered,
             connections_limit=self._admission.limit,
-            paused_connections=self._intake.paused_lanes,
+            paused_connections=self._intake.pauses.total,
+            paused_by_reason=dict(self._intake.pauses.lanes),
+            pauses=dict(self._intake.pauses.begun),
+            pause_seconds=self._intake.pauses.seconds(),
+            departed_connections=self._admission.departed,
+            loop_lag=self.loop_lag.view(),
             budget_limit=budget.limit,
             budget_used=budget.used,
             budget_partials=budget.partials,
@@ -139,6 +146,8 @@ class Watch:
                 "open": sum(view.connections_open.values()),
                 "limit": view.connections_limit,
                 "paused": view.paused_connections,
+                "paused_by_reason": view.paused_by_reason,
+                "departed": view.departed_connections,
             },
             "budget": {
                 "limit_bytes": view.budget_limit,
@@ -216,6 +225,9 @@ def _listener(listener: Listener, view: View) -> dict[str, Any]:
         "idle_timeout_seconds": limits.idle_timeout_seconds,
         "idle_until_first_record": limits.idle_until_first_record,
         "frame_timeout_seconds": limits.frame_timeout_seconds,
+        "allow": None if limits.allow is None else str(limits.allow),
+        "rate": None if limits.rate is None else str(limits.rate),
+        "rate_per_peer": None if limits.rate_per_peer is None else str(limits.rate_per_peer),
         "connections_open": view.connections_open[listener.name],
         "bytes_buffered": view.buffered_bytes[listener.name],
         "counts": view.listeners[listener.name],

@@ -49,6 +49,7 @@ def problems(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
     """Give the message of every mistake, and the paths it may be mended at: the likeliest first."""
     yield from _memory(settings)
     yield from _connections(settings)
+    yield from _rates(settings)
     yield from _sinks(settings)
     yield from _endpoints(settings)
 
@@ -118,6 +119,12 @@ def _connections(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
             f"{wanted} connections need {wanted + RESERVED_DESCRIPTORS} descriptors, and the limit is {limit}: "
             f"raise it (ulimit -Hn, LimitNOFILE=) or set max_connections to {max(1, limit - RESERVED_DESCRIPTORS)}",
         )
+
+
+def _rates(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
+    rate = settings.limits.connection_rate_per_peer
+    if rate is not None and rate.is_of_bytes:
+        yield (("limits", "connection_rate_per_peer"),), f'{rate}: connections are counted, not bytes (try "10/s")'
 
 
 def _sinks(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:

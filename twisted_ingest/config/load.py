@@ -84,16 +84,25 @@ class _Draft:
         return self.origins.get((), "configuration")
 
 
-def load(file: str | None, flags: Mapping[str, str], listen: Sequence[str], sinks: Sequence[str]) -> Loaded:
+def load(
+    file: str | None,
+    flags: Mapping[str, str],
+    listen: Sequence[str],
+    sinks: Sequence[str],
+    allow: Sequence[str] = (),
+) -> Loaded:
     """
     Build the settings from a file and flags; a flag overrides the file.
 
-    ``flags`` holds single-valued flags without their dashes. Raises `ConfigurationError` with every mistake found.
+    ``flags`` holds single-valued flags without their dashes, ``allow`` the networks that every listener admits.
+    Raises `ConfigurationError` with every mistake found.
     """
     draft = _Draft()
     if file is not None:
         _read(draft, file)
     _overlay(draft, flags, listen, sinks)
+    if allow:
+        _put_in_listeners(draft, "allow", list(allow))
     settings, mistaken = _validate(draft)
     for paths, message in checks.problems(settings):
         # What a mistaken value would have meant is anybody's guess: no second complaint about it.
@@ -184,7 +193,7 @@ def _tables(draft: _Draft) -> list[tuple[str, dict[str, Any]]]:
     return [(name, table) for name, table in listeners.items() if isinstance(table, dict)]
 
 
-def _put_in_listeners(draft: _Draft, key: str, value: str) -> None:
+def _put_in_listeners(draft: _Draft, key: str, value: Any) -> None:
     for name, _ in _tables(draft):
         draft.put(("listeners", name, key), value, f"--{key}")
 

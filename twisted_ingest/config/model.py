@@ -9,7 +9,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from twisted_ingest import limits
 from twisted_ingest.errors import Format, Framing, Fsync, Oversize
 from twisted_ingest.limits import ListenerLimits
-from twisted_ingest.units import exact_size, format_duration, parse_duration, parse_size
+from twisted_ingest.networks import AllowList, parse_network
+from twisted_ingest.units import Rate, exact_size, format_duration, parse_duration, parse_rate, parse_size
 
 OFF = "off"
 
@@ -76,6 +77,22 @@ def _count_or_off(value: Any) -> int | None:
         raise ValueError(f'{error} (try "{OFF}")') from error
 
 
+def _rate_or_off(value: Any) -> Rate | None:
+    if value == OFF:
+        return None
+    try:
+        return parse_rate(value)
+    except ValueError as error:
+        raise ValueError(str(error).replace("(try ", f'(try "{OFF}", ')) from error
+
+
+def _networks(value: Any) -> AllowList:
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not texts:
+        raise ValueError('it needs one network or more (try "192.0.2.0/24"); without it everybody may connect')
+    return AllowList(map(parse_network, texts))
+
+
 def _path(value: str) -> str:
     if "\0" in value:
         raise ValueError(f"{value!r} is not a path: it holds a NUL")
@@ -88,11 +105,13 @@ Duration = Annotated[float, BeforeValidator(_duration)]
 OptionalDuration = Annotated[float | None, BeforeValidator(_duration_or_off)]
 Count = Annotated[int, BeforeValidator(_count)]
 OptionalCount = Annotated[int | None, BeforeValidator(_count_or_off)]
+OptionalRate = Annotated[Rate | None, BeforeValidator(_rate_or_off)]
+Networks = Annotated[AllowList, BeforeValidator(_networks)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
 
 class LimitSettings(_Table):
@@ -104,6 +123,9 @@ class LimitSettings(_Table):
     frame_timeout: OptionalDuration = limits.FRAME_TIMEOUT
     max_connections: Count | None = None
     max_connections_per_peer: OptionalCount = None
+    connection_rate_per_peer: OptionalRate = None
+    rate: OptionalRate = None
+    rate_per_peer: OptionalRate = None
     memory: Size = limits.MEMORY
     connection_memory: Size = limits.CONNECTION_MEMORY
     drain_timeout: Duration = limits.DRAIN_TIMEOUT
@@ -118,6 +140,9 @@ class ListenerSettings(_Table):
     oversize: Oversize | None = None
     idle_timeout: OptionalDuration = None
     frame_timeout: OptionalDuration = None
+    rate: OptionalRate = None
+    rate_per_peer: OptionalRate = None
+    allow: Networks | None = None
     receive_buffer: BufferSize | None = None
 
 
@@ -181,5 +206,8 @@ class Settings(_Table):
             idle_timeout_seconds=pick("idle_timeout"),
             idle_until_first_record=not idle_is_explicit,
             frame_timeout_seconds=pick("frame_timeout"),
+            allow=own.allow,
+            rate=pick("rate"),
+            rate_per_peer=pick("rate_per_peer"),
             receive_buffer_bytes=own.receive_buffer,
         )

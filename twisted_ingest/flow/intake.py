@@ -17,6 +17,7 @@ from twisted_ingest.errors import DropReason
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.lane import Lane
 from twisted_ingest.flow.ledger import Tally
+from twisted_ingest.flow.pauses import Pauses
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import (
     BATCH_OVERHEAD,
@@ -82,7 +83,7 @@ class Intake:
     _log = Logger()
 
     def __init__(self, clock: IReactorTime, budget: Budget, connection_limit: int) -> None:
-        self._clock = clock
+        self.clock = clock
         self.budget = budget
         self.connection_limit = connection_limit
         self.outlets: list[Outlet] = []
@@ -95,7 +96,7 @@ class Intake:
         self._waiting: OrderedDict[Lane, None] = OrderedDict()
         """Lanes that the budget keeps paused, longest first."""
         self._resuming = False
-        self.paused_lanes = 0
+        self.pauses = Pauses(clock.seconds)
         self.on_high: Callable[[], None] = _ignore
         self.on_low: Callable[[], None] = _ignore
         self.on_sink_failed: Callable[[Outlet], None] = _ignore
@@ -126,9 +127,9 @@ class Intake:
         """Count a lane out: its connection is gone. Its batches stay until they are settled."""
         self.lanes.discard(lane)
         self._waiting.pop(lane, None)
-        if lane.is_paused:
-            lane.is_paused = False
-            self.paused_lanes -= 1
+        if lane.pause_reason is not None:
+            self.pauses.change(lane.pause_reason, None)
+            lane.pause_reason, lane.is_paused = None, False
 
     def take(self, batch: Batch, charge: int) -> None:
         """Charge a batch and gather it."""
@@ -140,7 +141,7 @@ class Intake:
             self.flush()
         elif not self._gathering:
             self._gathering = True
-            self._clock.callLater(self._gather_seconds, self._gathered)
+            self.clock.callLater(self._gather_seconds, self._gathered)
 
     def hold(self, delta: int) -> None:
         """Charge a change in what unfinished records take; evict the oldest where they take too much."""
@@ -251,7 +252,7 @@ class Intake:
         # Never from inside the call that relieved the budget: that may be a read of the lane's own producer.
         if self._waiting and not self._resuming:
             self._resuming = True
-            self._clock.callLater(0, self._resume_some)
+            self.clock.callLater(0, self._resume_some)
 
     def _resume_some(self) -> None:
         """Resume a few lanes, longest paused first, and go on in the next turn."""

@@ -6,9 +6,11 @@ A lane outlives its connection until its batches are settled. It knows the intak
 
 from typing import TYPE_CHECKING
 
+from twisted.internet.interfaces import IDelayedCall
 from zope.interface import implementer
 
 from twisted_ingest.batch import Batch
+from twisted_ingest.errors import PauseReason
 from twisted_ingest.flow.watermark import Watermark
 from twisted_ingest.interfaces import IBatchConsumer, IBatchProducer
 from twisted_ingest.limits import BATCH_OVERHEAD, READ_SIZE
@@ -27,7 +29,18 @@ class Lane:
     A partial record alone never pauses: only sinks could relieve it, and they do not have it yet.
     """
 
-    __slots__ = ("_intake", "_low", "_mark", "held", "held_since", "in_flight", "is_paused", "producer", "waiting")
+    __slots__ = (
+        "_intake",
+        "_mark",
+        "_resting",
+        "held",
+        "held_since",
+        "in_flight",
+        "is_paused",
+        "pause_reason",
+        "producer",
+        "waiting",
+    )
 
     def __init__(self, intake: "Intake", limit: int) -> None:
         self._intake = intake
@@ -40,6 +53,8 @@ class Lane:
         """Bytes charged for the unfinished record."""
         self.held_since = 0.0
         self.is_paused = False
+        self.pause_reason: PauseReason | None = None
+        self._resting: IDelayedCall | None = None
         self.waiting = False
         """Kept paused by the intake, on account of the budget."""
 
@@ -54,6 +69,9 @@ class Lane:
         """See ``IBatchConsumer``."""
         self.hold(0, 0.0)
         self.producer = None
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
         self._intake.leave(self)
 
     def write(self, batch: Batch) -> None:
@@ -85,22 +103,33 @@ class Lane:
         if self._mark.is_high and self._mark.update(self.in_flight + self.held if self.in_flight else 0):
             self.update()
 
+    def rest(self, seconds: float) -> None:
+        """Keep the producer paused for ``seconds``: it has sent faster than it may."""
+        if self._resting is None:
+            self._resting = self._intake.clock.callLater(seconds, self._rested)
+            self.update()
+
+    def _rested(self) -> None:
+        self._resting = None
+        self.update()
+
     def update(self) -> None:
-        """Pause or resume the producer, as the two reasons to be paused now stand."""
-        paused = self.waiting or self._mark.is_high
-        if paused == self.is_paused or self.producer is None:
+        """Pause or resume the producer, as the reasons to be paused now stand."""
+        before, after = self.pause_reason, self._reason()
+        if after is before or self.producer is None:
             return
-        self.is_paused = paused
-        if paused:
-            self._intake.paused_lanes += 1
+        self.pause_reason = after
+        self.is_paused = after is not None
+        self._intake.pauses.change(before, after)
+        if before is None:
             self.producer.pauseProducing()
-        else:
-            self._intake.paused_lanes -= 1
+        elif after is None:
             self.producer.resumeProducing()
 
-    @property
-    def pause_reason(self) -> str | None:
-        """``budget``, ``connection``, or ``None`` while reading."""
-        if not self.is_paused:
-            return None
-        return "budget" if self.waiting else "connection"
+    def _reason(self) -> PauseReason | None:
+        """Name the reason to be paused that is the hardest to mend."""
+        if self.waiting:
+            return PauseReason.BUDGET
+        if self._mark.is_high:
+            return PauseReason.CONNECTION
+        return PauseReason.RATE if self._resting is not None else None

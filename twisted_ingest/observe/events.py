@@ -101,6 +101,16 @@ class Events:
             reason=reason.value,
         )
 
+    def peer_departed(self, info: ConnectionInfo, unread: int) -> None:
+        """Note that a peer is gone while we do not read from it; its bytes are read when we do."""
+        self._peer(
+            "peer_departed",
+            LogLevel.info,
+            "{listener}: {peer} (#{conn}) has hung up while we hold back; {unread} of it are yet to be read",
+            info,
+            unread=format_size(unread),
+        )
+
     def accepting_paused(self, limit: int) -> None:
         """Note that no more connections are accepted until one closes."""
         self._limited(

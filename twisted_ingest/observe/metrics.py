@@ -11,10 +11,17 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from twisted_ingest.errors import CloseReason, DiscardReason, DropReason, RefuseReason
+from twisted_ingest.errors import CloseReason, DiscardReason, DropReason, PauseReason, RefuseReason
+from twisted_ingest.observe.lag import LagView
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,11 @@ class View:
     buffered_bytes: Mapping[str, int]
     connections_limit: int
     paused_connections: int
+    paused_by_reason: Mapping[PauseReason, int]
+    pauses: Mapping[PauseReason, int]
+    pause_seconds: Mapping[PauseReason, float]
+    departed_connections: int
+    loop_lag: LagView
     budget_limit: int
     budget_used: int
     budget_partials: int
@@ -166,14 +178,35 @@ class IngestCollector(Collector):
             ("ingest_budget_used_bytes", "Bytes charged to the budget.", view.budget_used),
             ("ingest_budget_partial_bytes", "Bytes of it charged for unfinished records.", view.budget_partials),
             ("ingest_paused_connections", "Connections we do not read from for now.", view.paused_connections),
+            (
+                "ingest_connections_departed",
+                "Connections whose peer is gone while we hold back, their bytes yet to be read.",
+                view.departed_connections,
+            ),
             ("ingest_conservation_error", "Bytes and records not accounted for: must be 0.", view.conservation_error),
             ("ingest_ready", "Whether /readyz says so.", int(not view.reasons)),
             ("ingest_uptime_seconds", "Seconds since the start.", view.uptime_seconds),
         ):
             yield GaugeMetricFamily(name, text, value=value)
+        yield from self._pressure(view)
         yield _counter("ingest_internal_errors", "Exceptions that ended a connection: bugs.", view.internal_errors)
         yield _counter("ingest_log_suppressed", "Own log lines folded by the rate limit.", view.log_suppressed)
         yield _counter("ingest_log_dropped", "Own log lines lost because their reader stalled.", view.log_dropped)
+
+    def _pressure(self, view: View) -> Iterator[Metric]:
+        for name, text, values, is_gauge in (
+            ("ingest_connections_paused", "Connections not read from now, by reason.", view.paused_by_reason, True),
+            ("ingest_pauses", "Pauses begun, by reason.", view.pauses, False),
+            ("ingest_pause_seconds", "Seconds of all connections together.", view.pause_seconds, False),
+        ):
+            yield _labelled(name, text, "reason", values, gauge=is_gauge)
+        lag = view.loop_lag
+        yield HistogramMetricFamily(
+            "ingest_event_loop_lag_seconds",
+            "How late the reactor was to a timer, ten times a second.",
+            buckets=list(lag.buckets),
+            sum_value=lag.sum,
+        )
 
     def _sinks(self, sinks: Sequence[SinkView]) -> Iterator[Metric]:
         for name, text, field, gauge in (

@@ -2,7 +2,7 @@
 One listener's connections: admits them, builds their protocols, and keeps the registry of those alive.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from itertools import count
 
 from twisted.internet.interfaces import IAddress, IReactorTime
@@ -12,6 +12,7 @@ from twisted_ingest.batch import ConnectionInfo
 from twisted_ingest.errors import CloseReason, Framing, RefuseReason
 from twisted_ingest.flow.intake import Intake
 from twisted_ingest.flow.ledger import ListenerLedger
+from twisted_ingest.flow.rate import Meter, PeerBuckets, TokenBucket
 from twisted_ingest.framing.auto import AutoFramer
 from twisted_ingest.framing.base import Framer
 from twisted_ingest.framing.lines import LineFramer, NulFramer
@@ -20,7 +21,7 @@ from twisted_ingest.limits import ListenerLimits
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.protocol import IngestProtocol
-from twisted_ingest.server.sockets import address_text
+from twisted_ingest.server.sockets import IngestTransport, address_text, hung_up
 
 FRAMERS: dict[Framing, type[Framer]] = {
     Framing.AUTO: AutoFramer,
@@ -63,12 +64,14 @@ class IngestFactory(ServerFactory):
         self._intake = intake
         self._admission = admission
         self._ids = count(1) if ids is None else ids
+        self._peers: PeerBuckets | None = None
+        self.find_hung_up: Callable[[Sequence[IngestTransport]], Container[IngestTransport]] = hung_up
 
     def buildProtocol(self, addr: IAddress | None) -> IngestProtocol | None:
         """Admit a peer, or return ``None``. Never raises: an exception here would leave the socket open."""
         try:
             peer, host = address_text(addr) if addr is not None else ("unknown", None)
-            refused = self._admission.judge(host)
+            refused = self._judge(host)
             if refused is not None:
                 self.events.connection_refused(self.ledger, self.name, peer, refused)
                 return None
@@ -78,10 +81,28 @@ class IngestFactory(ServerFactory):
             self.events.internal_error("buildProtocol")
             return None
 
+    def _judge(self, host: str | None) -> RefuseReason | None:
+        allow = self.limits.allow
+        if allow is not None and not allow.admits(host):
+            return RefuseReason.NOT_ALLOWED
+        return self._admission.judge(host, self.clock.seconds())
+
     def _build(self, info: ConnectionInfo) -> IngestProtocol:
         limits = self.limits
         framer = FRAMERS[limits.framing](info, self.ledger, limits.max_record_bytes, limits.oversize)
         return self.protocol_class(info, self, framer, self._intake.open_lane())
+
+    def meters(self, info: ConnectionInfo) -> tuple[Meter, ...]:
+        """Make what holds a connection to its rates; none for most."""
+        limits, now = self.limits, self.clock.seconds()
+        found = []
+        if limits.rate is not None:
+            found.append(Meter(TokenBucket(limits.rate.per_second, now), limits.rate))
+        if limits.rate_per_peer is not None and info.host is not None:
+            if self._peers is None:
+                self._peers = PeerBuckets(limits.rate_per_peer.per_second)
+            found.append(Meter(self._peers.of(info.host, now), limits.rate_per_peer))
+        return tuple(found)
 
     def connection_made(self, connection: IngestProtocol) -> None:
         """Enter a connection in the registry."""
@@ -93,15 +114,29 @@ class IngestFactory(ServerFactory):
         """Strike a connection from the registry. Safe to call for one that was never entered."""
         if self.connections.pop(connection.info.id, None) is None:
             return
-        self._admission.leave(connection.info.host)
+        if connection.departed:
+            self._admission.bury()
+        else:
+            self._admission.leave(connection.info.host)
         self.events.connection_closed(
             self.ledger, connection.info, reason, connection.records, connection.bytes_received
         )
 
+    def connection_departed(self, connection: IngestProtocol) -> None:
+        """Take a connection whose peer is gone out of the caps; it stays in the registry until its bytes are read."""
+        self._admission.depart(connection.info.host)
+        self.events.peer_departed(connection.info, connection.transport.unread_bytes())
+
     def sweep(self, now: float) -> None:
-        """Let every connection look at its deadlines."""
+        """Let every connection look at its deadlines, and see which of the paused ones have lost their peer."""
         for connection in list(self.connections.values()):
             connection.sweep(now)
+        # Reading would tell; who is not read from is deaf (twisted #11168), whatever keepalive finds.
+        paused = [connection for connection in self.connections.values() if connection.paused]
+        gone = self.find_hung_up([connection.transport for connection in paused])
+        for connection in paused:
+            if connection.transport in gone:
+                connection.hang_up()
 
     def buffered(self) -> int:
         """Recount, from the live framers, the bytes of unfinished records."""

@@ -65,12 +65,15 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
         self._grace = False
         self._paused_at: float | None = None
         self.paused_seconds = 0.0
+        self.departed = False
+        """Whether the peer has hung up while we did not read."""
         self.close_reason: CloseReason | None = None
         self._close_by: float | None = None
         self.quiet_since: float | None = None
         """While draining: when the last byte came."""
         self._lines_left: list[bytes] = []
         """Lines a subclass has yet to be given because it paused itself."""
+        self._meters = factory.meters(info)
         self._wants_lines = type(self).lineReceived is not LineReceiver.lineReceived
 
     @property
@@ -91,6 +94,7 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
         size = len(data)
         self._ledger.bytes_received += size
         self.bytes_received += size
+        records = self.records
         try:
             framer = self.framer
             batches = framer.feed(data, self._wall_time())
@@ -99,6 +103,8 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
             if self.timeOut is not None or self.quiet_since is not None:
                 self._note_life(bool(batches))
             self._pass_on(batches)
+            if self._meters:
+                self._hold_to_rate(size, self.records - records)
         except Exception:  # noqa: BLE001 - whatever it is, it must end here
             self._fail("dataReceived")
 
@@ -204,6 +210,14 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
             return
         self._time_out(CloseReason.FRAME_DEADLINE, timeout)
 
+    def hang_up(self) -> None:
+        """Note that the peer is gone although we do not read; end here if it has left nothing unread."""
+        if not self.departed:
+            self.departed = True
+            self._factory.connection_departed(self)
+        if not self.transport.unread_bytes():
+            self.transport.notice_end()
+
     def begin_drain(self) -> None:
         """Half-close, so that the peer notices and connects elsewhere; go on reading."""
         if self.close_reason is None:
@@ -237,6 +251,13 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
             self._judge(framer)
         if self._wants_lines:
             self._give_lines([line for batch in batches for line in batch.records()])
+
+    def _hold_to_rate(self, size: int, records: int) -> None:
+        """Rest for as long as it takes until the peer's average is within its rates."""
+        now = self._clock.seconds()
+        seconds = max(meter.charge(size, records, now) for meter in self._meters)
+        if seconds:
+            self.lane.rest(seconds)
 
     def _time_frame(self, framer: Framer) -> None:
         """Note when the unfinished record began, or that there is none."""

@@ -6,9 +6,11 @@ Accepted sockets inherit the options of the listening one (Linux; checked by a t
 
 import errno
 import fcntl
+import select
 import socket as sockets
 import struct
 import termios
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -33,6 +35,9 @@ from twisted_ingest.server.pace import JUDGED_SIZE, Pace
 ACCEPT_BACKOFF_SECONDS = (0.1, 5.0)
 """First and longest wait after the kernel could not give us a connection; doubled each time."""
 
+_RESET = struct.pack("ii", 1, 0)
+"""``SO_LINGER`` on, zero seconds: closing sends RST."""
+
 # Out of descriptors or kernel memory: the socket stays readable, so without a wait the reactor would spin.
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # Of the one connection only: the peer is gone already, or a packet filter said no.
@@ -46,6 +51,9 @@ class IngestTransport(Protocol):
 
     def unread_bytes(self) -> int:
         """Count the bytes that wait in the kernel for us to read."""
+
+    def notice_end(self) -> None:
+        """Lose the connection whose peer has hung up, of which nothing is left to read."""
 
     def pauseProducing(self) -> None:
         """Stop reading."""
@@ -61,6 +69,20 @@ class IngestTransport(Protocol):
 
     def abortConnection(self) -> None:
         """Reset."""
+
+
+_HUNG_UP = select.POLLRDHUP | select.POLLHUP | select.POLLERR
+
+
+def hung_up(transports: Sequence[Any]) -> frozenset[Any]:
+    """Ask the kernel, in one call for all, which of our sockets have lost their peer (FIN or RST), read or not."""
+    poll, by_number = select.poll(), {}
+    for transport in transports:
+        number = transport.fileno()
+        if number >= 0:
+            by_number[number] = transport
+            poll.register(number, select.POLLRDHUP)
+    return frozenset(by_number[number] for number, events in poll.poll(0) if events & _HUNG_UP)
 
 
 def unread_bytes(handle: sockets.socket) -> int:
@@ -119,6 +141,12 @@ class _Reading:
     def unread_bytes(self) -> int:
         """See `IngestTransport`."""
         return unread_bytes(self.socket)
+
+    def notice_end(self) -> None:
+        """See `IngestTransport`; what the reactor would do, did it watch this socket."""
+        reason = self.doRead()
+        if reason is not None:
+            self.connectionLost(Failure(reason))
 
 
 class TCPTransport(_Reading, tcp.Server):  # type: ignore[misc]
@@ -208,6 +236,8 @@ class _GatedPort:
     def _welcome(self, accepted: sockets.socket, address: Any) -> None:
         protocol = self.factory.buildProtocol(self._buildAddr(address))  # type: ignore[attr-defined]
         if protocol is None:
+            # A reset, so that a sender that writes without reading learns it was turned away.
+            accepted.setsockopt(sockets.SOL_SOCKET, sockets.SO_LINGER, _RESET)
             accepted.close()
             return
         number = self.sessionno

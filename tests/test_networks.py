@@ -1,0 +1,85 @@
+"""Allow-lists: networks as operators write them, and whom they admit."""
+
+import ipaddress
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.server import Server, wait_until
+from twisted_ingest.errors import RefuseReason
+from twisted_ingest.networks import AllowList, parse_network
+from twisted_ingest.testing import Rig
+
+
+def allowing(*networks: str) -> AllowList:
+    """Make an allow-list."""
+    return AllowList(map(parse_network, networks))
+
+
+class AllowListTests(SynchronousTestCase):
+    @given(st.ip_addresses(), st.ip_addresses(), st.integers(0, 128))
+    def test_any_network(
+        self,
+        address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+        base: ipaddress.IPv4Address | ipaddress.IPv6Address,
+        length: int,
+    ) -> None:
+        """An address is admitted exactly when its first bits are the network's, and it is of the same version."""
+        length = min(length, base.max_prefixlen)
+        network = ipaddress.ip_network(f"{base}/{length}", strict=False)
+        shift = base.max_prefixlen - length
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        meant = mapped or address
+        expected = meant.version == base.version and int(meant) >> shift == int(base) >> shift
+        self.assertEqual(allowing(str(network)).admits(str(address)), expected)
+
+    def test_mapped_and_scoped(self) -> None:
+        """IPv4 peers of a dual-stack socket count as IPv4, a scope does not hide a link-local address."""
+        self.assertTrue(allowing("192.0.2.0/24").admits("::ffff:192.0.2.9"))
+        self.assertFalse(allowing("192.0.2.0/24").admits("::ffff:198.51.100.9"))
+        self.assertTrue(allowing("fe80::/10").admits("fe80::1%eth0"))
+
+    def test_others(self) -> None:
+        """A UNIX socket has no address to judge; what is no address is not admitted; several networks add up."""
+        self.assertTrue(allowing("192.0.2.0/24").admits(None))
+        self.assertFalse(allowing("0.0.0.0/0").admits("localhost"))
+        self.assertTrue(allowing("192.0.2.1", "2001:db8::/32").admits("2001:db8::5"))
+
+    def test_mistakes(self) -> None:
+        """A name is refused, and an address within a network is answered with the network."""
+        with self.assertRaisesRegex(ValueError, r"names are not looked up"):
+            parse_network("example.org")
+        with self.assertRaisesRegex(ValueError, r'the network is "10.0.0.0/8"'):
+            parse_network("10.1.2.3/8")
+
+    @given(st.text(max_size=30))
+    def test_any_text(self, text: str) -> None:
+        """Any text is a network or a complaint."""
+        try:
+            parse_network(text)
+        except ValueError as error:
+            self.assertIn("network", str(error))
+
+
+class DeniedTests(SynchronousTestCase):
+    def test_denied(self) -> None:
+        """A peer that is not allowed is counted under its reason and never gets a protocol; others come in."""
+        rig = Rig(allow=allowing("192.0.2.0/24"))
+        self.assertRaises(ConnectionRefusedError, rig.connect, "198.51.100.1")
+        rig.connect("192.0.2.7")
+        self.assertEqual(rig.factory.ledger.connections_refused[RefuseReason.NOT_ALLOWED], 1)
+        self.assertEqual(rig.factory.ledger.connections_opened, 1)
+
+    def test_flood_of_denied_peers(self) -> None:
+        """A thousand denied connections are reset and counted, log a few lines, and leave nothing behind."""
+        server = Server("--allow", "192.0.2.0/24", "--allow", "2001:db8::/32")
+        self.addCleanup(server.kill)
+        server.wait_ready()
+        for _ in range(1000):
+            server.connect().close()
+        refused = "ingest_connections_refused_total[not_allowed]"
+        wait_until(lambda: server.metrics()[refused] == 1000, "all refused")
+        self.assertEqual(server.metrics()["ingest_connections_opened_total"], 0)
+        self.assertLessEqual(sum("refused" in line for line in server.log), 20)
+        self.assertIn("not_allowed", next(line for line in server.log if "refused" in line))
