@@ -7,10 +7,20 @@ budget; the oldest halves are given up (counted, reason ``memory``), and a good 
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.attacks.report import Group, Scenario
 from tests.server import Server, wait_until
 from twisted_ingest.limits import KIB, MIB
 
 PEERS = 3000
+
+HALVES = Scenario(
+    Group.PEERS,
+    "Half lines",
+    "thousands of peers send half a long line each, and wait",
+    "unfinished records share a quarter of the budget; past it the oldest are cut, counted and delivered as far as "
+    "they came; other peers' lines get through",
+    ("ingest_budget_partial_bytes", 'ingest_discarded_bytes_total{reason="memory"}', "ingest_truncated_records_total"),
+)
 
 
 class HalfLineTests(SynchronousTestCase):
@@ -30,6 +40,12 @@ class HalfLineTests(SynchronousTestCase):
         wait_until(lambda: server.output().endswith(b"good line\n"), "the good line")
         metrics = server.metrics()
         self.assertLessEqual(metrics["ingest_budget_partial_bytes"], 16 * MIB)
-        self.assertLess(server.peak_rss() - resting, 64 * MIB)
+        grown = server.peak_rss() - resting
+        self.assertLess(grown, 64 * MIB)
         self.assertEqual(metrics["ingest_conservation_error"], 0)
         self.assertGreater(metrics["ingest_truncated_records_total"], 2000)
+        HALVES.measured(
+            f"{PEERS:,} halves of 60 KiB under a budget of 64 MiB: "
+            f"{metrics['ingest_budget_partial_bytes'] / MIB:.1f} MiB of them held, "
+            f"{grown / MIB:.0f} MiB more resident at the peak"
+        )

@@ -10,7 +10,16 @@ import struct
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.attacks.report import Group, Scenario
 from tests.server import Server, wait_until
+
+RECONNECTS = Scenario(
+    Group.PEERS,
+    "Reconnect storm",
+    "connect, send, disconnect or reset, over and over",
+    "every connection ends with one reason; its descriptor, timer and registry entry go with it",
+    ("ingest_connections_opened_total", "ingest_connections_closed_total", "ingest_connections_open"),
+)
 
 
 class ReconnectTests(SynchronousTestCase):
@@ -35,3 +44,6 @@ class ReconnectTests(SynchronousTestCase):
         self.assertEqual((opened, closed), (1000, 1000))
         wait_until(lambda: server.descriptors() <= before, "all descriptors closed")
         self.assertEqual(metrics["ingest_conservation_error"], 0)
+        RECONNECTS.measured(
+            f"{opened:,.0f} opened, {closed:,.0f} closed, {server.descriptors() - before} descriptors more than before"
+        )

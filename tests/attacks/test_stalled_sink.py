@@ -12,6 +12,7 @@ import time
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.attacks.report import Group, Scenario
 from tests.server import Server, wait_until
 from twisted_ingest.limits import MIB
 
@@ -19,6 +20,22 @@ STALL_SECONDS = float(os.environ.get("INGEST_TEST_STALL_SECONDS", "1"))
 """How long the sink takes nothing; `make slow` sets ten."""
 
 LINES = 100_000
+
+STALLED = Scenario(
+    Group.PRESSURE,
+    "A stalled sink under full load",
+    "the sink takes nothing while twenty clients send at full speed",
+    "the budget fills, reading stops, TCP holds the clients back; when the sink goes on every line is delivered "
+    "in order",
+    ("ingest_budget_used_bytes", "ingest_paused_connections", "ingest_sink_queued_bytes"),
+)
+ONE_BYTE = Scenario(
+    Group.PRESSURE,
+    "A stalled sink and one-byte lines",
+    "the sink takes nothing while 200 clients send one-byte lines, one a packet",
+    "each batch is charged what it costs in memory, not just its bytes, so that the budget holds all the same",
+    ("ingest_budget_used_bytes", "ingest_paused_connections"),
+)
 
 
 class StalledSinkTests(SynchronousTestCase):
@@ -38,7 +55,8 @@ class StalledSinkTests(SynchronousTestCase):
             sender.start()
         wait_until(lambda: server.metrics()["ingest_paused_connections"] == len(peers), "all clients held back")
         time.sleep(STALL_SECONDS)
-        self.assertLess(server.peak_rss() - resting, (64 + 64) * MIB)
+        grown = server.peak_rss() - resting
+        self.assertLess(grown, (64 + 64) * MIB)
         seen = self.drain(server, len(peers) * LINES)
         for sender in senders:
             sender.join(20)
@@ -47,6 +65,10 @@ class StalledSinkTests(SynchronousTestCase):
         metrics = server.metrics()
         self.assertEqual(metrics["ingest_sink_delivered_records_total[stdout]"], len(peers) * LINES)
         self.assertEqual(metrics["ingest_conservation_error"], 0)
+        STALLED.measured(
+            f"budget of 64 MiB: {grown / MIB:.0f} MiB more resident at the peak; {sum(seen):,} lines delivered, "
+            "none missing, doubled or out of order"
+        )
 
     def send(self, peer: socket.socket, name: int) -> None:
         with peer:
@@ -74,4 +96,6 @@ class StalledSinkTests(SynchronousTestCase):
         while server.metrics()["ingest_paused_connections"] < len(peers):
             for peer in peers:
                 peer.sendall(b"x\n")
-        self.assertLess(server.peak_rss() - resting, 32 * MIB * 1.5)
+        grown = server.peak_rss() - resting
+        self.assertLess(grown, 32 * MIB * 1.5)
+        ONE_BYTE.measured(f"budget of 32 MiB: {grown / MIB:.0f} MiB more resident at the peak")
