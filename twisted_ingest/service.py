@@ -14,7 +14,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from twisted_ingest import __version__, process
@@ -23,17 +23,18 @@ from twisted_ingest.admin.watch import Watch
 from twisted_ingest.config import checks
 from twisted_ingest.config.load import Loaded
 from twisted_ingest.config.model import OFF, FileSettings, Settings, SinkSettings, StdoutSettings
-from twisted_ingest.errors import CloseReason, ListenError
+from twisted_ingest.errors import ListenError
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.intake import Intake, Outlet
 from twisted_ingest.flow.rate import PeerBuckets
 from twisted_ingest.interfaces import ISink
-from twisted_ingest.limits import DRAIN_QUIET, FLUSH_GRACE, OPTIONAL_SHARE, STOP_GRACE, SWEEP_SECONDS
+from twisted_ingest.limits import FLUSH_GRACE, OPTIONAL_SHARE, STOP_GRACE, SWEEP_SECONDS
 from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.lag import BEAT_SECONDS
 from twisted_ingest.observe.log import LogWriter
 from twisted_ingest.observe.metrics import build_registry
 from twisted_ingest.server.admission import Admission
+from twisted_ingest.server.drain import drain_connections, flush_sinks
 from twisted_ingest.server.factory import IngestFactory
 from twisted_ingest.server.listener import Listener
 from twisted_ingest.server.protocol import IngestProtocol
@@ -42,9 +43,6 @@ from twisted_ingest.sinks.writing import FileSink, StdoutSink
 from twisted_ingest.units import Rate
 
 LOOPBACK = frozenset({"127.0.0.1", "::1"})
-
-DRAIN_TICK = 0.05
-"""Seconds between two looks at draining connections."""
 
 
 class IngestService(Service):
@@ -271,8 +269,8 @@ class IngestService(Service):
         for listener in self.listeners:
             await listener.stop()
         self.admission.draining = True
-        unread = await self._drain_connections(deadline)
-        await self._flush_sinks(deadline + FLUSH_GRACE)
+        unread = await drain_connections(self._reactor, lambda: self.connections, deadline)
+        await flush_sinks(self._reactor, self.intake, deadline + FLUSH_GRACE)
         if self._sweeper.running:
             self._sweeper.stop()
         if self._heartbeat is not None:
@@ -282,47 +280,6 @@ class IngestService(Service):
             await self._admin_port.stopListening()
         last_resort.cancel()
         self._log.stop()
-
-    async def _drain_connections(self, deadline: float) -> int:
-        """Half-close, read on, close who is done; gives the bytes left unread at the deadline."""
-        for connection in self.connections:
-            connection.begin_drain()
-        while self.connections and self._reactor.seconds() < deadline:
-            now = self._reactor.seconds()
-            for connection in self.connections:
-                if connection.is_quiet(now, DRAIN_QUIET):
-                    connection.close(CloseReason.DRAIN, reset=False)
-            await deferLater(self._reactor, DRAIN_TICK)
-        unread = 0
-        for connection in self.connections:
-            unread += connection.transport.unread_bytes()
-            connection.close(CloseReason.DRAIN, reset=True)
-        # `abortConnection` ends a connection in the next turn.
-        await deferLater(self._reactor, 0)
-        return unread
-
-    async def _flush_sinks(self, deadline: float) -> None:
-        """Wait for the sinks as long as there is time, then count what is left as dropped."""
-        await self._by(deadline, self.intake.when_idle())
-        self.intake.abandon()
-        # Even with the time used up each sink gets the moment that closing a healthy file takes.
-        deadline = max(deadline, self._reactor.seconds() + DRAIN_TICK * 4)
-        for sink, closed in [(sink, sink.close()) for sink in self.sinks]:
-            if not await self._by(deadline, closed):
-                sink.abandon()
-
-    async def _by(self, deadline: float, done: "Deferred[None]") -> bool:
-        """Wait for a Deferred, but not past the deadline; true when it fired in time."""
-        timer: Deferred[bool] = Deferred()
-        call = self._reactor.callLater(max(0.0, deadline - self._reactor.seconds()), timer.callback, False)
-
-        def fired(_: object) -> None:
-            if call.active():
-                call.cancel()
-                timer.callback(True)
-
-        _ = done.addBoth(fired)
-        return await timer
 
     def _summary(self, unread: int) -> None:
         """Say in one line what came in and what became of it."""
