@@ -325,6 +325,13 @@ class ExampleTests(SynchronousTestCase):
         )
         self.assertEqual((sum(batch.count for batch in batches), len(batches)), (1000, 1))
 
+    def test_records_that_hold_both_delimiters_are_not_joined(self) -> None:
+        """A counted record that holds LF and NUL stays whole among many of its kind in one chunk."""
+        framer = OctetFramer(INFO, ListenerLedger(), 100)
+        batches = framer.feed(b"".join(b"9 <1>a\nb\0%d" % n for n in range(8)) + b"4 <1>c", 0.0)
+        got = [record for batch in batches for record in batch.records()]
+        self.assertEqual(got, [*(b"<1>a\nb\0%d" % n for n in range(8)), b"<1>c"])
+
     def test_lines_that_begin_with_digits(self) -> None:
         """A date, a status code or an epoch at the beginning of a line is no count."""
         lines = [b"2026-11-21T03:04:05Z up", b"404 <html>", b"1795217014 event", b"12 apples", b"200 <b>x</b>"]

@@ -24,19 +24,22 @@ than its bytes."""
 
 
 def merged(batches: list[Batch]) -> list[Batch]:
-    """Join neighbouring batches of one chunk that have the same delimiter and are neither partial nor truncated."""
+    """Join neighbouring batches of one chunk that have the same delimiter and can hold more than one record."""
     joined: list[Batch] = []
-    for (delimiter, is_flagged), run in groupby(
-        batches, lambda batch: (batch.delimiter, batch.partial or batch.truncated)
-    ):
+    for (delimiter, is_single), run in groupby(batches, lambda batch: (batch.delimiter, _must_stay_alone(batch))):
         alike = list(run)
-        if is_flagged or len(alike) == 1:
+        if is_single or len(alike) == 1:
             joined += alike
         else:
             wire = b"".join([batch.wire for batch in alike])
             first = alike[0]
             joined.append(Batch(wire, sum(batch.count for batch in alike), first.info, first.received_at, delimiter))
     return joined
+
+
+def _must_stay_alone(batch: Batch) -> bool:
+    """Whether a batch is marked, or is one record that holds its own delimiter."""
+    return batch.partial or batch.truncated or (batch.count == 1 and batch.delimiter in batch.wire[:-1])
 
 
 class Framer:
