@@ -328,7 +328,7 @@ class ExampleTests(SynchronousTestCase):
     def test_records_that_hold_both_delimiters_are_not_joined(self) -> None:
         """A counted record that holds LF and NUL stays whole among many of its kind in one chunk."""
         framer = OctetFramer(INFO, ListenerLedger(), 100)
-        batches = framer.feed(b"".join(b"9 <1>a\nb\0%d" % n for n in range(8)) + b"4 <1>c", 0.0)
+        batches = framer.feed(b"".join(b"8 <1>a\nb\0%d" % n for n in range(8)) + b"4 <1>c", 0.0)
         got = [record for batch in batches for record in batch.records()]
         self.assertEqual(got, [*(b"<1>a\nb\0%d" % n for n in range(8)), b"<1>c"])
 
