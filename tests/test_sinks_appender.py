@@ -2,6 +2,7 @@
 
 import errno
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import Logger, formatEvent
 from twisted.trial.unittest import TestCase
 
 from twisted_ingest.errors import Fsync, SinkError
@@ -18,7 +20,7 @@ from twisted_ingest.observe.events import Events
 from twisted_ingest.sinks import writer
 from twisted_ingest.sinks.appender import Appender
 from twisted_ingest.sinks.progress import Progress
-from twisted_ingest.sinks.targets import IOV_MAX
+from twisted_ingest.sinks.targets import IOV_MAX, Place
 
 PATIENCE = 10.0
 """Seconds after which a thread that should have done something counts as hung."""
@@ -71,6 +73,7 @@ class Medium:
 
     ``open`` begins a new file, as after a rotation; ``sync`` makes the current file durable up to its end, and one
     that fails loses for good whatever was not durable. ``plans`` says what the next calls do; one without a plan works.
+    ``move`` is what somebody else does to the current file; a removed one takes what it holds with it.
     """
 
     final_errors = frozenset({errno.EPIPE})
@@ -79,8 +82,18 @@ class Medium:
         self.files = [bytearray()]
         self.durable = [0]
         self.calls: list[str] = []
+        self.put_aside = 0
         self.plans: dict[str, deque[Plan]] = {name: deque() for name in ("open", "write", "sync", "retire")}
         self.is_closed = threading.Event()
+        self._place = Place.HERE
+
+    def move(self, place: Place = Place.ELSEWHERE) -> None:
+        """Rename the current file, or remove it."""
+        self._place = place
+
+    def place(self) -> Place:
+        """Say where it is."""
+        return self._place
 
     def plan(self, name: str, *plans: Plan) -> None:
         """Say what the next calls of one kind do."""
@@ -93,7 +106,14 @@ class Medium:
 
     def open(self) -> None:
         """Begin a file."""
-        self._call("open")
+        left, self._place = self._place, Place.HERE
+        try:
+            self._call("open")
+        except OSError:
+            self._place = left
+            raise
+        if left is Place.NOWHERE:
+            self.files[-1].clear()
         self.files.append(bytearray())
         self.durable.append(0)
 
@@ -116,9 +136,11 @@ class Medium:
             raise
         self.durable[-1] = end
 
-    def retire(self) -> None:
-        """Put aside."""
+    def retire(self, *, worthless: bool) -> None:
+        """Put aside, or remove."""
         self._call("retire")
+        self.put_aside += not worthless
+        self._place = Place.NOWHERE if worthless else Place.ELSEWHERE
 
     def close(self) -> None:
         """Close."""
@@ -136,19 +158,33 @@ class Medium:
         """Count the files that end in half a line."""
         return sum(not file.endswith(b"\n") for file in self.files if file)
 
+    def readable_bytes(self) -> bytes:
+        """Give what can be read now: what a removed file holds cannot."""
+        files = self.files[:-1] if self._place is Place.NOWHERE else self.files
+        return b"".join(file[: file.rfind(b"\n") + 1] for file in files)
+
     def durable_bytes(self) -> bytes:
         """Give the whole lines that survive a crash of the machine now."""
         kept = [bytes(file[:end]) for file, end in zip(self.files, self.durable, strict=True)]
         return b"".join(part[: part.rfind(b"\n") + 1] for part in kept)
 
 
-class HandReactor:
-    """Keeps what a thread asks for until the test lets it happen; ``snapshot`` is taken when it asks."""
+class HandReactor(Clock):
+    """
+    Keeps what a thread asks for until the test lets it happen; ``snapshot`` is taken when it asks.
+
+    Its time goes on by itself, and by what the test adds to it.
+    """
 
     def __init__(self, snapshot: Callable[[], bytes]) -> None:
+        super().__init__()
         self._snapshot = snapshot
         self._calls: SimpleQueue[tuple[bytes, Callable[..., object], tuple[object, ...]]] = SimpleQueue()
         self.seen = b""
+
+    def seconds(self) -> float:
+        """Give the time."""
+        return float(super().seconds()) + time.monotonic()
 
     def callFromThread(self, function: Callable[..., object], *arguments: object) -> None:
         """Keep a call."""
@@ -186,14 +222,24 @@ class Outcome:
 class Bench:
     """An appender, its target and its reactor."""
 
-    def __init__(self, fsync: Fsync = Fsync.NEVER) -> None:
+    def __init__(self, fsync: Fsync, snapshot: Callable[[Medium], bytes]) -> None:
         self.medium = Medium()
-        self.reactor = HandReactor(self.medium.durable_bytes)
-        self.appender = Appender("test", self.medium, self.reactor, Events(Clock().seconds), fsync)
+        self.reactor = HandReactor(lambda: snapshot(self.medium))
+        self.log: list[str] = []
+        events = Events(self.reactor.seconds)
+        events.log = Logger(observer=lambda event: self.log.append(formatEvent(event)))  # type: ignore[arg-type]
+        self.appender = Appender("test", self.medium, self.reactor, events, fsync)
 
     def start(self, *, is_open: bool = True) -> None:
         """Start the thread."""
+        if not is_open:
+            self.medium.move(Place.NOWHERE)
         self.appender.start(is_open=is_open)
+
+    def rotate(self) -> None:
+        """Rename the current file, and say so."""
+        self.medium.move()
+        self.appender.reopen()
 
     def submit(self, *buffers: bytes, note: Callable[[], object] = lambda: None) -> Outcome:
         """Submit one job."""
@@ -213,8 +259,12 @@ class Bench:
 SLOW_MACHINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 ERRORS = [errno.ENOSPC, errno.EIO, errno.EINTR, errno.EAGAIN]
+MOVES = {"rename": Place.ELSEWHERE, "remove": Place.NOWHERE}
 WRITES = st.lists(st.one_of(st.integers(0, 12), st.sampled_from(ERRORS).map(fail), st.just("reopen")), max_size=30)
 FAILURES = st.lists(st.one_of(st.none(), st.sampled_from(ERRORS).map(fail)), max_size=4)
+MOVING_WRITES = st.lists(
+    st.one_of(st.integers(0, 12), st.sampled_from(ERRORS).map(fail), st.sampled_from(["reopen", *MOVES])), max_size=30
+)
 SHAPES = st.lists(st.lists(st.lists(st.integers(0, 9), max_size=3), max_size=3), min_size=1, max_size=5)
 
 
@@ -239,9 +289,9 @@ class AppenderCase(TestCase):
     def setUp(self) -> None:
         self.patch(writer, "RETRY_SECONDS", (0.0001, 0.0002))
 
-    def bench(self, fsync: Fsync = Fsync.NEVER) -> Bench:
-        """Make an appender that ends with the test."""
-        bench = Bench(fsync)
+    def bench(self, fsync: Fsync = Fsync.NEVER, snapshot: Callable[[Medium], bytes] = Medium.durable_bytes) -> Bench:
+        """Make an appender that ends with the test; ``snapshot`` is taken at each answer."""
+        bench = Bench(fsync, snapshot)
         self.addCleanup(bench.appender.abandon)
         return bench
 
@@ -287,11 +337,15 @@ class ScheduleTests(AppenderCase):
         """Submit the jobs to a target that does as the schedule says, and close; gives what was durable per answer."""
 
         def reopen() -> int | None:
-            bench.appender.reopen()
+            bench.rotate()
             return 2
 
+        def move(place: Place) -> Plan:
+            return lambda: bench.medium.move(place)
+
+        named = {"reopen": reopen} | {name: move(place) for name, place in MOVES.items()}
         for step in writes:
-            bench.medium.plan("write", reopen if step == "reopen" else take(step) if isinstance(step, int) else step)
+            bench.medium.plan("write", take(step) if isinstance(step, int) else named.get(step, step))
         seen: list[bytes] = []
         bench.start()
         outcomes = [bench.submit(*job, note=lambda: seen.append(bench.reactor.seen)) for job in jobs]
@@ -306,12 +360,27 @@ class ScheduleTests(AppenderCase):
     def test_any_schedule(self, shapes: list[list[list[int]]], writes: list[Any], opens: list[Plan | None]) -> None:
         """Any short writes, errors and reopenings leave every line once, whole and in order, torn halves counted."""
         jobs = make_jobs(shapes)
-        bench = Bench()
+        bench = self.bench()
         bench.medium.plan("open", *(plan or (lambda: None) for plan in opens))
         self.run_schedule(bench, jobs, writes)
         self.assertEqual(bench.medium.lines(), lines_of(jobs))
         self.assertEqual(bench.medium.torn(), bench.appender.writer.torn_records)
         self.assertEqual(bench.appender.writer.rewritten_bytes, 0)
+
+    @SLOW_MACHINE
+    @given(SHAPES, MOVING_WRITES, FAILURES)
+    def test_any_schedule_with_moves(
+        self, shapes: list[list[list[int]]], writes: list[Any], opens: list[Plan | None]
+    ) -> None:
+        """With files renamed and removed in between each answered line can be read when it is answered, and once."""
+        self.patch(writer, "MOVE_SECONDS", 0.0)
+        jobs = make_jobs(shapes)
+        bench = self.bench(snapshot=Medium.readable_bytes)
+        bench.medium.plan("open", *(plan or (lambda: None) for plan in opens))
+        for job, seen in zip(jobs, self.run_schedule(bench, jobs, writes), strict=True):
+            self.assertEqual(set(lines_of([job])) - set(seen.split(b"\n")), set())
+        lines = bench.medium.lines()
+        self.assertEqual(len(lines), len(set(lines)))
 
     @SLOW_MACHINE
     @given(SHAPES, WRITES, FAILURES, FAILURES)
@@ -320,7 +389,7 @@ class ScheduleTests(AppenderCase):
     ) -> None:
         """With failed syncs in between each answer is true on the disk, and no copy but those counted is doubled."""
         jobs = make_jobs(shapes)
-        bench = Bench(Fsync.ALWAYS)
+        bench = self.bench(Fsync.ALWAYS)
         bench.medium.plan("sync", *(plan or (lambda: None) for plan in syncs))
         bench.medium.plan("retire", *(plan or (lambda: None) for plan in retires))
         for job, seen in zip(jobs, self.run_schedule(bench, jobs, writes), strict=True):
@@ -420,6 +489,35 @@ class SyncTests(AppenderCase):
         Hold.wait(bench.medium.is_closed)
         self.assertEqual(bench.medium.calls, ["write", "sync"])
 
+    def test_device_whose_every_sync_fails(self) -> None:
+        """A device whose every sync fails costs one file put aside, not one a try: the others hold nothing reported."""
+        for fsync in (Fsync.ALWAYS, Fsync.SECOND):
+            bench = self.bench(fsync)
+            bench.start()
+            self.patch(writer, "SYNC_SECONDS", 600.0)
+            bench.hear(bench.submit(b"a\n"))
+            self.patch(writer, "SYNC_SECONDS", 0.0)
+            bench.medium.plan("sync", *[fail(errno.EIO)] * 20)
+            bench.hear(bench.submit(b"b\n"))
+            bench.close()
+            self.assertEqual(bench.medium.put_aside, 1)
+            self.assertEqual(bench.medium.files[-1], b"b\n")
+            self.assertEqual([bytes(file) for file in bench.medium.files[1:-1] if file], [])
+            self.assertEqual(bench.appender.writer.sync_failures, 20)
+
+    def test_on_trial_after_a_failed_sync(self) -> None:
+        """Under fsync 1s too a job after a failed sync is answered when a sync has worked, and then as usual."""
+        self.patch(writer, "SYNC_SECONDS", 0.0)
+        bench = self.bench(Fsync.SECOND)
+        bench.medium.plan("sync", fail(errno.EIO))
+        bench.start()
+        bench.hear(bench.submit(b"a\n"))
+        self.patch(writer, "SYNC_SECONDS", 600.0)
+        bench.medium.calls.clear()
+        bench.hear(bench.submit(b"b\n"))
+        bench.hear(bench.submit(b"c\n"))
+        self.assertIn(bench.medium.calls, (["write", "sync", "write"], ["write", "write"]))
+
     def test_putting_aside_is_tried_again(self) -> None:
         """A file whose sync failed is not written to again, however long it takes to put it aside."""
         bench = self.bench(Fsync.ALWAYS)
@@ -434,7 +532,7 @@ class SyncTests(AppenderCase):
         bench = self.bench(Fsync.ALWAYS)
 
         def reopen() -> int | None:
-            bench.appender.reopen()
+            bench.rotate()
             return 2
 
         bench.medium.plan("write", reopen)
@@ -449,7 +547,7 @@ class SyncTests(AppenderCase):
             bench = self.bench(fsync)
 
             def reopen(bench: Bench = bench) -> int | None:
-                bench.appender.reopen()
+                bench.rotate()
                 return 3
 
             bench.medium.plan("write", reopen)
@@ -465,7 +563,7 @@ class SyncTests(AppenderCase):
         bench = self.bench()
         bench.start()
         bench.hear(bench.submit(b"a\n"))
-        bench.appender.reopen()
+        bench.rotate()
         bench.hear(bench.submit(b"b\n"))
         bench.close()
         self.assertNotIn("sync", bench.medium.calls)
@@ -548,7 +646,7 @@ class ReopenTests(AppenderCase):
         bench.medium.plan("open", hold)
         bench.start()
         bench.hear(bench.submit(b"a\n"))
-        bench.appender.reopen()
+        bench.rotate()
         hold.wait(hold.entered)
         hold.release()
         bench.hear(bench.submit(b"b\n"))
@@ -562,7 +660,7 @@ class ReopenTests(AppenderCase):
         bench.start()
         job = bench.submit(b"one\ntwo\n")
         hold.wait(hold.entered)
-        bench.appender.reopen()
+        bench.rotate()
         hold.release()
         bench.hear(job)
         self.assertEqual(bench.medium.files, [b"one\nt", b"two\n"])
@@ -577,7 +675,7 @@ class ReopenTests(AppenderCase):
             bench.start()
             job = bench.submit(*buffers)
             hold.wait(hold.entered)
-            bench.appender.reopen()
+            bench.rotate()
             hold.release()
             bench.hear(job)
             self.assertEqual(bench.medium.files, [b"one\n", b"two\n"])
@@ -597,7 +695,7 @@ class ReopenTests(AppenderCase):
         bench.start()
         job = bench.submit(b"a\n")
         bench.reactor.run_until(lambda: bench.appender.writer.trouble)
-        bench.appender.reopen()
+        bench.rotate()
         bench.hear(job)
         self.assertEqual(bench.medium.files, [b"", b"a\n"])
 
@@ -608,7 +706,7 @@ class ReopenTests(AppenderCase):
         bench.medium.plan("open", hold)
         bench.start(is_open=False)
         hold.wait(hold.entered)
-        bench.appender.reopen()
+        bench.rotate()
         hold.release()
         bench.hear(bench.submit(b"a\n"))
         self.assertEqual(bench.medium.calls, ["open", "open", "write"])
@@ -702,7 +800,7 @@ class EndTests(AppenderCase):
         bench = self.bench(Fsync.SECOND)
         bench.start()
         bench.hear(bench.submit(b"a\n"))
-        bench.appender.reopen()
+        bench.rotate()
         bench.close()
         self.assertEqual(bench.medium.calls, ["write", "sync", "open"])
 
@@ -749,6 +847,93 @@ class EndTests(AppenderCase):
         bench.hear(*jobs)
         bench.hear(*later)
         self.assertEqual(bench.medium.read(), b"a\nb\nc\n")
+
+
+class StallTests(AppenderCase):
+    def hang(self, call: str) -> tuple[Bench, Hold]:
+        """Let a call of the target hang."""
+        bench = self.bench(Fsync.ALWAYS)
+        hold = Hold()
+        self.addCleanup(hold.release)
+        bench.medium.plan(call, hold)
+        return bench, hold
+
+    def check(self, bench: Bench, hold: Hold, job: Outcome, what: str) -> None:
+        """See that a hanging call is trouble after a while, is told once, and is no more when it returns."""
+        hold.wait(hold.entered)
+        self.assertIsNone(bench.appender.writer.trouble)
+        bench.reactor.advance(writer.STALL_SECONDS + 1)
+        self.assertRegex(bench.appender.writer.trouble or "", f"{what} for 3 s")
+        bench.reactor.pump([writer.STALL_SECONDS] * 3)
+        self.assertEqual([line for line in bench.log if what in line], bench.log)
+        self.assertEqual(len(bench.log), 1)
+        hold.release()
+        bench.hear(job)
+        self.assertIsNone(bench.appender.writer.trouble)
+        bench.reactor.advance(writer.STALL_SECONDS)
+        self.assertEqual(bench.log[1:], ["sink test: writing again"])
+        self.assertEqual(bench.reactor.getDelayedCalls(), [])
+
+    def test_hanging_write(self) -> None:
+        """A write that does not return is trouble, though no error tells of it."""
+        bench, hold = self.hang("write")
+        bench.start()
+        self.check(bench, hold, bench.submit(b"a\n"), "a write has taken nothing")
+
+    def test_hanging_sync(self) -> None:
+        """A sync that does not return is trouble, and its time is counted."""
+        bench, hold = self.hang("sync")
+        bench.start()
+        self.check(bench, hold, bench.submit(b"a\n"), "a sync has not returned")
+        self.assertEqual(bench.appender.writer.syncs, 1)
+        self.assertGreater(bench.appender.writer.sync_seconds, writer.STALL_SECONDS)
+
+    def test_hanging_open(self) -> None:
+        """So is an open that does not return."""
+        bench, hold = self.hang("open")
+        bench.start(is_open=False)
+        self.check(bench, hold, bench.submit(b"a\n"), "an attempt to open has not returned")
+
+    def test_stream_that_takes_nothing(self) -> None:
+        """A stream that says at once, again and again, that it is full stalls no less."""
+        bench = self.bench()
+        hold = Hold(take(0))
+        self.addCleanup(hold.release)
+        bench.medium.plan("write", take(1), take(0), take(0), hold)
+        bench.start()
+        job = bench.submit(b"abc\n")
+        hold.wait(hold.entered)
+        bench.reactor.advance(writer.STALL_SECONDS + 1)
+        self.assertIn("a write has taken nothing for 3 s", bench.appender.writer.trouble or "")
+        hold.release()
+        bench.hear(job)
+        self.assertEqual(bench.medium.read(), b"abc\n")
+
+    def test_slow_is_not_stalled(self) -> None:
+        """A target that takes a little now and then is no trouble."""
+        bench = self.bench()
+        holds = [Hold(take(1)) for _ in range(4)]
+        bench.medium.plan("write", *holds)
+        bench.start()
+        job = bench.submit(b"abc\n")
+        for hold in holds:
+            hold.wait(hold.entered)
+            bench.reactor.advance(writer.STALL_SECONDS - 1)
+            self.assertIsNone(bench.appender.writer.trouble)
+            hold.release()
+        bench.hear(job)
+        self.assertEqual(bench.log, [])
+
+    def test_abandon_while_it_hangs(self) -> None:
+        """Abandoning a thread that hangs ends the looking after it."""
+        bench, hold = self.hang("write")
+        bench.start()
+        job = bench.submit(b"a\n")
+        hold.wait(hold.entered)
+        bench.reactor.advance(writer.STALL_SECONDS + 1)
+        bench.appender.abandon()
+        self.assertIsInstance(job.error, SinkError)
+        self.assertEqual(bench.reactor.getDelayedCalls(), [])
 
 
 class ErrorTests(AppenderCase):

@@ -2,12 +2,15 @@
 
 import errno
 import os
+import shutil
 import stat
 import subprocess
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from twisted.trial.unittest import SkipTest, TestCase
@@ -179,12 +182,131 @@ class RotationTests(FileCase):
         self.assertEqual(sink.details()["torn_records"], 0)
 
     async def test_rename_alone(self) -> None:
-        """Until it is told to reopen the sink goes on in the renamed file."""
+        """Nobody told to reopen, the sink goes on in the renamed file for a moment, and then by itself in a new one."""
+        moved = self.event("sink_file_moved")
         sink = self.started()
         os.rename(self.path, self.path + ".1")
         await sink.deliver(group(b"one\n"))
-        self.assertEqual(read(self.path + ".1"), b"one\n")
         self.assertEqual(os.listdir(self.directory), ["ingest.log.1"])
+        self.patch(writer, "MOVE_SECONDS", 0.0)
+        await sink.deliver(group(b"two\n"))
+        await moved
+        await sink.deliver(group(b"three\n"))
+        self.assertEqual(read(self.path + ".1"), b"one\ntwo\n")
+        self.assertEqual(read(self.path), b"three\n")
+        self.assertEqual((sink.details()["moved_files"], sink.details()["rescued_bytes"]), (1, 0))
+
+    async def test_rename_with_nothing_more_to_write(self) -> None:
+        """A renamed file is followed by a new one though no more records come."""
+        self.patch(writer, "MOVE_SECONDS", 0.01)
+        moved = self.event("sink_file_moved")
+        sink = self.started()
+        os.rename(self.path, self.path + ".1")
+        await sink.deliver(group(b"one\n"))
+        await moved
+        await sink.deliver(group())
+        self.assertEqual((read(self.path + ".1"), read(self.path)), (b"one\n", b""))
+
+    async def test_renamed_and_put_back(self) -> None:
+        """A file that has its name again in time is written on to."""
+        sink = self.started()
+        os.rename(self.path, self.path + ".1")
+        await sink.deliver(group(b"one\n"))
+        os.rename(self.path + ".1", self.path)
+        await sink.deliver(group(b"two\n"))
+        self.assertEqual(read(self.path), b"one\ntwo\n")
+        self.assertEqual(sink.details()["moved_files"], 0)
+
+    async def test_removed(self) -> None:
+        """What was written to a removed file is written again to a new one before it counts as delivered."""
+        for replace in (False, True):
+            moved = self.event("sink_file_moved")
+            sink = self.started()
+            await sink.deliver(group(b"before\n"))
+            if replace:
+                write(self.path + ".new", b"foreign\n")
+                os.rename(self.path + ".new", self.path)
+            else:
+                os.remove(self.path)
+            await sink.deliver(group(b"after\n"))
+            await moved
+            self.assertEqual(read(self.path), b"foreign\nafter\n" if replace else b"after\n")
+            self.assertEqual((sink.details()["moved_files"], sink.details()["rescued_bytes"]), (1, 6))
+            await sink.close()
+            os.remove(self.path)
+
+    async def test_removed_and_told_so(self) -> None:
+        """A removal followed by SIGHUP is no other case."""
+        sink = self.started()
+        await sink.deliver(group(b"before\n"))
+        os.remove(self.path)
+        sink.reopen()
+        await sink.deliver(group(b"after\n"))
+        self.assertEqual(read(self.path), b"after\n")
+
+    async def test_folder_removed(self) -> None:
+        """A folder that is removed with all in it is made anew for the next record."""
+        sink = self.started()
+        await sink.deliver(group(b"before\n"))
+        shutil.rmtree(self.directory)
+        await sink.deliver(group(b"after\n"))
+        self.assertEqual(read(self.path), b"after\n")
+
+    async def test_stale_handle(self) -> None:
+        """A file that its server has removed, as network file systems tell by ``ESTALE``, is followed by a new one."""
+        sink = self.started()
+        real = os.fstat
+
+        def fstat(descriptor: int) -> os.stat_result:
+            self.patch(os, "fstat", real)
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+        self.patch(os, "fstat", fstat)
+        await sink.deliver(group(b"one\n"))
+        self.assertEqual(read(self.path), b"one\none\n")
+        self.assertEqual(sink.details()["rescued_bytes"], 4)
+
+    async def test_path_that_cannot_be_looked_at(self) -> None:
+        """While the path cannot be looked at the open file is written on to: it could not be opened anew either."""
+        sink = self.started()
+
+        def refuse(path: str) -> os.stat_result:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+        undo = self.patch(os, "stat", refuse)
+        await sink.deliver(group(b"one\n"))
+        undo.restore()
+        self.assertEqual(read(self.path), b"one\n")
+        self.assertEqual(sink.details()["moved_files"], 0)
+
+    async def test_reopen_without_a_rotation(self) -> None:
+        """SIGHUP without a rotation opens nothing: the same descriptor goes on."""
+        sink = self.started()
+        opened: list[str] = []
+        real = os.open
+
+        def count(path: str, *rest: Any) -> int:
+            opened.append(path)
+            return real(path, *rest)
+
+        self.patch(os, "open", count)
+        for _ in range(100):
+            sink.reopen()
+            await sink.deliver(group(b"x\n"))
+        self.assertEqual(opened, [])
+        self.assertEqual(read(self.path), b"x\n" * 100)
+
+    async def test_truncation_is_told(self) -> None:
+        """Copytruncate leaves no hole behind and is counted: what came between copy and truncation nobody knows."""
+        truncated = self.event("sink_truncated")
+        sink = self.started()
+        for number in range(3):
+            await sink.deliver(group(b"a long line to be truncated\n"))
+            os.truncate(self.path, 0)
+            await sink.deliver(group(b"%d\n" % number))
+            self.assertEqual(read(self.path), b"%d\n" % number)
+        await truncated
+        self.assertEqual(sink.details()["truncations"], 3)
 
     async def test_directory_removed(self) -> None:
         """A reopen makes the directory anew when it was removed."""
@@ -269,8 +391,83 @@ class SyncTests(FileCase):
         target = FileTarget(self.path)
         target.open()
         os.remove(self.path)
-        target.retire()
+        target.retire(worthless=False)
         self.assertEqual(os.listdir(self.directory), [])
+
+    async def test_device_whose_every_sync_fails(self) -> None:
+        """However often a sync fails in a row one file is put aside: what would be written again anyway is removed."""
+        for fsync in (Fsync.ALWAYS, Fsync.SECOND):
+            sink = self.started(fsync=fsync)
+            await sink.deliver(group(b"before\n"))
+            self.patch(writer, "SYNC_SECONDS", 0.0)
+            undo = self.fail_next_syncs(20)
+            await sink.deliver(group(b"after\n"))
+            undo()
+            names = sorted(os.listdir(self.directory))
+            self.assertEqual(names, ["ingest.log", "ingest.log.failed-1"])
+            self.assertEqual(read(self.path), b"after\n")
+            self.assertEqual(sink.details()["sync_failures"], 20)
+            await sink.close()
+            for name in names:
+                os.remove(os.path.join(self.directory, name))
+
+    def fail_next_syncs(self, number: int) -> Callable[[], None]:
+        """Make so many syncs fail; gives what undoes that."""
+        real, left = os.fdatasync, iter(range(number))
+
+        def fdatasync(descriptor: int) -> None:
+            if next(left, None) is not None:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            real(descriptor)
+
+        undo: Callable[[], None] = self.patch(os, "fdatasync", fdatasync).restore
+        return undo
+
+    async def test_foreign_lines_are_never_removed(self) -> None:
+        """A file whose sync failed is put aside, whatever we wrote to it, where somebody else's lines are in it."""
+        sink = self.started(fsync=Fsync.ALWAYS)
+        write(self.path, b"foreign\n", "ab")
+        self.fail_syncs(1)
+        await sink.deliver(group(b"ours\n"))
+        self.assertEqual(read(self.path + ".failed-1"), b"foreign\nours\n")
+        self.assertEqual(read(self.path), b"ours\n")
+
+    async def test_put_aside_in_a_folder_not_writable(self) -> None:
+        """While the file cannot be renamed nothing is written to it, deliveries wait, and the reason is told."""
+        real = os.rename
+        stalled = self.event("sink_stalled")
+        refused: list[str] = []
+
+        def rename(old: str, new: str) -> None:
+            refused.append(new)
+            if len(refused) == 3:
+                self.patch(os, "rename", real)
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+        sink = self.started(fsync=Fsync.ALWAYS)
+        await sink.deliver(group(b"one\n"))
+        self.fail_syncs(1)
+        self.patch(os, "rename", rename)
+        await sink.deliver(group(b"two\n"))
+        await stalled
+        self.assertEqual(read(self.path + ".failed-1"), b"one\ntwo\n")
+        self.assertEqual(read(self.path), b"two\n")
+        self.assertEqual(len(refused), 3)
+
+    async def test_failed_sync_of_the_directory(self) -> None:
+        """A directory whose sync fails with ``EIO`` counts as the file's: nothing is answered from it."""
+        failures = [OSError(errno.EIO, os.strerror(errno.EIO)), OSError(errno.EINVAL, os.strerror(errno.EINVAL))]
+
+        def fsync(descriptor: int) -> None:
+            if failures:
+                raise failures.pop(0)
+
+        self.patch(os, "fsync", fsync)
+        sink = self.started(fsync=Fsync.ALWAYS)
+        await sink.deliver(group(b"one\n"))
+        self.assertEqual(failures, [])
+        self.assertEqual(sink.details()["sync_failures"], 1)
+        self.assertEqual(read(self.path), b"one\n")
 
     def test_what_cannot_be_synced_is_refused(self) -> None:
         """A path that cannot keep the promise of fsync, a FIFO or a device, is refused where that is asked for."""
@@ -329,6 +526,48 @@ def read_exactly(descriptor: int, size: int) -> bytes:
     return data
 
 
+class DescriptorTests(FileCase):
+    def open_descriptors(self) -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    def test_thousands_of_openings(self) -> None:
+        """Opening anew costs no descriptor, whether it works or fails at any step."""
+        target = FileTarget(self.path)
+        target.open()
+        self.addCleanup(target.close)
+        before = self.open_descriptors()
+        for _ in range(1000):
+            target.open()
+        self.assertEqual(self.open_descriptors(), before)
+        below = FileTarget(os.path.join(self.path, "x"))
+        for _ in range(1000):
+            self.assertRaises(OSError, below.open)
+        self.assertEqual(self.open_descriptors(), before)
+        write(self.path, b"torn")
+        self.patch(os, "write", self.refuse)
+        for _ in range(1000):
+            self.assertRaises(OSError, target.open)
+        self.assertEqual(self.open_descriptors(), before - 1)
+
+    def refuse(self, *_: object) -> int:
+        """Be a full disk."""
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def test_failing_syncs_and_renames(self) -> None:
+        """Nor do syncs of a directory that fail, files put aside, and files removed."""
+        before = self.open_descriptors()
+        target = FileTarget(self.path)
+        for number in range(300):
+            target.open()
+            target.write([b"x\n"])
+            self.patch(os, "fsync", self.refuse)
+            target.sync()
+            target.retire(worthless=bool(number % 3))
+        target.close()
+        self.assertEqual(self.open_descriptors(), before)
+        self.assertEqual(len(os.listdir(self.directory)), 100)
+
+
 class FullDiskTests(FileCase):
     async def test_full_device(self) -> None:
         """A device without space holds deliveries back, says so, and fails them when it is abandoned."""
@@ -379,26 +618,44 @@ class FullDiskTests(FileCase):
         self.assertEqual(read(path), b"".join(blocks))
         self.assertEqual(sink.details()["torn_records"], 0)
 
-    async def test_rotation_frees_a_full_disk(self) -> None:
-        """A file rotated away in the middle of a line is followed by one that has that line whole."""
+    async def full_in_the_middle(self) -> tuple[str, str, FileSink, bytes, "Deferred[None]"]:
+        """Fill a disk in the middle of a line; gives paths of the file and of what fills the disk, and what to come."""
         place = self.mount()
-        path = os.path.join(place, "ingest.log")
+        path, filler = os.path.join(place, "ingest.log"), os.path.join(place, "filler")
+        write(filler, b"x" * 40 * KIB)
         sink = self.started(path)
-        data = b"".join(b"%05d %b\n" % (i, b"y" * 93) for i in range(1000))
+        data = b"".join(b"%05d %b\n" % (i, b"y" * 93) for i in range(300))
         stalled = self.event("sink_stalled")
         delivered = sink.deliver(group(data))
         await stalled
-        rotated = os.path.join(self.directory, "rotated")
+        self.assertNotIn(os.path.getsize(path) % 100, (0, len(data)))
+        return path, filler, sink, data, delivered
+
+    async def test_rotation_of_a_full_disk(self) -> None:
+        """A file rotated away in the middle of a line is followed by one that has that line whole."""
+        path, filler, sink, data, delivered = await self.full_in_the_middle()
         os.rename(path, path + ".1")
-        write(rotated, read(path + ".1"))
-        os.remove(path + ".1")
         sink.reopen()
+        while not os.path.exists(path):
+            await deferLater(reactor, 0.001)
+        os.remove(filler)
         await delivered
-        first = read(rotated)
+        first = read(path + ".1")
         torn = len(first) - first.rfind(b"\n") - 1
         self.assertTrue(torn)
         self.assertEqual(first[: len(first) - torn] + read(path), data)
         self.assertEqual(sink.details()["torn_records"], 1)
+
+    async def test_removal_frees_a_full_disk(self) -> None:
+        """A file that is removed to make room gives its room back, and what was not reported yet stays."""
+        path, filler, sink, data, delivered = await self.full_in_the_middle()
+        os.remove(path)
+        os.remove(filler)
+        await delivered
+        self.assertEqual(read(path), data)
+        details = sink.details()
+        self.assertEqual((details["torn_records"], details["moved_files"]), (0, 1))
+        self.assertGreater(details["rescued_bytes"], 0)
 
     async def test_full_at_start(self) -> None:
         """A disk that is full at the start is waited for: the torn tail gets its LF when there is space."""

@@ -4,6 +4,8 @@ The two seams: how a connection hands over batches, and how a sink takes groups 
 Only contracts live here.
 """
 
+from collections.abc import Mapping
+
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import Attribute, Interface
@@ -94,5 +96,5 @@ class ISink(Interface):
     def abandon() -> None:
         """Stop trying. What was not taken fails with ``SinkError``."""
 
-    def details() -> dict[str, int]:
+    def details() -> Mapping[str, float]:
         """Give the sink's own counters, by the ends of their metric names; all known in advance."""

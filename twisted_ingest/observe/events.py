@@ -213,6 +213,27 @@ class Events:
             event="sink_repaired",
         )
 
+    def sink_file_moved(self, sink: str, rewritten: int | None) -> None:
+        """Note that a file was renamed (``None``), or removed and so many bytes in it are being written again."""
+        text = "sink {sink}: its file was renamed: going on in a new one"
+        if rewritten is not None:
+            text = (
+                "sink {sink}: its file was removed: {size} of it, not yet counted as delivered, "
+                "are written again to a new one"
+            )
+        self._limited("sink_file_moved", LogLevel.warn, text, sink=sink, size=format_size(rewritten or 0))
+
+    def sink_truncated(self, sink: str, path: str) -> None:
+        """Note that somebody has truncated a file that we append to."""
+        self._limited(
+            "sink_truncated",
+            LogLevel.warn,
+            "sink {sink}: {path} was truncated by another program; what came between a copy of it and that is lost: "
+            "let logrotate rename (create), not copytruncate",
+            sink=sink,
+            path=path,
+        )
+
     # Ourselves.
 
     def internal_error(self, where: str, info: ConnectionInfo | None = None) -> None:

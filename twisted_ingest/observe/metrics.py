@@ -38,7 +38,7 @@ class SinkView:
     queued_bytes: int
     trouble: str | None
     """Why nothing is being taken at the moment."""
-    details: Mapping[str, int]
+    details: Mapping[str, float]
     """The sink's own counters, by the ends of their metric names."""
 
 

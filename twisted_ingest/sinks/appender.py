@@ -14,23 +14,28 @@ from twisted.internet.defer import Deferred
 from twisted_ingest.errors import Fsync, SinkError
 from twisted_ingest.observe.events import Events
 from twisted_ingest.sinks.targets import Target
-from twisted_ingest.sinks.writer import Writer
+from twisted_ingest.sinks.writer import STALL_SECONDS, Writer
 
 
 class Appender:
     """
     Appends to one target from a thread of its own.
 
-    ``writer`` has the counters, and says in ``trouble`` why nothing is being written at the moment.
+    ``writer`` has the counters, and says in ``trouble`` why nothing is being written at the moment. A thread that
+    hangs in a system call cannot say so: while anything is outstanding the reactor looks after it.
     """
 
     def __init__(self, name: str, target: Target, reactor: Any, events: Events, fsync: Fsync = Fsync.NEVER) -> None:
         self._name = name
+        self._reactor = reactor
         self._events = events
         self._outstanding: deque[Deferred[None]] = deque()
         self._is_started = False
         self._stopped: Deferred[None] | None = None
         self._failure: SinkError | None = None
+        self._look: Any = None
+        """The call that will see whether the thread hangs, while anything is outstanding."""
+        self._hangs = False
         self.writer = Writer(target, fsync, reactor, self)
 
     def start(self, *, is_open: bool) -> None:
@@ -56,6 +61,8 @@ class Appender:
         else:
             self._outstanding.append(done)
             self.writer.put(buffers)
+            if self._look is None:
+                self._look = self._reactor.callLater(STALL_SECONDS, self._look_after_thread)
         return done
 
     def reopen(self) -> None:
@@ -85,8 +92,22 @@ class Appender:
         self._give_up(SinkError(f"sink {self._name} was abandoned at shutdown"))
         self.on_ended()
 
+    def _look_after_thread(self) -> None:
+        """Tell when the thread has hung for too long, and when it does so no more."""
+        stall = self.writer.stall
+        if stall is not None and not self._hangs:
+            self._events.sink_stalled(self._name, stall)
+        elif stall is None and self._hangs:
+            self._events.sink_recovered(self._name)
+        self._hangs = stall is not None
+        more = bool(self._outstanding) or self._hangs
+        self._look = self._reactor.callLater(STALL_SECONDS, self._look_after_thread) if more else None
+
     def _give_up(self, failure: SinkError) -> None:
         self._failure = self._failure or failure
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
         while self._outstanding:
             self._outstanding.popleft().errback(failure)
 
@@ -106,6 +127,10 @@ class Appender:
     def on_recovered(self) -> None:
         """See `WriterOwner`."""
         self._events.sink_recovered(self._name)
+
+    def on_moved(self, rewritten: int | None) -> None:
+        """See `WriterOwner`."""
+        self._events.sink_file_moved(self._name, rewritten)
 
     def on_failed(self, reason: str) -> None:
         """See `WriterOwner`."""

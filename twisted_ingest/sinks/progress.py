@@ -12,18 +12,25 @@ class Progress:
     """
     A position in buffers that each hold whole lines.
 
-    ``written`` counts the bytes passed since the beginning, those included that `step_back` goes over again.
+    ``written`` counts the bytes passed since the mark, those included that `step_back` goes over again.
     """
 
-    __slots__ = ("_buffers", "_index", "_offset", "written")
+    __slots__ = ("_buffers", "_index", "_mark", "_offset", "written")
 
     def __init__(self, buffers: Sequence[bytes]) -> None:
         self._buffers = buffers
+        self._mark = (0, 0)
         self.restart()
 
+    def mark(self) -> None:
+        """Let this be where `restart` goes back to, the beginning until then."""
+        self._mark = (self._index, self._offset)
+        self.written = 0
+
     def restart(self) -> None:
-        """Go back to the beginning."""
-        self._index = self._offset = self.written = 0
+        """Go back to the mark."""
+        self._index, self._offset = self._mark
+        self.written = 0
         self._skip_finished()
 
     @property

@@ -8,6 +8,7 @@ import os
 import select
 import stat
 from collections.abc import Callable, Sequence
+from enum import Enum
 from typing import Protocol
 
 IOV_MAX = 1024
@@ -15,6 +16,17 @@ IOV_MAX = 1024
 
 POLL_MILLISECONDS = 100
 """How long a full stream is waited for at a time, so that the appender can look whether it was told to stop."""
+
+
+class Place(Enum):
+    """Where the open file is, seen from the path it was opened by."""
+
+    HERE = "here"
+    """The path names it."""
+    ELSEWHERE = "elsewhere"
+    """It has another name: what was written to it can be read there."""
+    NOWHERE = "nowhere"
+    """It has no name: nobody will ever read what was written to it."""
 
 
 class Target(Protocol):
@@ -36,8 +48,16 @@ class Target(Protocol):
     def sync(self) -> None:
         """Return once the device has what was written."""
 
-    def retire(self) -> None:
-        """Put aside the file whose sync failed, so that ``open`` makes a new one."""
+    def place(self) -> Place:
+        """Say where the open file is now. Never raises."""
+
+    def retire(self, *, worthless: bool) -> None:
+        """
+        Put aside the file whose sync failed, so that ``open`` makes a new one.
+
+        With ``worthless`` all that was written to it since it was opened will be written again: where there is
+        nothing else in it, it may go.
+        """
 
     def close(self) -> None:
         """Close; never raises."""
@@ -48,7 +68,8 @@ class FileTarget:
     A regular file (or a FIFO, or a device), appended to.
 
     The file is never truncated. One that ends in half a line gets its LF when it is opened: ``repaired`` counts.
-    ``can_sync`` says whether what was opened last can be synced; where not, ``sync`` does nothing.
+    ``truncations`` counts how often somebody else was seen to have shortened it. ``can_sync`` says whether what was
+    opened last can be synced; where not, ``sync`` does nothing.
     """
 
     # Waiting may mend each of them: space freed, a remount, a restored directory.
@@ -59,9 +80,15 @@ class FileTarget:
         self._mode = mode
         self._descriptor = -1
         self._is_named = False
+        self._written = 0
+        """Bytes written since the file was opened."""
+        self._least = 0
+        """Bytes it must have unless somebody has truncated it."""
         self.can_sync = False
         self.repaired = 0
+        self.truncations = 0
         self.on_repair: Callable[[], None] = lambda: None
+        self.on_truncation: Callable[[], None] = lambda: None
 
     def open(self) -> None:
         """See `Target`."""
@@ -70,8 +97,18 @@ class FileTarget:
         # Read access is for the look at the last byte; O_RDWR also keeps a FIFO from blocking here.
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, self._mode)
         self._is_named = False
+        try:
+            self._take_stock()
+        except OSError:
+            # Half opened is not open: `place` must not find it.
+            self.close()
+            raise
+
+    def _take_stock(self) -> None:
         status = os.fstat(self._descriptor)
         self.can_sync = stat.S_ISREG(status.st_mode)
+        self._written = 0
+        self._least = status.st_size
         if self.can_sync and status.st_size:
             self._end_last_line(status.st_size)
 
@@ -83,7 +120,10 @@ class FileTarget:
 
     def write(self, buffers: Sequence[bytes | memoryview]) -> int:
         """See `Target`."""
-        return os.writev(self._descriptor, buffers)
+        taken = os.writev(self._descriptor, buffers)
+        self._written += taken
+        self._least += taken
+        return taken
 
     def sync(self) -> None:
         """See `Target`."""
@@ -95,30 +135,59 @@ class FileTarget:
         """Once per file, make its entry in the directory as durable as its bytes."""
         if self._is_named:
             return
-        # Some file systems cannot sync a directory, and one that we may not read cannot be opened for it.
-        with contextlib.suppress(OSError):
+        try:
             directory = os.open(os.path.dirname(os.path.abspath(self.path)), os.O_RDONLY | os.O_CLOEXEC)
             try:
                 os.fsync(directory)
             finally:
                 os.close(directory)
+        except OSError as failure:
+            # Some file systems cannot sync a directory, and one that we may not read cannot be opened for it.
+            if failure.errno == errno.EIO:
+                raise
         self._is_named = True
 
-    def retire(self) -> None:
+    def place(self) -> Place:
+        """See `Target`."""
+        try:
+            status = os.fstat(self._descriptor)
+        except OSError:
+            # A stale handle of a network file system, whose server has removed the file; or none is open.
+            return Place.NOWHERE
+        self._note_size(status.st_size)
+        try:
+            is_here = os.path.samestat(status, os.stat(self.path))
+        except (FileNotFoundError, NotADirectoryError):
+            is_here = False
+        except OSError:
+            # The path cannot be looked at for the moment; nor could it be opened.
+            is_here = True
+        if is_here:
+            return Place.HERE
+        # What went into a FIFO has been read by whoever had it open.
+        return Place.ELSEWHERE if status.st_nlink or not self.can_sync else Place.NOWHERE
+
+    def _note_size(self, size: int) -> None:
+        """Notice a truncation by somebody else; we append, so no hole comes of it."""
+        if self.can_sync and size < self._least:
+            self.truncations += 1
+            self.on_truncation()
+        self._least = size
+
+    def retire(self, *, worthless: bool) -> None:
         """See `Target`: the file becomes ``PATH.failed-N`` with the first N that is free."""
-        if self._is_at_path():
-            number = 1
-            while os.path.lexists(f"{self.path}.failed-{number}"):
-                number += 1
-            os.rename(self.path, f"{self.path}.failed-{number}")
+        if self.place() is Place.HERE:
+            if worthless and os.fstat(self._descriptor).st_size <= self._written:
+                os.unlink(self.path)
+            else:
+                self._put_aside()
         self.close()
 
-    def _is_at_path(self) -> bool:
-        """Whether ``path`` still names the open file: once rotated away it is aside, and another may have its name."""
-        try:
-            return os.path.samestat(os.fstat(self._descriptor), os.stat(self.path))
-        except FileNotFoundError:
-            return False
+    def _put_aside(self) -> None:
+        number = 1
+        while os.path.lexists(f"{self.path}.failed-{number}"):
+            number += 1
+        os.rename(self.path, f"{self.path}.failed-{number}")
 
     def close(self) -> None:
         """See `Target`."""
@@ -153,7 +222,11 @@ class StreamTarget:
     def sync(self) -> None:
         """See `Target`: a stream cannot be synced."""
 
-    def retire(self) -> None:
+    def place(self) -> Place:
+        """See `Target`: it has no path it could be missing from."""
+        return Place.HERE
+
+    def retire(self, *, worthless: bool) -> None:
         """See `Target`."""
 
     def close(self) -> None:

@@ -1,18 +1,18 @@
 """
 The thread behind an appender: group commit, retry, files changed and files put aside.
 
-No error of the disk loses a record: a write that fails is tried again from the byte where it stopped.
+No error of the disk loses a record: a write that fails is tried again from the byte where it stopped. No record is
+reported as written before the file that has it was seen to have a name still.
 """
 
 import threading
-import time
 from collections.abc import Callable, Iterable
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from twisted_ingest.errors import Fsync
 from twisted_ingest.sinks.progress import Progress
-from twisted_ingest.sinks.targets import Target
+from twisted_ingest.sinks.targets import Place, Target
 
 COMMIT_BYTES = 4 * 1024 * 1024
 """Bytes written before the groups they belong to are reported; bounds how late the first of a long queue is."""
@@ -22,6 +22,14 @@ RETRY_SECONDS = (0.1, 5.0)
 
 SYNC_SECONDS = 1.0
 """Interval of ``Fsync.SECOND``."""
+
+MOVE_SECONDS = 1.0
+"""How long a file that was renamed is written on to unless we are told to reopen: who renames it may be about to make
+the next one, as logrotate does, and must not find that we were faster."""
+
+STALL_SECONDS = 2.0
+"""How long a call to the target may take before that counts as trouble: four megabytes to a disk that is alive, or to
+a reader that reads, take a fraction of it."""
 
 
 class WriterOwner(Protocol):
@@ -35,6 +43,9 @@ class WriterOwner(Protocol):
 
     def on_recovered(self) -> None:
         """Note that it is mended."""
+
+    def on_moved(self, rewritten: int | None) -> None:
+        """Note a file found renamed (``None``), or removed with so many bytes that are written again."""
 
     def on_failed(self, reason: str) -> None:
         """Note that nothing will be written any more."""
@@ -67,26 +78,39 @@ class Writer:
     """
     Writes jobs (buffers that end in LF each) to one target, in order.
 
-    ``trouble`` says why nothing is being written at the moment, or is ``None``. ``retries``, ``sync_failures``,
-    ``rewritten_bytes`` (written a second time after a failed sync: possible duplicates) and ``torn_records``
-    (begun in a file and written whole to the next) only grow. All may be read from any thread.
+    ``retries``, ``syncs``, ``sync_seconds`` (spent in them), ``sync_failures``, ``rewritten_bytes`` (written a second
+    time after a failed sync: possible duplicates), ``torn_records`` (begun in a file and written whole to the next),
+    ``moved_files`` (found renamed or removed) and ``rescued_bytes`` (written to a file that was found removed, and
+    again to the next) only grow. All may be read from any thread. ``reactor`` gives the time too.
     """
 
     def __init__(self, target: Target, fsync: Fsync, reactor: Any, owner: WriterOwner) -> None:
         self._target = target
         self._fsync = fsync
         self._reactor = reactor
+        self._seconds: Callable[[], float] = reactor.seconds
         self._owner = owner
         self._queue: SimpleQueue[Iterable[bytes] | _Order] = SimpleQueue()
         self._abandoned = threading.Event()
         self._reopen_wanted = False
         self._unsynced_since: float | None = None
+        self._is_on_trial = False
+        """Whether the last sync failed: until one has worked, each job waits for its own."""
+        self._has_reported = False
+        """Whether the open file may hold a record that was reported as written."""
+        self._moved_since: float | None = None
         self._delay = 0.0
-        self.trouble: str | None = None
+        self._error: str | None = None
+        self._under_way: tuple[str, float] | None = None
+        """What the target has been asked for and not done yet, and since when."""
         self.retries = 0
+        self.syncs = 0
+        self.sync_seconds = 0.0
         self.sync_failures = 0
         self.rewritten_bytes = 0
         self.torn_records = 0
+        self.moved_files = 0
+        self.rescued_bytes = 0
 
     # Called in any thread.
 
@@ -112,6 +136,21 @@ class Writer:
         self._abandoned.set()
         self._queue.put(_STOP)
 
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing is being written at the moment, or ``None``."""
+        return self._error or self.stall
+
+    @property
+    def stall(self) -> str | None:
+        """What the target has not done for longer than `STALL_SECONDS`, or ``None``: no error will tell of that."""
+        under_way = self._under_way
+        if under_way is None:
+            return None
+        what, since = under_way
+        lasting = self._seconds() - since
+        return f"{what} for {lasting:.0f} s; senders are held back meanwhile" if lasting > STALL_SECONDS else None
+
     # Called in the thread.
 
     def _tell(self, function: Callable[..., None], *arguments: object) -> None:
@@ -125,9 +164,10 @@ class Writer:
         except _AbandonedError:
             pass
         except Exception as failure:  # noqa: BLE001 - a dead writer must be visible, whatever killed it
-            self.trouble = _reason(failure) if isinstance(failure, OSError) else f"{type(failure).__name__}: {failure}"
-            self._tell(self._owner.on_failed, self.trouble)
+            self._error = _reason(failure) if isinstance(failure, OSError) else f"{type(failure).__name__}: {failure}"
+            self._tell(self._owner.on_failed, self._error)
         finally:
+            self._under_way = None
             self._target.close()
             self._tell(self._owner.on_ended)
 
@@ -135,19 +175,26 @@ class Writer:
         """Take what waits, write it, report it. False at the end."""
         jobs, go_on = self._gather()
         progress = Progress([buffer for job in jobs for buffer in job])
-        while True:
-            try:
-                self._write(progress)
-                if self._fsync is Fsync.ALWAYS or not go_on or self._is_sync_due():
-                    self._sync()
-            except _SyncFailedError as failure:
-                self._begin_again(progress, failure.reason)
-            else:
-                break
+        while not self._is_settled(progress, is_last=not go_on):
+            pass
         self._recovered()
         if jobs:
+            self._has_reported = True
             self._tell(self._owner.on_written, len(jobs))
         return go_on
+
+    def _is_settled(self, progress: Progress, *, is_last: bool) -> bool:
+        """Write, and sync where that is due; false when some of it must be done again, in another file."""
+        try:
+            self._write(progress)
+            if self._fsync is Fsync.ALWAYS or is_last or self._is_on_trial or self._is_sync_due():
+                self._sync()
+        except _SyncFailedError as failure:
+            self._begin_again(progress, failure.reason)
+            return False
+        # Looked at after the write: a file removed before it is noticed while what was written is still at hand.
+        has_news = progress.written or self._moved_since is not None
+        return not has_news or self._is_still_here(progress)
 
     def _gather(self) -> tuple[list[list[bytes]], bool]:
         """Wait for a job, then take all that wait behind it, up to `COMMIT_BYTES`; false when none can follow."""
@@ -169,9 +216,12 @@ class Writer:
 
     def _patience(self) -> float | None:
         """How long nothing may come before something else must be done."""
-        if self._unsynced_since is None:
-            return None
-        return max(0.0, self._unsynced_since + SYNC_SECONDS - time.monotonic())
+        due = []
+        if self._unsynced_since is not None:
+            due.append(self._unsynced_since + SYNC_SECONDS)
+        if self._moved_since is not None:
+            due.append(self._moved_since + MOVE_SECONDS)
+        return max(0.0, min(due) - self._seconds()) if due else None
 
     def _write(self, progress: Progress) -> None:
         """Write all that is left, however often it takes, and change files when that is wanted."""
@@ -186,28 +236,77 @@ class Writer:
     def _write_some(self, progress: Progress) -> None:
         if self._abandoned.is_set():
             raise _AbandonedError
+        if self._under_way is None:
+            self._under_way = ("a write has taken nothing", self._seconds())
         try:
-            progress.advance(self._target.write(progress.window()))
+            taken = self._target.write(progress.window())
         except OSError as failure:
             self._back_off("cannot write", failure)
+            # To make room an operator removes or renames the file, or mounts another disk over it.
+            self._is_still_here(progress)
+            return
+        progress.advance(taken)
+        if taken:
+            # A stream that is full takes nothing and says so at once: that goes on being the same stall.
+            self._under_way = None
+        if self._fsync is not Fsync.NEVER and self._unsynced_since is None:
+            self._unsynced_since = self._seconds()
+
+    def _is_still_here(self, progress: Progress) -> bool:
+        """Whether readers find the file we write to; where not, have the next file take its place."""
+        place = self._target.place()
+        if place is Place.HERE:
+            self._moved_since = None
+            return True
+        if place is Place.ELSEWHERE and self._is_move_fresh():
+            return True
+        self.moved_files += 1
+        if place is Place.ELSEWHERE:
+            self._reopen_wanted = True
+            self._tell(self._owner.on_moved, None)
         else:
-            if self._fsync is not Fsync.NEVER and self._unsynced_since is None:
-                self._unsynced_since = time.monotonic()
+            self._tell(self._owner.on_moved, progress.written)
+            self._rescue(progress)
+        return False
+
+    def _is_move_fresh(self) -> bool:
+        now = self._seconds()
+        if self._moved_since is None:
+            self._moved_since = now
+        return now - self._moved_since < MOVE_SECONDS
+
+    def _rescue(self, progress: Progress) -> None:
+        """Have everything in a removed file that is not reported yet written again to a new one."""
+        self.rescued_bytes += progress.written
+        progress.restart()
+        self._unsynced_since = None
+        self._open()
 
     def _change_files(self, progress: Progress) -> None:
         """Go on in another file; a record begun in the old one is written whole to the new one."""
-        self.torn_records += progress.step_back()
-        # No later sync, of the new file, can speak for the old one.
-        self._sync()
-        self._open()
+        place = self._target.place()
+        if place is Place.HERE:
+            # Nothing was rotated: opening anew would only tear a record that is written in part.
+            self._reopen_wanted = False
+            self._moved_since = None
+        elif place is Place.NOWHERE:
+            self._rescue(progress)
+        else:
+            self.torn_records += progress.step_back()
+            # No later sync, of the new file, can speak for the old one.
+            self._sync()
+            progress.mark()
+            self._open()
 
     def _open(self) -> None:
         # Cleared first: who wants another change while we open gets one.
         self._reopen_wanted = False
-        self._insist("cannot open", self._target.open)
+        self._has_reported = False
+        self._moved_since = None
+        self._insist("open", self._target.open)
 
     def _is_sync_due(self) -> bool:
-        return self._unsynced_since is not None and time.monotonic() - self._unsynced_since >= SYNC_SECONDS
+        return self._unsynced_since is not None and self._seconds() - self._unsynced_since >= SYNC_SECONDS
 
     def _sync(self) -> None:
         """
@@ -219,35 +318,50 @@ class Writer:
         if self._unsynced_since is None:
             return
         self._unsynced_since = None
+        began = self._seconds()
+        self._under_way = ("a sync has not returned", began)
         try:
             self._target.sync()
         except OSError as failure:
             raise _SyncFailedError(failure) from failure
+        finally:
+            self._under_way = None
+            self.syncs += 1
+            self.sync_seconds += self._seconds() - began
+        self._is_on_trial = False
 
     def _begin_again(self, progress: Progress, failure: OSError) -> None:
         """
         Put aside the file whose sync failed, and have everything that is not reported yet written again to a new one.
 
-        Waits before it does: a device whose every sync fails would otherwise be filled with files put aside.
+        Nothing is reported from a new file until a sync of it has worked. So a device whose every sync fails leaves
+        one file put aside, whatever the number of tries: the others hold nothing but what is written again.
         """
         self.sync_failures += 1
+        self._is_on_trial = True
         self.torn_records += progress.step_back()
         self.rewritten_bytes += progress.written
         progress.restart()
         self._back_off("cannot sync", failure)
-        self._insist("cannot put aside the file whose sync failed", self._target.retire)
+        worthless = not self._has_reported
+        self._insist("put aside the file whose sync failed", lambda: self._target.retire(worthless=worthless))
         self._open()
 
     def _insist(self, what: str, call: Callable[[], None]) -> None:
-        """Call something of the target's until it works."""
+        """Call something of the target's until it works; ``what`` is a verb."""
         while True:
+            self._under_way = (f"an attempt to {what} has not returned", self._seconds())
             try:
-                return call()
+                call()
             except OSError as failure:
-                self._back_off(what, failure)
+                self._back_off(f"cannot {what}", failure)
+            else:
+                self._under_way = None
+                return
 
     def _back_off(self, what: str, failure: OSError) -> None:
         """Wait before another try, longer each time. Raises when there is none."""
+        self._under_way = None
         if failure.errno in self._target.final_errors:
             raise failure
         self.retries += 1
@@ -258,14 +372,15 @@ class Writer:
             raise _AbandonedError
 
     def _report(self, trouble: str) -> None:
-        if self.trouble != trouble:
-            self.trouble = trouble
+        if self._error != trouble:
+            self._error = trouble
             self._tell(self._owner.on_stalled, trouble)
 
     def _recovered(self) -> None:
-        if self.trouble is not None:
+        if not self._is_on_trial:
             self._delay = 0.0
-            self.trouble = None
+        if self._error is not None:
+            self._error = None
             self._tell(self._owner.on_recovered)
 
 

@@ -4,6 +4,7 @@ The sinks that write lines: a file, and standard output.
 
 import errno
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -72,6 +73,7 @@ class FileSink(_WritingSink):
         self.fsync = fsync
         self._target = FileTarget(self.path, mode)
         self._target.on_repair = lambda: reactor.callFromThread(events.sink_repaired, name, self.path)
+        self._target.on_truncation = lambda: reactor.callFromThread(events.sink_truncated, name, self.path)
         super().__init__(name, Appender(name, self._target, reactor, events, fsync), format)
 
     def describe(self) -> str:
@@ -89,6 +91,7 @@ class FileSink(_WritingSink):
             self._target.open()
         except OSError as failure:
             if failure.errno in _MISTAKES:
+                self._target.close()
                 raise SinkError(f"sink {self.name}: cannot open {self.path}: {failure.strerror}") from failure
             return False
         if self.fsync is not Fsync.NEVER and not self._target.can_sync:
@@ -100,13 +103,19 @@ class FileSink(_WritingSink):
         """See `ISink`."""
         self._appender.reopen()
 
-    def details(self) -> dict[str, int]:
+    def details(self) -> Mapping[str, float]:
         """See `ISink`."""
+        writer = self._appender.writer
         return {
-            "retries": self._appender.writer.retries,
-            "sync_failures": self._appender.writer.sync_failures,
-            "rewritten_bytes": self._appender.writer.rewritten_bytes,
-            "torn_records": self._appender.writer.torn_records,
+            "retries": writer.retries,
+            "syncs": writer.syncs,
+            "sync_seconds": writer.sync_seconds,
+            "sync_failures": writer.sync_failures,
+            "rewritten_bytes": writer.rewritten_bytes,
+            "torn_records": writer.torn_records,
+            "moved_files": writer.moved_files,
+            "rescued_bytes": writer.rescued_bytes,
+            "truncations": self._target.truncations,
             "repaired_lines": self._target.repaired,
         }
 
@@ -137,6 +146,6 @@ class StdoutSink(_WritingSink):
     def reopen(self) -> None:
         """See `ISink`: nothing was rotated."""
 
-    def details(self) -> dict[str, int]:
+    def details(self) -> Mapping[str, float]:
         """See `ISink`."""
         return {"retries": self._appender.writer.retries}
