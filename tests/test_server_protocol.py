@@ -297,6 +297,43 @@ class TimerTests(ProtocolCase):
         self.assertEqual(rig.sink.records, [b"in time"])
         self.assertFalse(transport.was_reset)
 
+    def test_our_sleep_is_not_idleness(self) -> None:
+        """A timer that fires late by more than a busy reactor explains closes nobody: it was we who slept."""
+        rig = self.rig(idle_timeout_seconds=10.0)
+        transport = rig.connect()
+        rig.clock.advance(100)
+        rig.turn()
+        self.assertFalse(transport.was_reset)
+        rig.turn(11)
+        self.assertEqual(self.closed(rig), {"idle": 1})
+
+    def test_our_sleep_is_in_no_frame(self) -> None:
+        """Nor does a record's deadline count the time that we slept, whenever the record was begun."""
+        rig = self.rig(idle_timeout_seconds=None)
+        early = rig.send(b"half")
+        rig.clock.advance(100)
+        late = rig.send(b"half")
+        rig.factory.forgive(99)
+        rig.turn(29)
+        self.assertEqual((early.was_reset, late.was_reset), (False, False))
+        rig.turn(3)
+        self.assertEqual((early.was_reset, late.was_reset), (True, True))
+        self.assertEqual(self.closed(rig), {"frame_deadline": 2})
+
+    def test_our_sleep_is_in_no_close(self) -> None:
+        """Nor does the deadline of a close in good order."""
+        rig = self.rig()
+        transport = rig.connect()
+        connection = protocol_of(transport)
+        transport.disconnecting = True  # as a real transport whose peer takes nothing
+        connection.close(CloseReason.LOCAL, reset=False)
+        rig.clock.advance(100)
+        rig.factory.forgive(99)
+        rig.factory.sweep(rig.clock.seconds())
+        self.assertFalse(transport.was_reset)
+        rig.turn(5)
+        self.assertTrue(transport.was_reset)
+
     def test_pause_is_not_idleness(self) -> None:
         """Time in which we did not read counts neither as idleness nor towards the frame deadline."""
         sink = StalledSink()

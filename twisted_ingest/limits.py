@@ -77,6 +77,10 @@ CLOSE_TIMEOUT = 5.0
 SWEEP_SECONDS = 1.0
 """Seconds between two looks at frame and close deadlines; they may be late by that much."""
 
+OVERSLEPT = 1.0
+"""Seconds by which a timer may be late before we take ourselves to have slept (SIGSTOP, a frozen container, a paused
+machine), and not the peer. Above what a busy reactor is late by."""
+
 DRAIN_TIMEOUT = 5.0
 """Seconds for reading on and flushing at a stop. With the grace below inside the ten of container runtimes."""
 

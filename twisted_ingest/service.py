@@ -23,12 +23,12 @@ from twisted_ingest.admin.watch import Watch
 from twisted_ingest.config import checks
 from twisted_ingest.config.load import Loaded
 from twisted_ingest.config.model import OFF, FileSettings, Settings, SinkSettings, StdoutSettings
-from twisted_ingest.errors import ListenError
+from twisted_ingest.errors import DropReason, ListenError
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.intake import Intake, Outlet
 from twisted_ingest.flow.rate import PeerBuckets
 from twisted_ingest.interfaces import ISink
-from twisted_ingest.limits import FLUSH_GRACE, OPTIONAL_SHARE, STOP_GRACE, SWEEP_SECONDS
+from twisted_ingest.limits import FLUSH_GRACE, OPTIONAL_SHARE, OVERSLEPT, STOP_GRACE, SWEEP_SECONDS
 from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.lag import BEAT_SECONDS
 from twisted_ingest.observe.log import LogWriter
@@ -94,7 +94,7 @@ class IngestService(Service):
             limits=_limit_origins(loaded, self.admission.limit),
         )
         self._admin_port: Any = None
-        self._sweeper = LoopingCall(self._sweep)
+        self._sweeper = LoopingCall.withCount(self._sweep)
         self._sweeper.clock = reactor
         self._heartbeat: Any = None
         self._has_failed = False
@@ -221,15 +221,18 @@ class IngestService(Service):
 
     def reopen(self) -> None:
         """Let the sinks go of files that were rotated away (SIGHUP)."""
-        self.events.note("SIGHUP: opening files anew")
+        self.events.reopening()
         for sink in self.sinks:
             sink.reopen()
 
     # While running.
 
-    def _sweep(self) -> None:
-        now = self._reactor.seconds()
+    def _sweep(self, turns: int) -> None:
+        """Look at deadlines; ``turns`` counts the sweeps that were due, more than one where we slept."""
+        now, overslept = self._reactor.seconds(), (turns - 1) * SWEEP_SECONDS
         for listener in self.listeners:
+            if overslept >= OVERSLEPT:
+                listener.factory.forgive(overslept)
             listener.factory.sweep(now)
 
     def _sweep_failed(self, failure: Failure) -> None:
@@ -251,9 +254,13 @@ class IngestService(Service):
         if outlet.required and not self._has_failed and self.running:
             self._has_failed = True
             self.events.log.critical("a required sink has failed: stopping")
-            # Supervisors must see a failure; twistd itself would exit with 0 after a plain stop.
-            self._reactor.addSystemEventTrigger("after", "shutdown", process.exit_failed, self._log)
+            # twistd itself would exit with 0 after a plain stop.
+            self._exit_failed()
             self._reactor.stop()
+
+    def _exit_failed(self) -> None:
+        """Have the process end with status 1: supervisors must see a failure."""
+        self._reactor.addSystemEventTrigger("after", "shutdown", process.exit_failed, self._log)
 
     # Stop.
 
@@ -276,10 +283,18 @@ class IngestService(Service):
         if self._heartbeat is not None:
             self._heartbeat.cancel()
         self._summary(unread)
+        self._confess()
         if self._admin_port is not None:
             await self._admin_port.stopListening()
         last_resort.cancel()
         self._log.stop()
+
+    def _confess(self) -> None:
+        """Let the exit status say so where records that we had read were lost to a required sink by this stop."""
+        required = (outlet for outlet in self.intake.outlets if outlet.required)
+        tallies = (tally for outlet in required for tally in outlet.tallies.values())
+        if not self._has_failed and any(tally.records_dropped[DropReason.SHUTDOWN] for tally in tallies):
+            self._exit_failed()
 
     def _summary(self, unread: int) -> None:
         """Say in one line what came in and what became of it."""

@@ -138,6 +138,11 @@ class IngestFactory(ServerFactory):
             if connection.transport in gone:
                 connection.hang_up()
 
+    def forgive(self, seconds: float) -> None:
+        """Let time that the process slept count towards no connection's deadlines."""
+        for connection in self.connections.values():
+            connection.forgive(seconds)
+
     def buffered(self) -> int:
         """Recount, from the live framers, the bytes of unfinished records."""
         return sum(connection.framer.buffered for connection in self.connections.values())

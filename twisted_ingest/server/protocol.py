@@ -19,7 +19,7 @@ from twisted_ingest.errors import CloseReason, DiscardReason
 from twisted_ingest.flow.lane import Lane
 from twisted_ingest.framing.base import Framer
 from twisted_ingest.interfaces import IBatchProducer
-from twisted_ingest.limits import CLOSE_TIMEOUT, ListenerLimits
+from twisted_ingest.limits import CLOSE_TIMEOUT, OVERSLEPT, ListenerLimits
 from twisted_ingest.server.sockets import IngestTransport
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
         self.frame_since: float | None = None
         """When the record being received was begun (reactor seconds), moved on by the time we were paused."""
         self._grace = False
+        self._idle_by = 0.0
+        """When the idle timer is due, while it runs."""
         self._paused_at: float | None = None
         self.paused_seconds = 0.0
         self.departed = False
@@ -154,11 +156,17 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
         self.close(CloseReason.LOCAL, reset=False)
 
     def timeoutConnection(self) -> None:
-        """Reset a silent peer, unless bytes of it wait in the kernel: then we were the ones who were late."""
-        if self.transport.unread_bytes():
+        """Reset a silent peer, unless bytes of it wait in the kernel or the timer is late: then it was we who slept."""
+        if self.transport.unread_bytes() or self._clock.seconds() - self._idle_by > OVERSLEPT:
             self.setTimeout(self.limits.idle_timeout_seconds)
             return
         self._time_out(CloseReason.IDLE, self.limits.idle_timeout_seconds or 0.0)
+
+    def setTimeout(self, period: float | None) -> None:
+        """Let the idle timer end after ``period`` seconds, ``None`` for never."""
+        if period is not None:
+            self._idle_by = self._clock.seconds() + period
+        super().setTimeout(period)
 
     def callLater(self, period: float, func: Callable[[], None]) -> object:
         """Take time from the injected clock, where `TimeoutMixin` would take the global reactor."""
@@ -217,6 +225,13 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
             self._factory.connection_departed(self)
         if not self.transport.unread_bytes():
             self.transport.notice_end()
+
+    def forgive(self, seconds: float) -> None:
+        """Let time that the whole process slept count towards no deadline."""
+        if self._close_by is not None:
+            self._close_by += seconds
+        if self.frame_since is not None and not self.paused:
+            self.frame_since = min(self.frame_since + seconds, self._clock.seconds())
 
     def begin_drain(self) -> None:
         """Half-close, so that the peer notices and connects elsewhere; go on reading."""
