@@ -25,7 +25,7 @@ _COUNT_UNITS = {"": 1, "k": 1000, "M": 1000**2}
 
 # Digits are bounded before int() and float() see them: nobody means a million of them.
 _SIZE = re.compile(r"([0-9]{1,18})\s*([A-Za-z]*)", re.ASCII)
-_RATE = re.compile(r"([0-9]{1,15})\s*([A-Za-z]*)/(s|m|h)", re.ASCII)
+_RATE = re.compile(r"([0-9]{1,18})\s*([A-Za-z]*)/(s|m|h)", re.ASCII)
 _DURATION = re.compile(r"(?:[0-9]{1,12}(?:\.[0-9]{1,6})?(?:ms|s|m|h|d))+", re.ASCII)
 _DURATION_PART = re.compile(r"([0-9.]+)(ms|s|m|h|d)", re.ASCII)
 
