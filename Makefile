@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: run test coverage lint types wheel slow reliability bench clean
+.PHONY: run test coverage lint types wheel slow reliability mutants soak bench clean
 .DEFAULT_GOAL := run
 
 # The project is installed in place; only its dependencies and entry points need this again.
@@ -43,6 +43,9 @@ wheel: $(READY)  ## build, install in a clean environment, look, uninstall
 slow: $(READY)  ## the same promises at full length: a stall of ten seconds, ten restarts under 100,000 lines
 	INGEST_TEST_STALL_SECONDS=10 INGEST_TEST_RESTARTS=10 $(BIN)/python -m pytest \
 		tests/attacks tests/test_real_clients.py --durations=10 $(ARGS)
+
+mutants: $(READY)  ## plant faults one at a time; each must be noticed by the tests it names; ARGS='lane budget' for some
+	$(BIN)/python -m mutants.run $(ARGS)
 
 RESULTS := $(CURDIR)/$(VENV)/reliability.jsonl
 

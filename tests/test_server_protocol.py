@@ -207,6 +207,17 @@ class EndTests(ProtocolCase):
         self.assertEqual(self.closed(rig), {"reset": 1, "drain": 1})
         self.assertEqual(rig.sink.records, [b"half"])
 
+    def test_drain_deadline(self) -> None:
+        """A connection that is still there at the drain deadline ends as drained: its half line is delivered."""
+        rig = self.rig()
+        transport = rig.send(b"half")
+        protocol_of(transport).begin_drain()
+        protocol_of(transport).close(CloseReason.DRAIN, reset=True)
+        rig.turn()
+        rig.turn()
+        self.assertEqual(self.closed(rig), {"drain": 1})
+        self.assertEqual((rig.sink.records, rig.sink.batches[0].partial), ([b"half"], True))
+
     def test_quiet_while_draining(self) -> None:
         """A draining peer is quiet once it has sent nothing for a while, nothing waits, and we do read from it."""
         rig = self.rig()

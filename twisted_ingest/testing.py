@@ -6,6 +6,7 @@ Twisted's own doubles cannot show back-pressure: `StringTransport` never reads, 
 
 from collections import deque
 from collections.abc import Sequence
+from enum import Enum
 from typing import Any
 
 from twisted.internet import error
@@ -22,10 +23,11 @@ from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.intake import Intake
 from twisted_ingest.flow.rate import PeerBuckets
 from twisted_ingest.interfaces import ISink
-from twisted_ingest.limits import CONNECTION_MEMORY, MEMORY, READ_SIZE, ListenerLimits
+from twisted_ingest.limits import CONNECTION_MEMORY, DRAIN_TIMEOUT, FLUSH_GRACE, MEMORY, READ_SIZE, ListenerLimits
 from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.log import LogWriter
 from twisted_ingest.server.admission import Admission
+from twisted_ingest.server.drain import drain_connections, flush_sinks
 from twisted_ingest.server.factory import IngestFactory
 from twisted_ingest.server.listener import Listener
 from twisted_ingest.server.protocol import IngestProtocol
@@ -240,6 +242,44 @@ class FlakySink(MemorySink):
         return done
 
 
+class Mode(Enum):
+    """What a `ScriptedSink` does with a group."""
+
+    TAKE = "take"
+    REFUSE = "refuse"
+    STALL = "stall"
+
+
+class ScriptedSink(StalledSink):
+    """
+    Does with each group what ``mode`` says when it comes; behind one that waits, every later one waits too.
+
+    ``offered`` and ``refused`` are batches, in order.
+    """
+
+    def __init__(self, name: str = "scripted") -> None:
+        super().__init__(name)
+        self.mode = Mode.TAKE
+        self.offered: list[Batch] = []
+        self.refused: list[Batch] = []
+
+    def deliver(self, group: Group) -> "Deferred[None]":
+        """See `ISink`."""
+        self.offered += group.batches
+        done = super().deliver(group)
+        if len(self.waiting) == 1 and self.mode is not Mode.STALL:
+            if self.mode is Mode.TAKE:
+                self.release(1)
+            else:
+                self.fail()
+        return done
+
+    def fail(self) -> None:
+        """See `StalledSink`."""
+        self.refused += self.waiting[0][0].batches
+        super().fail()
+
+
 def _hung_up(transports: Sequence[Any]) -> list[Any]:
     return [transport for transport in transports if transport.has_hung_up()]
 
@@ -313,6 +353,19 @@ class Rig:
             self.factory.sweep(self.clock.seconds())
             seconds -= 1
         self.clock.advance(seconds)
+
+    def drain(self, seconds: float = DRAIN_TIMEOUT) -> "Deferred[None]":
+        """
+        Stop as the service does; the clock has to go on meanwhile.
+
+        The Deferred fires with ``None`` within ``seconds`` and the grace of the sinks, whatever they do.
+        """
+        return Deferred.fromCoroutine(self._drain(self.clock.seconds() + seconds))
+
+    async def _drain(self, deadline: float) -> None:
+        self.admission.draining = True
+        await drain_connections(self.clock, lambda: list(self.factory.connections.values()), deadline)
+        await flush_sinks(self.clock, self.intake, deadline + FLUSH_GRACE)
 
     def send(self, data: bytes, chunk_size: int = READ_SIZE) -> PumpTransport:
         """Connect, send, read, and let one turn pass."""

@@ -113,8 +113,9 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
     def connectionLost(self, reason: Failure = error.ConnectionDone) -> None:  # type: ignore[assignment]
         """End the stream: an unterminated record is delivered after an orderly end, counted after a reset."""
         self.setTimeout(None)
-        lost = reason.check(error.ConnectionLost) is not None and self.close_reason is CloseReason.DRAIN
-        if self.close_reason is None or lost:
+        # While we drain, a reset is the peer's unless it is the abort with which we end it at the deadline.
+        lost = reason.check(error.ConnectionAborted, error.ConnectionLost) is error.ConnectionLost
+        if self.close_reason is None or (lost and self.close_reason is CloseReason.DRAIN):
             # Ours to close is recorded when we decide it; otherwise only an embedding application calls loseConnection.
             local = bool(self.transport.disconnecting)
             done = reason.check(error.ConnectionDone) is not None

@@ -1,0 +1,1 @@
+"""Faults to plant, one at a time, and the tests that must notice each."""

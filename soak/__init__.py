@@ -1,0 +1,1 @@
+"""Everything at once, at low intensity, for as long as asked."""
