@@ -34,6 +34,7 @@ from twisted_ingest.limits import BATCH_OVERHEAD, DRAIN_TIMEOUT, FLUSH_GRACE, GR
 from twisted_ingest.server.factory import FRAMERS
 from twisted_ingest.server.protocol import IngestProtocol
 from twisted_ingest.testing import Mode, PumpTransport, Rig, ScriptedSink
+from twisted_ingest.units import Rate
 
 EXAMPLES = int(os.environ.get("INGEST_TEST_EXAMPLES", "200"))
 STEPS = 60
@@ -108,6 +109,8 @@ class ServerMachine(RuleBasedStateMachine):
         gathers=st.booleans(),
         second=st.sampled_from([None, "required", "optional"]),
         hosts=st.lists(st.sampled_from("abc"), min_size=1, max_size=6),
+        rate=st.sampled_from([None, None, Rate(20.0, is_of_bytes=False), Rate(500.0, is_of_bytes=True)]),
+        rate_per_peer=st.sampled_from([None, None, Rate(50.0, is_of_bytes=False)]),
     )
     def begin(
         self,
@@ -119,6 +122,7 @@ class ServerMachine(RuleBasedStateMachine):
         gathers: bool = False,
         second: str | None = None,
         hosts: Sequence[str] = "",
+        **rates: Any,
     ) -> None:
         """Start a server."""
         self.sinks = [ScriptedSink("first")]
@@ -133,6 +137,7 @@ class ServerMachine(RuleBasedStateMachine):
             framing=framing,
             oversize=oversize,
             max_record_bytes=MAX_RECORD,
+            **rates,
         )
         if second is not None:
             self.sinks.append(ScriptedSink("second"))
@@ -265,8 +270,10 @@ class ServerMachine(RuleBasedStateMachine):
         assert self.rig.watch.conservation() == dict.fromkeys(self.rig.watch.conservation(), 0)
         assert self.rig.intake.budget.used == self.recount()
         live = self.rig.factory.connections
-        assert self.rig.admission.open == len(live) == len(self.rig.intake.lanes)
-        assert self.rig.intake.paused_lanes == sum(each.lane.is_paused for each in live.values())
+        admission = self.rig.admission
+        assert admission.open + admission.departed == len(live) == len(self.rig.intake.lanes)
+        assert admission.departed == sum(each.departed for each in live.values())
+        assert self.rig.intake.pauses.total == sum(each.lane.is_paused for each in live.values())
 
     def recount(self) -> int:
         """Weigh what is held, from the live objects."""
@@ -306,7 +313,7 @@ class ServerMachine(RuleBasedStateMachine):
         else:
             self.finish()
         rig = self.rig
-        assert (rig.factory.connections, rig.intake.budget.used, rig.intake.paused_lanes) == ({}, 0, 0)
+        assert (rig.factory.connections, rig.intake.budget.used, rig.intake.pauses.total) == ({}, 0, 0)
         assert rig.clock.getDelayedCalls() == []
         assert rig.events.internal_errors == 0
         self.balanced()
@@ -321,13 +328,15 @@ class ServerMachine(RuleBasedStateMachine):
             sink.mode = Mode.TAKE
         for peer in self.peers:
             peer.transport.peer_closes()
-        # A wedge would show as a connection that never comes to be read.
-        for _ in range(300):
+        # A wedge shows as a connection that is never read to its end, whatever its rate.
+        for _ in range(3000):
             for sink in self.sinks:
                 sink.release()
             for peer in self.peers:
                 peer.transport.pump(CHUNK)
-            self.rig.turn(0.01)
+            self.rig.turn(0.3)
+            if self.rig.intake.is_idle and not self.rig.factory.connections:
+                break
 
     def finish_stop(self) -> None:
         """See that a stop ends in time, whatever the sinks and peers do."""
