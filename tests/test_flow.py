@@ -134,6 +134,7 @@ class LaneTests(FlowCase):
         self.assertEqual(one.calls, ["pause"])
         self.assertEqual(other.calls, [])
         self.assertEqual(greedy.pause_reason, "connection")
+        self.turn()
         sink.release()
         self.assertEqual(one.calls, ["pause", "resume"])
 
@@ -190,13 +191,26 @@ class IntakeTests(FlowCase):
         self.assertEqual(sink.groups, 2)
 
     def test_paused_lane_is_not_kept_waiting(self) -> None:
-        """A batch that pauses its lane goes on at once: nothing more can gather behind it."""
+        """A batch that pauses its lane goes on in this turn: nothing more can gather behind it."""
         sink = StalledSink()
         sink.wants_groups = True
         intake = self.intake(sink, memory=64 * MIB)
-        lane, producer = self.lane(intake)
+        (lane, producer), (other, _) = self.lane(intake), self.lane(intake)
+        other.write(batch(10))
         lane.write(batch(250 * KIB))
+        self.turn()
         self.assertEqual((producer.paused, len(sink.waiting)), (True, 1))
+
+    def test_many_batches_of_one_chunk(self) -> None:
+        """However many batches one chunk makes, its lane paused or not, they are one group: a group is dear."""
+        sink = StalledSink()
+        intake = self.intake(sink)
+        lane, producer = self.lane(intake)
+        for _ in range(1000):
+            lane.write(batch(3))
+        self.assertTrue(producer.paused)
+        self.turn()
+        self.assertEqual(len(sink.waiting), 1)
 
     def test_budget_pauses_everybody(self) -> None:
         """Above 80 % every producer pauses, newcomers too; at 50 % they resume, longest paused first, a few a turn."""

@@ -5,8 +5,9 @@ After each step everything is accounted for and memory is within its bound; in t
 connection was delivered once and in order, or is counted under a reason. INGEST_TEST_EXAMPLES sets how many schedules.
 
 The bound on memory: no read begins above the budget's high mark. On top of the mark come, at most, what one read
-brings (its bytes; per batch it makes the charge of a batch and of a group) and, for each unfinished record that a
-deadline, an eviction or a stop ends while its connection is paused, the charges of a batch and of a group.
+brings (its bytes; the charge of a batch for each batch it makes; that of one group) and, for each unfinished record
+that a deadline, an eviction or a stop ends meanwhile, the charges of a batch and of a group. A read makes a batch or
+two as a rule, and one every five bytes at worst: counted frames of three bytes that hold both LF and NUL.
 """
 
 import os
@@ -288,7 +289,7 @@ class ServerMachine(RuleBasedStateMachine):
     def bounded(self) -> None:
         """Memory is within its bound, unfinished records within their share; see the module."""
         budget = self.rig.intake.budget
-        read = CHUNK + MAX_RECORD + (1 + CHUNK // LEAST_RECORD) * ENDING
+        read = CHUNK + MAX_RECORD + (1 + CHUNK // LEAST_RECORD) * BATCH_OVERHEAD + GROUP_OVERHEAD
         assert budget.used <= budget.mark.high + read + self.rig.admission.limit * ENDING
         assert budget.partials <= budget.partials_limit
 

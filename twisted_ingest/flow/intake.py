@@ -8,7 +8,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -75,9 +75,10 @@ class Intake:
     """
     Collects the batches of all lanes, charges them, and hands them to the sinks in groups.
 
-    A group is handed over once per reactor turn (after ``GATHER_SECONDS`` where a sink ``wants_groups``), or when
-    ``GATHER_BYTES`` have gathered, or as soon as a lane that gave to it is paused: it cannot give more. ``on_high``
-    and ``on_low`` are called when the budget crosses its marks, ``on_sink_failed`` when a sink gave up on a group.
+    A group is handed over once per reactor turn (after ``GATHER_SECONDS`` where a sink ``wants_groups``, unless a lane
+    that gave to it is paused and cannot give more), or when ``GATHER_BYTES`` have gathered: not with each batch of a
+    paused lane, for one chunk of counted frames can make thousands. ``on_high`` and ``on_low`` are called when the
+    budget crosses its marks, ``on_sink_failed`` when a sink gave up on a group.
     """
 
     _log = Logger()
@@ -91,7 +92,9 @@ class Intake:
         self.pending: list[Batch] = []
         self._pending_size = 0
         self._gather_seconds = 0.0
-        self._gathering = False
+        self._gathering: IDelayedCall | None = None
+        self._hurried = False
+        """Whether gathering ends with this turn."""
         self._evicting = False
         self._waiting: OrderedDict[Lane, None] = OrderedDict()
         """Lanes that the budget keeps paused, longest first."""
@@ -137,11 +140,14 @@ class Intake:
         self._pending_size += batch.size
         if self.budget.charge(charge):
             self._budget_crossed()
-        if self._pending_size >= GATHER_BYTES or batch.lane.is_paused:
+        if self._pending_size >= GATHER_BYTES:
             self.flush()
-        elif not self._gathering:
-            self._gathering = True
-            self.clock.callLater(self._gather_seconds, self._gathered)
+        elif self._gathering is None:
+            self._hurried = batch.lane.is_paused
+            self._gathering = self.clock.callLater(0 if self._hurried else self._gather_seconds, self._gathered)
+        elif batch.lane.is_paused and not self._hurried:
+            self._hurried = True
+            self._gathering.reset(0)
 
     def hold(self, delta: int) -> None:
         """Charge a change in what unfinished records take; evict the oldest where they take too much."""
@@ -179,7 +185,7 @@ class Intake:
             self._release(group)
 
     def _gathered(self) -> None:
-        self._gathering = False
+        self._gathering = None
         self.flush()
 
     def _admits(self, outlet: Outlet, group: Group) -> bool:
