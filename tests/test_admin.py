@@ -101,7 +101,7 @@ class AdminTestCase(SynchronousTestCase):
         """Put a rig behind the site."""
         self.rig = Rig(*sinks, **options)
         self.rig.watch.state = "ready"
-        self.site = build_site(self.rig.watch, build_registry(self.rig.watch))
+        self.site = build_site(self.rig.watch, build_registry(self.rig.watch), self.rig.events)
         self.web = Clock()
         self.site.reactor = self.web
         # Twisted paces pull producers by the global reactor; here, one write for each turn of ours.
@@ -696,7 +696,7 @@ class RealPortTests(TestCase):
         self.rig.watch.state = "ready"
         for number in range(1000):
             self.rig.connect("10.0.0.1", number)
-        site: Any = build_site(self.rig.watch, build_registry(self.rig.watch))
+        site: Any = build_site(self.rig.watch, build_registry(self.rig.watch), self.rig.events)
         self.port: Any = IReactorTCP(reactor).listenTCP(0, site, interface="127.0.0.1")
         self.addCleanup(self.port.stopListening)
 

@@ -49,6 +49,10 @@ class Producer:
     def stopProducing(self) -> None:
         """Stop."""
 
+    def fail(self, where: str) -> None:
+        """Note that it raised."""
+        self.calls.append(f"fail: {where}")
+
     def evict_partial(self) -> None:
         """Give up the partial."""
         self.calls.append("evict")

@@ -261,15 +261,17 @@ class EndTests(ProtocolCase):
             def lineReceived(self, line: bytes) -> None:
                 raise ZeroDivisionError
 
-        rig = self.rig(protocol=Broken)
+        rig = self.rig(protocol=Broken, memory=1024)
         transport = rig.send(b"half")
         transport.peer_closes()
         transport.pump()
-        evicted = rig.send(b"half")
-        protocol_of(evicted).evict_partial()
+        rig.send(b"evicted")
+        other = rig.send(b"half")
         rig.turn()
+        other.peer_resets()
+        other.pump()
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
-        self.assertEqual(self.closed(rig), {"eof": 1, "internal_error": 1})
+        self.assertEqual(self.closed(rig), {"eof": 1, "internal_error": 1, "reset": 1})
 
 
 class TimerTests(ProtocolCase):

@@ -28,6 +28,11 @@ class IBatchProducer(IPushProducer):
         Called from inside the call of any producer's ``IBatchConsumer.hold``, the own one included.
         """
 
+    def fail(where: str) -> None:  # noqa: N805
+        """
+        End on account of a bug: this producer raised in ``where``. Called inside the ``except`` block; never raises.
+        """
+
 
 class IBatchConsumer(Interface):
     """
@@ -81,6 +86,7 @@ class ISink(Interface):
 
         Returns a Deferred that fires with ``None`` once the sink has taken responsibility,
         and fails with ``SinkError`` when it never will. The sink may keep the group until then.
+        Any other error, raised or in the Deferred, is a bug: it costs this group (counted), later ones are still sent.
         """
 
     def reopen() -> None:

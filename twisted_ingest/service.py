@@ -66,6 +66,7 @@ class IngestService(Service):
         self.intake.on_high = self._intake_high
         self.intake.on_low = self._intake_low
         self.intake.on_sink_failed = self._sink_failed
+        self.intake.on_bug = self.events.bug
         self._add_sinks()
         ids = count(1)
         self.listeners = [
@@ -180,7 +181,7 @@ class IngestService(Service):
             self._beat(self._reactor.seconds())
 
     async def _listen_admin(self) -> None:
-        site = build_site(self.watch, build_registry(self.watch))
+        site = build_site(self.watch, build_registry(self.watch), self.events)
         endpoint = self._settings.admin.endpoint
         try:
             self._admin_port = await serverFromString(self._reactor, endpoint).listen(site)
@@ -223,7 +224,10 @@ class IngestService(Service):
         """Let the sinks go of files that were rotated away (SIGHUP)."""
         self.events.reopening()
         for sink in self.sinks:
-            sink.reopen()
+            try:
+                sink.reopen()
+            except Exception:  # noqa: BLE001 - the other sinks have rotated files too
+                self.events.internal_error(f"reopen of sink {sink.name}")
 
     # While running.
 

@@ -138,7 +138,10 @@ class PumpTransport:
     def _lose(self, reason: Exception) -> None:
         if self.connected:
             self.connected = self.reading = False
-            self._protocol.connectionLost(Failure(reason))
+            try:
+                self._protocol.connectionLost(Failure(reason))
+            except Exception:  # noqa: BLE001 - as our transports do
+                self._protocol.end_badly()
 
 
 @implementer(ISink)
@@ -307,6 +310,7 @@ class Rig:
         self.events = Events(self.clock.seconds)
         self.admission = Admission(max_connections, per_peer, arrivals=arrivals)
         self.intake = Intake(self.clock, Budget(memory), connection_memory)
+        self.intake.on_bug = self.events.bug
         self.sinks = sinks or (MemorySink(),)
         for sink in self.sinks:
             self.intake.add_sink(sink, required=required)
@@ -343,7 +347,11 @@ class Rig:
         if protocol is None:
             raise ConnectionRefusedError(host)
         transport = PumpTransport(self.clock, peer)
-        transport.connect(protocol)
+        try:
+            transport.connect(protocol)
+        except Exception:  # noqa: BLE001 - as our ports do
+            self.events.internal_error("makeConnection")
+            transport.abortConnection()
         return transport
 
     def turn(self, seconds: float = 0.0) -> None:

@@ -18,6 +18,7 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 from zope.interface import implementer
 
 from twisted_ingest.admin.watch import Watch
+from twisted_ingest.observe.events import Events
 
 ROWS_PER_WRITE = 200
 """Connections rendered between two turns of the reactor: about a millisecond of work."""
@@ -36,11 +37,19 @@ class _Page(Resource):
 
     isLeaf = True
 
+    def __init__(self, events: Events) -> None:
+        super().__init__()
+        self.events = events
+
     def render(self, request: Request) -> Any:
         """Answer; to HEAD without the body, which Twisted would cut off with a log line that quotes the request."""
         request.setHeader("Cache-Control", "no-store")
         request.setHeader("X-Content-Type-Options", "nosniff")
-        body = self._answer(request)
+        try:
+            body = self._answer(request)
+        except Exception:  # noqa: BLE001 - Twisted would log each, and scrapes come every few seconds
+            self.events.internal_error("an admin page")
+            body = self.text(request, http.INTERNAL_SERVER_ERROR, "internal error: see the log\n")
         if request.method != b"HEAD" or not body:
             return body
         request.setHeader("Content-Length", str(len(body)))
@@ -81,16 +90,20 @@ class _Missing(_Page):
 class _Root(Resource):
     """The routes; not a page itself."""
 
+    def __init__(self, events: Events) -> None:
+        super().__init__()
+        self._events = events
+
     def getChild(self, path: bytes, request: Request) -> Resource:
         """Give the page of an unknown path: Twisted's own is HTML, and may be cached."""
-        return _Missing()
+        return _Missing(self._events)
 
 
 class _Metrics(_Page):
     """``/metrics``: Prometheus text, or OpenMetrics where ``Accept`` prefers it."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        super().__init__()
+    def __init__(self, events: Events, registry: CollectorRegistry) -> None:
+        super().__init__(events)
         self._registry = registry
 
     def page(self, request: Request) -> bytes:
@@ -135,8 +148,8 @@ class _Healthy(_Page):
 class _Ready(_Page):
     """``/readyz``: 200 when records are being taken, else 503 with one reason a line."""
 
-    def __init__(self, watch: Watch) -> None:
-        super().__init__()
+    def __init__(self, events: Events, watch: Watch) -> None:
+        super().__init__(events)
         self._watch = watch
 
     def page(self, request: Request) -> bytes:
@@ -150,8 +163,8 @@ class _Ready(_Page):
 class _Status(_Page):
     """``/status``: everything about the process, as JSON."""
 
-    def __init__(self, watch: Watch) -> None:
-        super().__init__()
+    def __init__(self, events: Events, watch: Watch) -> None:
+        super().__init__(events)
         self._watch = watch
 
     def page(self, request: Request) -> bytes:
@@ -163,8 +176,8 @@ class _Status(_Page):
 class _Connections(_Page):
     """``/connections``: a JSON array, one row per connection and line."""
 
-    def __init__(self, watch: Watch) -> None:
-        super().__init__()
+    def __init__(self, events: Events, watch: Watch) -> None:
+        super().__init__(events)
         self._watch = watch
 
     def page(self, request: Request) -> Any:
@@ -172,7 +185,7 @@ class _Connections(_Page):
         request.setHeader("Content-Type", "application/json")
         if request.method == b"HEAD":
             return b""
-        request.registerProducer(_Rows(request, self._watch.connections()), False)
+        request.registerProducer(_Rows(request, self._watch.connections(), self.events), False)
         return NOT_DONE_YET
 
 
@@ -180,16 +193,23 @@ class _Connections(_Page):
 class _Rows:
     """Writes rows as fast as the client takes them, a few per turn: ten thousand would hold up the reactor."""
 
-    def __init__(self, request: Request, rows: Iterator[dict[str, Any]]) -> None:
+    def __init__(self, request: Request, rows: Iterator[dict[str, Any]], events: Events) -> None:
         self._request = request
         self._rows = rows
         self._before = "["
+        self._events = events
 
     def resumeProducing(self) -> None:
         """Write some more, or the end."""
         # Twisted's own timeout ends with the request: a client that takes nothing would stay for ever.
         self._request.channel.setTimeout(REQUEST_TIMEOUT_SECONDS)
-        some = list(islice(self._rows, ROWS_PER_WRITE))
+        try:
+            some = list(islice(self._rows, ROWS_PER_WRITE))
+        except Exception:  # noqa: BLE001 - the answer has begun: cut off, it cannot be taken for whole
+            self._events.internal_error("an admin page")
+            self._request.unregisterProducer()
+            self._request.channel.forceAbortClient()
+            return
         if some:
             text = ",\n ".join(json.dumps(row) for row in some)
             self._request.write(f"{self._before}{text}".encode())
@@ -225,12 +245,12 @@ class _QuietSite(Site):
         """Log nothing."""
 
 
-def build_site(watch: Watch, registry: CollectorRegistry) -> Site:
+def build_site(watch: Watch, registry: CollectorRegistry, events: Events) -> Site:
     """Put the pages where they belong."""
-    root = _Root()
-    root.putChild(b"metrics", _Metrics(registry))
-    root.putChild(b"healthz", _Healthy())
-    root.putChild(b"readyz", _Ready(watch))
-    root.putChild(b"status", _Status(watch))
-    root.putChild(b"connections", _Connections(watch))
+    root = _Root(events)
+    root.putChild(b"metrics", _Metrics(events, registry))
+    root.putChild(b"healthz", _Healthy(events))
+    root.putChild(b"readyz", _Ready(events, watch))
+    root.putChild(b"status", _Status(events, watch))
+    root.putChild(b"connections", _Connections(events, watch))
     return _QuietSite(root, requestFactory=_BodilessRequest, timeout=REQUEST_TIMEOUT_SECONDS)

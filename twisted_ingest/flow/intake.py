@@ -1,24 +1,24 @@
 """
 Where all lanes meet: the budget, the gathering of groups, and the way to the sinks and back.
 
-Knows the reactor's clock only. What it reports goes through two callbacks, so that it needs no log.
+Knows the reactor's clock only. What it reports goes through callbacks, so that it needs no log.
 """
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_ingest.batch import Batch, Group
-from twisted_ingest.errors import DropReason
+from twisted_ingest.errors import DropReason, SinkError
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.lane import Lane
 from twisted_ingest.flow.ledger import Tally
 from twisted_ingest.flow.pauses import Pauses
-from twisted_ingest.interfaces import ISink
+from twisted_ingest.interfaces import IBatchProducer, ISink
 from twisted_ingest.limits import (
     BATCH_OVERHEAD,
     GATHER_BYTES,
@@ -71,6 +71,26 @@ def _ignore(*_: object) -> None:
     """Do nothing: the default of the hooks."""
 
 
+def _log_bug(where: str, failure: Failure) -> None:
+    """Log a bug of ours; an owner that counts them sets its own hook."""
+    Intake.log.failure("internal error in {where}", failure, where=where)
+
+
+def _deliver(sink: ISink, group: Group) -> "Deferred[None]":
+    """Hand over a group; whatever is raised becomes the failure of this sink and this group alone."""
+    try:
+        return sink.deliver(group)
+    except Exception:  # noqa: BLE001 - the batches are those of innocent connections
+        return fail()
+
+
+def _evict(producer: IBatchProducer) -> None:
+    try:
+        producer.evict_partial()
+    except Exception:  # noqa: BLE001 - the next one has to be evicted all the same
+        producer.fail("evict_partial")
+
+
 class Intake:
     """
     Collects the batches of all lanes, charges them, and hands them to the sinks in groups.
@@ -78,10 +98,10 @@ class Intake:
     A group is handed over once per reactor turn (after ``GATHER_SECONDS`` where a sink ``wants_groups``, unless a lane
     that gave to it is paused and cannot give more), or when ``GATHER_BYTES`` have gathered: not with each batch of a
     paused lane, for one chunk of counted frames can make thousands. ``on_high`` and ``on_low`` are called when the
-    budget crosses its marks, ``on_sink_failed`` when a sink gave up on a group.
+    budget crosses its marks, ``on_sink_failed`` when a sink gave up for good, ``on_bug`` with where it was met.
     """
 
-    _log = Logger()
+    log = Logger()
 
     def __init__(self, clock: IReactorTime, budget: Budget, connection_limit: int) -> None:
         self.clock = clock
@@ -103,6 +123,7 @@ class Intake:
         self.on_high: Callable[[], None] = _ignore
         self.on_low: Callable[[], None] = _ignore
         self.on_sink_failed: Callable[[Outlet], None] = _ignore
+        self.on_bug: Callable[[str, Failure], None] = _log_bug
         self._idle_waiters: list[Deferred[None]] = []
 
     def add_sink(self, sink: ISink, *, required: bool, share: float = OPTIONAL_SHARE) -> Outlet:
@@ -175,7 +196,7 @@ class Intake:
             outlet.outstanding[group] = None
             outlet.charge += group.charge
         for outlet in takers:
-            done = outlet.sink.deliver(group)
+            done = _deliver(outlet.sink, group)
             settled = (outlet, group)
             answered = done.addCallbacks(self._taken, self._refused, callbackArgs=settled, errbackArgs=settled)
             _ = answered.addErrback(self._broken)
@@ -203,14 +224,16 @@ class Intake:
 
     def _refused(self, failure: Failure, outlet: Outlet, group: Group) -> None:
         if group in outlet.outstanding:
-            self._log.debug("{sink} gave up: {error}", sink=outlet.sink.name, error=failure.value)
             outlet.drop(group, DropReason.SINK_FAILED)
             self._let_go(outlet, group)
-        self.on_sink_failed(outlet)
+        if failure.check(SinkError):
+            self.on_sink_failed(outlet)
+        else:
+            self.on_bug(f"sink {outlet.sink.name}", failure)
 
     def _broken(self, failure: Failure) -> None:
         """Report an error of ours in the way back; it must not stay unseen in a Deferred."""
-        self._log.failure("settling a group failed", failure)
+        self.on_bug("settling a group", failure)
 
     def _let_go(self, outlet: Outlet, group: Group) -> None:
         del outlet.outstanding[group]
@@ -280,7 +303,7 @@ class Intake:
                 if self.budget.partials <= self.budget.partials_keep:
                     break
                 if lane.producer is not None:
-                    lane.producer.evict_partial()
+                    _evict(lane.producer)
         finally:
             self._evicting = False
 

@@ -121,10 +121,13 @@ class Lane:
         self.pause_reason = after
         self.is_paused = after is not None
         self._intake.pauses.change(before, after)
-        if before is None:
-            self.producer.pauseProducing()
-        elif after is None:
-            self.producer.resumeProducing()
+        try:
+            if before is None:
+                self.producer.pauseProducing()
+            elif after is None:
+                self.producer.resumeProducing()
+        except Exception:  # noqa: BLE001 - it would leave the other lanes of a group unsettled
+            self.producer.fail("pausing or resuming")
 
     def _reason(self) -> PauseReason | None:
         """Name the reason to be paused that is the hardest to mend."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
 
 from twisted_ingest.batch import ConnectionInfo
 from twisted_ingest.errors import CloseReason, RefuseReason
@@ -240,8 +241,12 @@ class Events:
 
     # Ourselves.
 
-    def internal_error(self, where: str, info: ConnectionInfo | None = None) -> None:
-        """Note a bug of ours, with its traceback; called from inside an ``except`` block."""
+    def bug(self, where: str, failure: Failure) -> None:
+        """Note a bug of ours that has been caught already."""
+        self.internal_error(where, failure=failure)
+
+    def internal_error(self, where: str, info: ConnectionInfo | None = None, failure: Failure | None = None) -> None:
+        """Note a bug of ours, with its traceback; without ``failure`` called from inside an ``except`` block."""
         self.internal_errors += 1
         kind = "internal_error"
         folded = self._folded(kind)
@@ -251,7 +256,7 @@ class Events:
         text = (
             "internal error in {where}" if info is None else "{listener}: {peer} (#{conn}): internal error in {where}"
         )
-        self.log.failure(text + _MORE[bool(folded)], where=where, event=kind, folded=folded, **who)
+        self.log.failure(text + _MORE[bool(folded)], failure, where=where, event=kind, folded=folded, **who)
 
     def note(self, text: str, **fields: object) -> None:
         """Log a fact of the process's own life; ``text`` is a constant format."""

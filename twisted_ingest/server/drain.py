@@ -7,7 +7,7 @@ Deadlines are in reactor seconds. Whatever is stuck, both come to an end, and wh
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import deferLater
 
 from twisted_ingest.errors import CloseReason
@@ -44,7 +44,7 @@ async def flush_sinks(reactor: Any, intake: Intake, deadline: float) -> None:
     intake.abandon()
     # Even with the time used up each sink gets the moment that closing a healthy file takes.
     deadline = max(deadline, reactor.seconds() + DRAIN_TICK * 4)
-    for sink, closed in [(outlet.sink, outlet.sink.close()) for outlet in intake.outlets]:
+    for sink, closed in [(outlet.sink, maybeDeferred(outlet.sink.close)) for outlet in intake.outlets]:
         if not await _by(reactor, deadline, closed):
             sink.abandon()
 

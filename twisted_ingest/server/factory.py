@@ -130,13 +130,19 @@ class IngestFactory(ServerFactory):
     def sweep(self, now: float) -> None:
         """Let every connection look at its deadlines, and see which of the paused ones have lost their peer."""
         for connection in list(self.connections.values()):
-            connection.sweep(now)
+            try:
+                connection.sweep(now)
+            except Exception:  # noqa: BLE001 - the deadlines of the others hold all the same
+                connection.fail("sweep")
         # Reading would tell; who is not read from is deaf (twisted #11168), whatever keepalive finds.
         paused = [connection for connection in self.connections.values() if connection.paused]
         gone = self.find_hung_up([connection.transport for connection in paused])
         for connection in paused:
             if connection.transport in gone:
-                connection.hang_up()
+                try:
+                    connection.hang_up()
+                except Exception:  # noqa: BLE001 - as above
+                    connection.fail("hang_up")
 
     def forgive(self, seconds: float) -> None:
         """Let time that the process slept count towards no connection's deadlines."""

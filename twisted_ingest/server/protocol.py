@@ -108,7 +108,7 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
             if self._meters:
                 self._hold_to_rate(size, self.records - records)
         except Exception:  # noqa: BLE001 - whatever it is, it must end here
-            self._fail("dataReceived")
+            self.fail("dataReceived")
 
     def connectionLost(self, reason: Failure = error.ConnectionDone) -> None:  # type: ignore[assignment]
         """End the stream: an unterminated record is delivered after an orderly end, counted after a reset."""
@@ -123,7 +123,7 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
         try:
             self._finish()
         except Exception:  # noqa: BLE001
-            self._fail("connectionLost")
+            self.fail("connectionLost")
         self.lane.unregisterProducer()
         self._factory.connection_lost(self, self.close_reason)
 
@@ -171,7 +171,7 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
 
     def callLater(self, period: float, func: Callable[[], None]) -> object:
         """Take time from the injected clock, where `TimeoutMixin` would take the global reactor."""
-        return self._clock.callLater(period, func)
+        return self._clock.callLater(period, self._call, func)
 
     def setRawMode(self) -> None:
         """Refuse: bytes outside the framing could not be accounted for."""
@@ -185,10 +185,24 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
 
     def evict_partial(self) -> None:
         """See `IBatchProducer`."""
-        try:
-            self._pass_on(self.framer.evict(self._wall_time()))
-        except Exception:  # noqa: BLE001
-            self._fail("evict_partial")
+        self._pass_on(self.framer.evict(self._wall_time()))
+
+    def fail(self, where: str) -> None:
+        """
+        See `IBatchProducer`; the unfinished record is counted as lost to a bug.
+
+        A chunk that the framer itself lost is in no bucket: it shows as a conservation error, as it should.
+        """
+        self._factory.events.internal_error(where, self.info)
+        self.framer.discard(DiscardReason.INTERNAL_ERROR)
+        self.close(CloseReason.INTERNAL_ERROR, reset=True)
+
+    def end_badly(self) -> None:
+        """Leave everything although ``connectionLost`` raised, which an embedding application's may."""
+        self.fail("connectionLost")
+        self.setTimeout(None)
+        self.lane.unregisterProducer()
+        self._factory.connection_lost(self, self.close_reason or CloseReason.INTERNAL_ERROR)
 
     def close(self, reason: CloseReason, *, reset: bool) -> None:
         """
@@ -254,6 +268,13 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
         return self.paused_seconds + lasting
 
     # What follows is ours.
+
+    def _call(self, func: Callable[[], None]) -> None:
+        """Run a timer."""
+        try:
+            func()
+        except Exception:  # noqa: BLE001 - the reactor would log it without a limit and keep the connection
+            self.fail("a timer")
 
     def _pass_on(self, batches: list[Batch]) -> None:
         """Write batches to the lane, settle what the framer holds, and see to what it found."""
@@ -332,13 +353,3 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
             self.framer.discard(DiscardReason.RESET if reset else DiscardReason.INTERNAL_ERROR)
         else:
             self._deliver_partial()
-
-    def _fail(self, where: str) -> None:
-        """
-        End this connection on account of a bug; its unfinished record is counted as lost to one.
-
-        A chunk that the framer itself lost is in no bucket: it shows as a conservation error, as it should.
-        """
-        self._factory.events.internal_error(where, self.info)
-        self.framer.discard(DiscardReason.INTERNAL_ERROR)
-        self.close(CloseReason.INTERNAL_ERROR, reset=True)

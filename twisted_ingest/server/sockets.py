@@ -136,7 +136,11 @@ class _Reading:
     def connectionLost(self, reason: Failure) -> None:
         """Leave the pace, then as Twisted does."""
         self.server.pace.forget(self)
-        super().connectionLost(reason)  # type: ignore[misc]
+        protocol = self.protocol
+        try:
+            super().connectionLost(reason)  # type: ignore[misc]
+        except Exception:  # noqa: BLE001 - nobody else would take the connection out of the registry
+            protocol.end_badly()
 
     def unread_bytes(self) -> int:
         """See `IngestTransport`."""

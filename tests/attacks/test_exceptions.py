@@ -1,0 +1,375 @@
+"""
+Fault: our own code, or that of an application that embeds it, raises where it should not.
+
+Cost to a careless receiver: a stopped sweep, lanes that are never resumed, a registry entry for ever, a traceback per
+request. Bound proven: the connection that raised (or the group, or the admin request), counted, with ten tracebacks
+in ten seconds at most; every other peer's lines are delivered.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.attacks.report import Group as Chapter
+from tests.attacks.report import Scenario
+from tests.test_admin import AdminTestCase
+from twisted_ingest.batch import Batch, Group
+from twisted_ingest.errors import CloseReason, DropReason
+from twisted_ingest.flow.lane import Lane
+from twisted_ingest.framing.auto import AutoFramer
+from twisted_ingest.limits import KIB
+from twisted_ingest.observe.events import BURST
+from twisted_ingest.server.protocol import IngestProtocol
+from twisted_ingest.testing import MemorySink, Mode, PumpTransport, Rig, ScriptedSink
+
+VICTIM = "192.0.2.66"
+"""The host whose connections raise."""
+
+BUGS = Scenario(
+    Chapter.OURSELVES,
+    "Exceptions in callbacks",
+    "a callback of a connection raises: framer, lane, timers, pause and resume, sweep, first and last call",
+    "that connection is reset and counted, leaves the registry, its lane and the caps; the others go on; "
+    "tracebacks are folded",
+    ("ingest_internal_errors_total", 'ingest_connections_closed_total{reason="internal_error"}'),
+)
+SINK_BUGS = Scenario(
+    Chapter.OURSELVES,
+    "Exceptions in a sink",
+    "`deliver` raises, or its Deferred fails, with an error that is no `SinkError`",
+    "that group is counted as dropped at that sink and its charge released; other sinks and later groups go on",
+    ("ingest_internal_errors_total", 'ingest_dropped_records_total{reason="sink_failed"}'),
+)
+ADMIN_BUGS = Scenario(
+    Chapter.OURSELVES,
+    "Exceptions in an admin page",
+    "rendering `/metrics` or `/connections` raises",
+    "500, or an answer cut off that cannot be taken for whole; other pages and the records go on; tracebacks are "
+    "folded",
+    ("ingest_internal_errors_total",),
+)
+
+
+class BugError(Exception):
+    """What is raised."""
+
+
+def raises_in(where: str) -> type[IngestProtocol]:
+    """Make a protocol whose method ``where`` raises on connections of the victim."""
+    original: Callable[..., Any] = getattr(IngestProtocol, where)
+
+    def method(self: IngestProtocol, *arguments: Any, **options: Any) -> Any:
+        if self.info.host == VICTIM:
+            raise BugError(where)
+        return original(self, *arguments, **options)
+
+    return type("Faulty", (IngestProtocol,), {where: method})
+
+
+class FaultyFramer(AutoFramer):
+    """Raises when it is fed the word."""
+
+    __slots__ = ()
+
+    def feed(self, chunk: bytes, now: float) -> list[Batch]:
+        """Raise, or frame."""
+        if b"bug" in chunk:
+            raise BugError("feed")
+        return super().feed(chunk, now)
+
+
+class FaultyLane(Lane):
+    """Raises when it is written to."""
+
+    __slots__ = ()
+
+    def write(self, batch: Batch) -> None:
+        """Raise."""
+        raise BugError("write")
+
+
+class FaultyParts(IngestProtocol):
+    """Has a framer that raises, or a lane that does."""
+
+    def __init__(self, info: Any, factory: Any, framer: Any, lane: Lane) -> None:
+        if info.host == VICTIM:
+            framer = FaultyFramer(info, factory.ledger, 1000)
+        elif info.host == "192.0.2.67":
+            lane = FaultyLane(lane._intake, 100 * KIB)
+        super().__init__(info, factory, framer, lane)
+
+
+class Unbuildable(IngestProtocol):
+    """Raises when it is made."""
+
+    def __init__(self, *_: object) -> None:
+        raise BugError("__init__")
+
+
+class CallbackTests(SynchronousTestCase):
+    """Each test ends with the good peer's lines delivered, and nothing left of anybody."""
+
+    def rig(self, protocol: type[IngestProtocol], **options: Any) -> Rig:
+        """Start a server whose lanes pause with every batch and resume with its delivery."""
+        self.sink = ScriptedSink()
+        options = {"connection_memory": 64 * KIB, "idle_timeout_seconds": 30.0, **options}
+        return Rig(self.sink, protocol=protocol, idle_until_first_record=False, **options)
+
+    def say(self, rig: Rig, transport: PumpTransport, text: bytes) -> None:
+        """Send, read, and let a turn pass."""
+        transport.peer_sends(text)
+        transport.pump()
+        rig.turn()
+
+    def check(self, rig: Rig, good: PumpTransport, *, errors: int = 1) -> None:
+        """See that the good peer is served to its end, the bug counted, and nothing left."""
+        self.sink.mode = Mode.TAKE
+        self.sink.release()
+        rig.turn(0.01)
+        self.say(rig, good, b"last\n")
+        good.peer_closes()
+        good.pump()
+        rig.turn(1)
+        mine = [batch for batch in self.sink.batches if batch.info.host != VICTIM]
+        records = [record for batch in mine for record in batch.records()]
+        self.assertEqual(records, [b"first", b"last"])
+        self.assertEqual((rig.factory.connections, rig.admission.open, rig.intake.lanes), ({}, 0, set()))
+        self.assertEqual((rig.intake.budget.used, rig.intake.pauses.total, rig.clock.getDelayedCalls()), (0, 0, []))
+        self.assertEqual(rig.events.internal_errors, errors)
+        self.assertEqual(len(self.flushLoggedErrors(BugError)), errors)
+
+    def both(self, rig: Rig) -> tuple[PumpTransport, PumpTransport]:
+        """Connect the victim and a good peer, which sends its first line."""
+        bad, good = rig.connect(VICTIM), rig.connect()
+        self.say(rig, good, b"first\n")
+        return bad, good
+
+    def closed(self, rig: Rig, reason: CloseReason) -> None:
+        """See that one connection ended for a reason."""
+        self.assertEqual(rig.factory.ledger.connections_closed[reason], 1)
+
+    def test_feed(self) -> None:
+        """A framer that raises costs its connection; the unfinished line it held is counted as lost to a bug."""
+        rig = self.rig(FaultyParts)
+        bad, good = self.both(rig)
+        self.say(rig, bad, b"half a line")
+        self.say(rig, bad, b"bug")
+        self.closed(rig, CloseReason.INTERNAL_ERROR)
+        self.check(rig, good)
+        # The chunk itself is in no bucket; only that shows that there is a bug.
+        self.assertEqual(rig.watch.conservation()["test: bytes"], len(b"bug"))
+        BUGS.measured("framer: its connection reset, the chunk shows as a conservation error, all others served")
+
+    def test_write(self) -> None:
+        """A lane that raises costs its connection."""
+        rig = self.rig(FaultyParts)
+        bad, good = rig.connect("192.0.2.67"), rig.connect()
+        self.say(rig, good, b"first\n")
+        self.say(rig, bad, b"lost\n")
+        self.closed(rig, CloseReason.INTERNAL_ERROR)
+        self.check(rig, good)
+        self.assertEqual(rig.watch.conservation()["test: records at scripted"], 1)
+
+    def test_connection_made(self) -> None:
+        """A bug as a connection is made ends that one, in the registry or not yet."""
+        rig = self.rig(raises_in("connectionMade"))
+        bad, good = self.both(rig)
+        self.assertFalse(bad.connected)
+        self.check(rig, good)
+
+    def test_connection_lost(self) -> None:
+        """A ``connectionLost`` that raises before it has done its work leaves no entry, timer, charge or lane."""
+        rig = self.rig(raises_in("connectionLost"))
+        bad, good = self.both(rig)
+        self.say(rig, bad, b"half")
+        bad.peer_closes()
+        bad.pump()
+        self.closed(rig, CloseReason.INTERNAL_ERROR)
+        self.check(rig, good)
+        self.assertEqual(rig.watch.conservation_error(), 0)
+
+    def test_pause(self) -> None:
+        """A producer that raises when it is paused does not keep the budget from pausing the others."""
+        rig = self.rig(raises_in("pauseProducing"))
+        bad, good = self.both(rig)
+        self.say(rig, bad, b"line\n")
+        self.closed(rig, CloseReason.INTERNAL_ERROR)
+        self.check(rig, good)
+        self.assertEqual(rig.watch.conservation_error(), 0)
+
+    def test_resume(self) -> None:
+        """A producer that raises when it is resumed does not keep the other lanes of its group from being settled."""
+        rig = self.rig(raises_in("resumeProducing"))
+        bad, good = rig.connect(VICTIM), rig.connect()
+        self.sink.mode = Mode.STALL
+        for transport, line in ((bad, b"line\n"), (good, b"first\n")):
+            transport.peer_sends(line)
+            transport.pump()
+        rig.turn()
+        self.sink.release()
+        self.assertTrue(good.reading)
+        rig.turn()
+        self.closed(rig, CloseReason.INTERNAL_ERROR)
+        self.check(rig, good)
+        self.assertEqual(rig.watch.conservation_error(), 0)
+
+    def test_timer(self) -> None:
+        """A timer that raises ends its connection instead of leaving it without one."""
+        rig = self.rig(raises_in("timeoutConnection"))
+        _, good = self.both(rig)
+        rig.turn(20)
+        good.peer_sends(b"\n")
+        good.pump()
+        rig.turn(11)
+        self.closed(rig, CloseReason.INTERNAL_ERROR)
+        self.check(rig, good)
+
+    def test_sweep(self) -> None:
+        """A connection whose deadlines cannot be looked at is ended; the sweep goes on to the others."""
+        rig = self.rig(raises_in("sweep"), frame_timeout_seconds=5.0)
+        bad, good = self.both(rig)
+        slow = rig.connect("192.0.2.67")
+        self.say(rig, slow, b"half")
+        rig.turn(1)
+        self.assertFalse(bad.connected)
+        rig.turn(6)
+        self.assertTrue(slow.was_reset)
+        self.sink.batches = [batch for batch in self.sink.batches if not batch.partial]
+        self.check(rig, good)
+
+    def test_hang_up(self) -> None:
+        """A bug on the news that a paused peer is gone ends that connection; the sweep goes on."""
+        rig = self.rig(raises_in("hang_up"))
+        bad, good = self.both(rig)
+        self.sink.mode = Mode.STALL
+        self.say(rig, bad, b"line\n")
+        bad.peer_closes()
+        rig.turn(1)
+        self.closed(rig, CloseReason.INTERNAL_ERROR)
+        self.check(rig, good)
+
+    def test_evict(self) -> None:
+        """A connection that cannot give up its unfinished record does not keep the next oldest from it."""
+        rig = self.rig(raises_in("evict_partial"), memory=4 * KIB)
+        bad, good = self.both(rig)
+        self.say(rig, bad, b"x" * 300)
+        other = rig.connect("192.0.2.67")
+        self.say(rig, other, b"x" * 700)
+        rig.turn()
+        self.closed(rig, CloseReason.INTERNAL_ERROR)
+        other.peer_resets()
+        other.pump()
+        self.assertTrue(self.sink.batches[-1].truncated)
+        del self.sink.batches[-1]
+        self.check(rig, good)
+
+    def test_build(self) -> None:
+        """A bug as a protocol is built refuses that peer."""
+        rig = self.rig(Unbuildable)
+        self.assertRaises(ConnectionRefusedError, rig.connect, VICTIM)
+        rig.factory.protocol_class = IngestProtocol
+        good = rig.connect()
+        self.say(rig, good, b"first\n")
+        self.check(rig, good)
+
+    def test_flood(self) -> None:
+        """Ten thousand bugs in a second are counted one by one and logged ten times."""
+        rig = self.rig(raises_in("connectionMade"))
+        for _ in range(10_000):
+            rig.connect(VICTIM)
+            rig.turn()
+        self.assertEqual(rig.events.internal_errors, 10_000)
+        self.assertEqual(rig.factory.connections, {})
+        self.assertEqual(len(self.flushLoggedErrors(BugError)), BURST)
+        BUGS.measured(f"{rig.events.internal_errors:,} in one second: {BURST} tracebacks, no connection left")
+
+
+class FaultySink(MemorySink):
+    """Raises where told to, for groups that hold the word."""
+
+    def __init__(self, name: str, *, late: bool) -> None:
+        super().__init__(name)
+        self._late = late
+
+    def deliver(self, group: Group) -> "Deferred[None]":
+        """Raise, fail or take."""
+        if any(b"bug" in batch.wire for batch in group.batches):
+            if not self._late:
+                raise BugError("deliver")
+            return fail(BugError("deliver"))
+        return super().deliver(group)
+
+    def close(self) -> "Deferred[None]":
+        """Raise."""
+        raise BugError("close")
+
+
+class SinkTests(SynchronousTestCase):
+    def test_a_group_is_lost_alone(self) -> None:
+        """A sink that raises, at once or later, loses that group, counted; the other sink and later groups do not."""
+        for late in (False, True):
+            faulty, good = FaultySink("faulty", late=late), MemorySink("good")
+            rig = Rig(faulty, good, connection_memory=64 * KIB)
+            rig.send(b"one\n")
+            rig.send(b"bug\n")
+            rig.send(b"two\n")
+            self.assertEqual(faulty.records, [b"one", b"two"])
+            self.assertEqual(good.records, [b"one", b"bug", b"two"])
+            self.assertEqual(rig.intake.outlets[0].tally("test").records_dropped[DropReason.SINK_FAILED], 1)
+            self.assertEqual((rig.watch.conservation_error(), rig.intake.budget.used), (0, 0))
+            self.assertEqual(rig.events.internal_errors, 1)
+            self.assertEqual(rig.intake.pauses.total, 0)
+            self.assertEqual(len(self.flushLoggedErrors(BugError)), 1)
+        SINK_BUGS.measured("one group of three lost at one sink of two, counted; conservation error 0")
+
+    def test_close(self) -> None:
+        """A sink that raises when it is closed does not keep a stop from its end."""
+        rig = Rig(FaultySink("faulty", late=False), MemorySink("good"))
+        rig.send(b"one\n")
+        outcome: list[object] = []
+        _ = rig.drain().addBoth(outcome.append)
+        for _ in range(200):
+            rig.turn(0.05)
+        self.assertEqual((outcome, rig.sink.records), ([None], [b"one"]))
+
+
+class FaultyDetails(MemorySink):
+    """Raises when it is asked for its counters."""
+
+    def details(self) -> dict[str, int]:
+        """Raise."""
+        raise BugError("details")
+
+
+class AdminTests(AdminTestCase):
+    def setUp(self) -> None:
+        self.make_rig(FaultyDetails())
+
+    def test_page(self) -> None:
+        """A page that cannot be rendered is a 500, counted; others answer, and 1,000 scrapes log ten tracebacks."""
+        for _ in range(1000):
+            self.assertEqual(self.ask("/metrics").code, 500)
+        self.assertEqual(self.ask("/healthz").code, 200)
+        self.assertEqual(self.rig.events.internal_errors, 1000)
+        self.assertEqual(len(self.flushLoggedErrors(BugError)), BURST)
+        ADMIN_BUGS.measured(f"1,000 scrapes that fail: {BURST} tracebacks, `/healthz` answers")
+
+    def test_rows(self) -> None:
+        """An answer in many pieces that fails midway is cut off, not ended as if it were whole."""
+        self.rig.connect()
+
+        def rows() -> Any:
+            yield {"id": 1}
+            raise BugError("rows")
+
+        self.patch(self.rig.watch, "connections", rows)
+        channel, transport = self.connect()
+        channel.dataReceived(b"GET /connections HTTP/1.1\r\nHost: x\r\n\r\n")
+        for _ in range(50):
+            self.web.advance(1)
+        self.assertTrue(transport.disconnecting or transport.disconnected)
+        self.assertNotIn(b"]\n", transport.value())
+        self.assertEqual(len(self.flushLoggedErrors(BugError)), 1)
+        self.lose(channel)
