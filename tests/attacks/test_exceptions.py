@@ -255,6 +255,7 @@ class CallbackTests(SynchronousTestCase):
         rig = self.rig(raises_in("evict_partial"), memory=4 * KIB)
         bad, good = self.both(rig)
         self.say(rig, bad, b"x" * 300)
+        rig.turn(1)
         other = rig.connect("192.0.2.67")
         self.say(rig, other, b"x" * 700)
         rig.turn()
