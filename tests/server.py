@@ -44,7 +44,8 @@ class Server:
     """
     One process of the server in a folder of its own.
 
-    ``log`` holds its standard error so far; ``port`` and ``admin`` are where it listens in fact.
+    ``log`` holds its standard error so far; ``port`` and ``admin`` are where it listens in fact. While ``reads_log`` is
+    clear nobody reads its standard error.
     """
 
     def __init__(
@@ -59,6 +60,8 @@ class Server:
         self._own_folder = folder is None
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.log: list[str] = []
+        self.reads_log = threading.Event()
+        self.reads_log.set()
         self.port = port
         self.admin = ""
         command = [sys.executable, LAUNCH] if MEASURED else [sys.executable, "-m", "twisted_ingest"]
@@ -85,6 +88,7 @@ class Server:
             text = line.decode("utf-8", "replace").rstrip("\n")
             self.log.append(text)
             self._lines.put(text)
+            self.reads_log.wait()
         self._lines.put("")
 
     def __enter__(self) -> Self:
@@ -190,6 +194,7 @@ class Server:
 
     def kill(self) -> None:
         """End it, whatever state it is in, and remove its folder."""
+        self.reads_log.set()
         if self.process.poll() is None:
             # SIGTERM first where it is quick: a killed process leaves no coverage behind.
             self.process.terminate()

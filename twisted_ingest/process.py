@@ -6,9 +6,12 @@ import os
 import resource
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
+
+from twisted.python import runtime
 
 from twisted_ingest.observe.log import LogWriter
 
@@ -18,6 +21,22 @@ def raise_descriptor_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def take_steady_time(reactor: Any) -> None:
+    """
+    Give a reactor a clock that cannot jump.
+
+    Twisted's own is the wall clock (`twisted.python.runtime.seconds`): set back by an hour, it would stop every timer
+    for that hour, and the batches that wait for one to be handed over. What is scheduled already moves with it.
+    """
+    if reactor.seconds is not runtime.seconds:
+        return
+    shift = time.monotonic() - reactor.seconds()
+    reactor.seconds = time.monotonic
+    for call in reactor.getDelayedCalls():
+        call.time += shift
+        call.seconds = time.monotonic
 
 
 def install_signals(reactor: Any, reopen: Callable[[], None]) -> None:

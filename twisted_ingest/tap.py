@@ -13,7 +13,7 @@ from twisted.logger import ILogObserver
 from twisted.python import usage
 from twisted.python.components import Componentized
 
-from twisted_ingest import __version__
+from twisted_ingest import __version__, process
 from twisted_ingest.config.checks import nearest
 from twisted_ingest.config.load import Loaded, load
 from twisted_ingest.errors import ConfigurationError, IngestError
@@ -168,6 +168,7 @@ def makeService(options: Options) -> IngestService:
     """
     from twisted.internet import reactor  # noqa: PLC0415 - twistd has chosen it by now
 
+    process.take_steady_time(reactor)
     outer: Mapping[str, Any] = options.parent or {}
     own_log = bool(outer.get("nodaemon")) and not any(outer.get(name) for name in ("logfile", "syslog", "logger"))
     return _Daemon(options.loaded, reactor, own_log=own_log)

@@ -167,8 +167,9 @@ class Intake:
             self._hurried = batch.lane.is_paused
             self._gathering = self.clock.callLater(0 if self._hurried else self._gather_seconds, self._gathered)
         elif batch.lane.is_paused and not self._hurried:
-            self._hurried = True
-            self._gathering.reset(0)
+            # Anew: `reset` would search all timers of the reactor for it.
+            self._gathering.cancel()
+            self._hurried, self._gathering = True, self.clock.callLater(0, self._gathered)
 
     def hold(self, delta: int) -> None:
         """Charge a change in what unfinished records take; evict the oldest where they take too much."""

@@ -1,0 +1,112 @@
+"""
+Fault: the wall clock jumps, by NTP, by hand, or with a virtual machine that slept.
+
+Cost to a careless receiver: connections closed at once or never, lines out of order. Bound proven: time stamps follow
+the wall clock, and nothing else does.
+"""
+
+import os
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import cycle
+from typing import Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.selectreactor import SelectReactor
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.attacks.report import Group, Scenario
+from tests.server import Server, wait_until
+from twisted_ingest.process import take_steady_time
+from twisted_ingest.testing import Rig
+
+JUMPS = Scenario(
+    Group.PROCESS,
+    "The wall clock jumps",
+    "by days, forwards and backwards, ten times a second",
+    "only the time stamps of records and log lines follow it; idle and frame deadlines, retries and the order of "
+    "records go by a clock that cannot jump",
+    ('ingest_connections_closed_total{reason="idle"}', "ingest_records_total"),
+)
+
+JUMPING = """
+    import time
+
+    real = time.time
+    time.time = lambda: real() + (-1) ** (turn := int(time.monotonic() * 10)) * 86_400 * (turn % 7)
+"""
+"""A wall clock for every module of a process, Twisted's and ours."""
+
+
+class JumpTests(SynchronousTestCase):
+    def run_schedule(self, wall: Callable[[], float]) -> tuple[Any, ...]:
+        """Let peers send, fall silent, and drip; give all that can be seen of it."""
+        rig = Rig(idle_timeout_seconds=10.0, idle_until_first_record=False)
+        rig.factory.wall_time = wall
+        seen: list[object] = []
+        speaker, silent, slow = (rig.connect(port=port) for port in (1, 2, 3))
+        for number in range(60):
+            speaker.peer_sends(b"line %d\n" % number)
+            slow.peer_sends(b"x")
+            for transport in (speaker, silent, slow):
+                transport.pump()
+            rig.turn(1)
+            seen.append((speaker.connected, silent.connected, slow.connected))
+        self.stamps = [batch.received_at for batch in rig.sink.batches]
+        return seen, rig.sink.records, rig.factory.ledger.snapshot()
+
+    def test_nothing_but_stamps(self) -> None:
+        """Deadlines, order and accounts are those of a steady clock; only the stamps differ."""
+        jumps: Iterator[float] = cycle([1e9, 0.0, 5e8, -1e9, 4e9])
+        steady = self.run_schedule(lambda: 1e9)
+        stamps = self.stamps
+        self.assertEqual(self.run_schedule(lambda: next(jumps)), steady)
+        self.assertNotEqual(self.stamps, stamps)
+        self.assertIn((True, False, True), steady[0])
+
+    def test_real_process(self) -> None:
+        """In a process whose wall clock jumps by days a speaking peer stays, a silent one is closed, order holds."""
+        folder = self.mktemp()
+        os.makedirs(folder)
+        with open(os.path.join(folder, "sitecustomize.py"), "w") as module:
+            module.write(textwrap.dedent(JUMPING))
+        path = os.pathsep.join(filter(None, [os.path.abspath(folder), os.environ.get("PYTHONPATH")]))
+        server = Server("--idle-timeout", "2s", prefix=("env", f"PYTHONPATH={path}"))
+        self.addCleanup(server.kill)
+        server.wait_ready()
+        lines: list[bytes] = []
+        with server.connect() as speaker, server.connect():
+            # Until the silent one is gone: longer than its timeout, so that the speaker's would have run out too.
+            while server.metrics()["ingest_connections_closed_total[idle]"] < 1:
+                lines.append(b"line %d" % len(lines))
+                speaker.sendall(lines[-1] + b"\n")
+                threading.Event().wait(0.05)
+            self.assertEqual(server.metrics()["ingest_connections_open"], 1)
+            speaker.sendall(b"end\n")
+            wait_until(lambda: server.output().endswith(b"end\n"), "the last line")
+        self.assertEqual(server.output().splitlines(), [*lines, b"end"])
+        stamps = {line[:10] for line in server.log if line[:2] == "20"}
+        self.assertGreater(len(stamps), 1, "its log does not show the jumps")
+        metrics = server.metrics()
+        self.assertEqual(metrics["ingest_conservation_error"], 0)
+        JUMPS.measured(
+            f"{len(lines)} lines in order while the clock jumped by up to six days; the silent peer closed after its "
+            "2 s, the speaking one not"
+        )
+
+
+class SteadyTimeTests(SynchronousTestCase):
+    def test_what_is_scheduled_moves_along(self) -> None:
+        """A call scheduled by the wall clock is as far ahead by the steady one, however often it is asked."""
+        reactor = SelectReactor()
+        self.addCleanup(lambda: [waker.connectionLost(Failure(ConnectionDone())) for waker in reactor._internalReaders])
+        call = reactor.callLater(100, self.fail)
+        for _ in range(2):
+            take_steady_time(reactor)
+            self.assertApproximates(call.getTime() - time.monotonic(), 100, 50)
+            self.assertIs(reactor.seconds, time.monotonic)
+        call.reset(10)
+        self.assertApproximates(call.getTime() - time.monotonic(), 10, 5)
