@@ -14,7 +14,10 @@ from twisted.internet.defer import Deferred
 from twisted_ingest.errors import Fsync, SinkError
 from twisted_ingest.observe.events import Events
 from twisted_ingest.sinks.targets import Target
-from twisted_ingest.sinks.writer import STALL_SECONDS, Writer
+from twisted_ingest.sinks.writer import Writer
+
+LOOK_SECONDS = 1.0
+"""How often the thread is looked after while anything is outstanding: how late a stall may be in the log."""
 
 
 class Appender:
@@ -62,7 +65,7 @@ class Appender:
             self._outstanding.append(done)
             self.writer.put(buffers)
             if self._look is None:
-                self._look = self._reactor.callLater(STALL_SECONDS, self._look_after_thread)
+                self._look = self._reactor.callLater(LOOK_SECONDS, self._look_after_thread)
         return done
 
     def reopen(self) -> None:
@@ -101,7 +104,7 @@ class Appender:
             self._events.sink_recovered(self._name)
         self._hangs = stall is not None
         more = bool(self._outstanding) or self._hangs
-        self._look = self._reactor.callLater(STALL_SECONDS, self._look_after_thread) if more else None
+        self._look = self._reactor.callLater(LOOK_SECONDS, self._look_after_thread) if more else None
 
     def _give_up(self, failure: SinkError) -> None:
         self._failure = self._failure or failure
