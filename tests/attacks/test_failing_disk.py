@@ -49,7 +49,7 @@ SLOW_SYNC = Scenario(
         "ingest_sink_sync_seconds_total",
         "ingest_sink_syncs_total",
         "ingest_sink_up",
-        "ingest_event_loop_lag_seconds_sum",
+        "ingest_event_loop_lag_seconds",
     ),
 )
 READ_ONLY = Scenario(
