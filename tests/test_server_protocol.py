@@ -266,6 +266,7 @@ class EndTests(ProtocolCase):
         transport.peer_closes()
         transport.pump()
         rig.send(b"evicted")
+        rig.turn(0.5)  # the oldest is evicted
         other = rig.send(b"half")
         rig.turn()
         other.peer_resets()
