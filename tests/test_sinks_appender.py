@@ -83,7 +83,7 @@ class Medium:
         self.durable = [0]
         self.calls: list[str] = []
         self.put_aside = 0
-        self.plans: dict[str, deque[Plan]] = {name: deque() for name in ("open", "write", "sync", "retire")}
+        self.plans: dict[str, deque[Plan]] = {name: deque() for name in ("open", "write", "sync", "retire", "place")}
         self.is_closed = threading.Event()
         self._place = Place.HERE
 
@@ -93,6 +93,8 @@ class Medium:
 
     def place(self) -> Place:
         """Say where it is."""
+        if self.plans["place"]:
+            self.plans["place"].popleft()()
         return self._place
 
     def plan(self, name: str, *plans: Plan) -> None:
@@ -488,6 +490,22 @@ class SyncTests(AppenderCase):
         self.assertIsInstance(job.error, SinkError)
         Hold.wait(bench.medium.is_closed)
         self.assertEqual(bench.medium.calls, ["write", "sync"])
+
+    def test_sync_that_fails_in_silence(self) -> None:
+        """A new file that has nothing yet proves nothing: the wait after the next failure is longer all the same."""
+        self.patch(writer, "SYNC_SECONDS", 600.0)
+        bench = self.bench(Fsync.SECOND)
+        bench.medium.plan("sync", fail(errno.EIO), fail(errno.EIO))
+        bench.start()
+        bench.hear(bench.submit(b"a\n"))
+        bench.reactor.advance(600)
+        bench.appender.reopen()  # wakes the thread
+        bench.reactor.run_until(lambda: bench.log and not bench.appender.writer.trouble)
+        self.assertEqual(bench.appender.writer._delay, writer.RETRY_SECONDS[0])
+        bench.hear(bench.submit(b"b\n"))
+        bench.close()
+        self.assertEqual(bench.medium.put_aside, 1)
+        self.assertEqual(bench.medium.files[-1], b"b\n")
 
     def test_device_whose_every_sync_fails(self) -> None:
         """A device whose every sync fails costs one file put aside, not one a try: the others hold nothing reported."""
@@ -893,6 +911,12 @@ class StallTests(AppenderCase):
         bench, hold = self.hang("open")
         bench.start(is_open=False)
         self.check(bench, hold, bench.submit(b"a\n"), "an attempt to open has not returned")
+
+    def test_hanging_look(self) -> None:
+        """So is a look at the file's name, as on a network file system whose server is gone."""
+        bench, hold = self.hang("place")
+        bench.start()
+        self.check(bench, hold, bench.submit(b"a\n"), "a look at where the file is has not returned")
 
     def test_stream_that_takes_nothing(self) -> None:
         """A stream that says at once, again and again, that it is full stalls no less."""

@@ -254,7 +254,7 @@ class Writer:
 
     def _is_still_here(self, progress: Progress) -> bool:
         """Whether readers find the file we write to; where not, have the next file take its place."""
-        place = self._target.place()
+        place = self._find_file()
         if place is Place.HERE:
             self._moved_since = None
             return True
@@ -268,6 +268,12 @@ class Writer:
             self._tell(self._owner.on_moved, progress.written)
             self._rescue(progress)
         return False
+
+    def _find_file(self) -> Place:
+        self._under_way = ("a look at where the file is has not returned", self._seconds())
+        place = self._target.place()
+        self._under_way = None
+        return place
 
     def _is_move_fresh(self) -> bool:
         now = self._seconds()
@@ -284,7 +290,7 @@ class Writer:
 
     def _change_files(self, progress: Progress) -> None:
         """Go on in another file; a record begun in the old one is written whole to the new one."""
-        place = self._target.place()
+        place = self._find_file()
         if place is Place.HERE:
             # Nothing was rotated: opening anew would only tear a record that is written in part.
             self._reopen_wanted = False
