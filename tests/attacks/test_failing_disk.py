@@ -68,14 +68,20 @@ class FailingDiskTests(DiskCase):
         name = "ingest_sink_delivered_records_total[file]"
         wait_until(lambda: server.metrics()[name] == count, f"{count} lines delivered")
 
+    def send_in_parts(self, server: Server, lines: list[bytes]) -> None:
+        """Send lines in ten parts, each delivered before the next, for ten writes and syncs at least."""
+        count = 0
+        for part in split(lines, 10):
+            server.send(b"\n".join(part) + b"\n")
+            count += len(part)
+            self.delivered(server, count)
+
     def test_writes_fail(self) -> None:
         """Writes that fail in the middle of a load cost time and not one line, whatever the reason."""
         for error, text in (("EIO", "Input/output error"), ("EROFS", "Read-only file system")):
             server = self.server(prefix=self.broken(f"writev:error={error}:when=3..6"))
             lines = numbered("line", 20_000)
-            for part in split(lines, 10):
-                server.send(b"\n".join(part) + b"\n")
-            self.delivered(server, len(lines))
+            self.send_in_parts(server, lines)
             self.assertEqual(read_lines(server.path), lines)
             metrics = server.metrics()
             self.assertEqual(metrics["ingest_sink_retries_total[file]"], 4)
@@ -89,9 +95,7 @@ class FailingDiskTests(DiskCase):
             "--sink", "file:ingest-data/ingest.log?fsync=always", prefix=self.broken("fdatasync:error=EIO:when=3")
         )
         lines = numbered("line", 20_000)
-        for part in split(lines, 10):
-            server.send(b"\n".join(part) + b"\n")
-        self.delivered(server, len(lines))
+        self.send_in_parts(server, lines)
         written = read_lines(server.path + ".failed-1", server.path)
         self.assertEqual(sorted(set(written)), lines)
         metrics = server.metrics()
