@@ -79,8 +79,14 @@ class CloseReason(StrEnum):
     MEMORY = "memory"
     """As oversize, because unfinished records filled their share of the budget."""
     FRAMING = "framing"
-    """A counted frame did not begin with its count: there is no safe place to go on."""
+    """A frame did not begin or end as it must: there is no safe place to go on."""
+    PROTOCOL = "protocol"
+    """A RELP command that the rules of a session do not allow."""
     WRONG_PROTOCOL = "wrong_protocol"
+    ACKS_UNREAD = "acks_unread"
+    """The peer does not read our answers."""
+    SINK_FAILED = "sink_failed"
+    """A required sink will never take what this peer sent: it goes without its answer."""
     DRAIN = "drain"
     """The server is stopping."""
     INTERNAL_ERROR = "internal_error"
@@ -106,6 +112,8 @@ class RefuseReason(StrEnum):
     PROXY = "proxy"
     RELP = "relp"
     PICKLE = "pickle"
+    PLAIN = "plain"
+    """Lines or counted frames, on a RELP port."""
     JAVA = "java"
     MSGPACK = "msgpack"
     ZLIB = "zlib"
@@ -130,6 +138,9 @@ class DiscardReason(StrEnum):
     MEMORY = "memory"
     RESET = "reset"
     FRAMING = "framing"
+    PROTOCOL = "protocol"
+    UNANSWERED = "unanswered"
+    """A RELP frame cut off, or sent to a session that has ended: its sender has no answer and sends it again."""
     WRONG_PROTOCOL = "wrong_protocol"
     INTERNAL_ERROR = "internal_error"
 
@@ -156,6 +167,62 @@ class Framing(StrEnum):
     """NUL ends a record."""
     OCTET_COUNTED = "octet-counted"
     """A decimal length and a blank stand before each record (RFC 6587)."""
+
+
+class WireProtocol(StrEnum):
+    """What a listener speaks."""
+
+    LINES = "lines"
+    """Records one after the other, in one of the framings; nothing is answered."""
+    RELP = "relp"
+    """Numbered frames, each answered once it is safe."""
+
+
+class RelpCommand(StrEnum):
+    """What a RELP frame asks for, as far as we tell frames apart."""
+
+    OPEN = "open"
+    SYSLOG = "syslog"
+    CLOSE = "close"
+    OTHER = "other"
+
+
+class RelpError(StrEnum):
+    """Which rule of RELP a peer has broken. Each ends its session."""
+
+    HEADER = "header"
+    """No number, command and length where a frame must begin with them."""
+    LENGTH = "length"
+    """Data where none may be, or longer than the command allows."""
+    TRAILER = "trailer"
+    """No LF behind the declared length."""
+    NUMBER = "number"
+    """Not the number that follows the last frame's."""
+    NOT_OPEN = "not_open"
+    """A record before ``open``."""
+    OPEN_TWICE = "open_twice"
+    VERSION = "version"
+    """A ``relp_version`` that is no number."""
+    COMMANDS = "commands"
+    """A client that does not offer ``syslog``."""
+    COMMAND = "command"
+    """A command that a client has no business to send."""
+
+
+class Durability(StrEnum):
+    """What must be true of a record before it counts as taken; the weakest first."""
+
+    MEMORY = "memory"
+    """We have it."""
+    WRITTEN = "written"
+    """The kernel has it: it survives a kill of the process, not of the machine."""
+    FSYNC = "fsync"
+    """The device says it has it."""
+
+    def covers(self, wanted: "Durability") -> bool:
+        """Whether this is ``wanted`` or stronger."""
+        levels = list(Durability)
+        return levels.index(self) >= levels.index(wanted)
 
 
 class Fsync(StrEnum):

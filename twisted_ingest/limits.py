@@ -7,7 +7,7 @@ workload was found that wants them different.
 
 from dataclasses import dataclass
 
-from twisted_ingest.errors import Framing, Oversize
+from twisted_ingest.errors import Durability, Framing, Oversize, WireProtocol
 from twisted_ingest.networks import AllowList
 from twisted_ingest.units import Rate
 
@@ -21,6 +21,26 @@ READ_SIZE = 64 * KIB
 MAX_LENGTH = 100 * KIB
 """Bytes of one record, delimiter excluded. Protects sinks from a sender that never ends a line;
 the value is the one the project was asked for, and above every known client's default."""
+
+RELP_MAX_LENGTH = 128 * KIB
+"""Bytes of one RELP record: librelp's own limit, and that of version 1 of the protocol."""
+
+RELP_OFFERS = 4 * KIB
+"""Bytes of the data of any RELP command that carries no record. Real offers take about 100."""
+
+RELP_UNACKED_FRAMES = 16 * KIB
+"""Frames of one session that may wait for their answer; their bytes are the lane's to bound. A frame of one byte costs
+an answer of up to 23: this bounds what one answer to all of them takes to 376 KiB. Clients send 128 ahead."""
+
+RELP_LAST_NUMBER = 900_000_000
+"""Frames after which a session is ended in good order: librelp cannot count past 999,999,999."""
+
+RELP_ACKS_UNREAD_TIMEOUT = 60.0
+"""Seconds a peer may leave our answers unread once the kernel and we have buffered what we may. Clients of librelp
+give up after 90 s themselves."""
+
+RELP_EOF_TIMEOUT = 90.0
+"""Seconds a peer that has ended its side is kept for the answers it may still read: librelp waits that long."""
 
 MEMORY = 256 * MIB
 """Bytes the process may hold for its peers: the budget. A few seconds of a full 1 Gbit/s link."""
@@ -119,7 +139,11 @@ PREVIEW = 64
 class ListenerLimits:
     """The bounds of one listener's connections. Replaced as a whole when they change."""
 
+    protocol: WireProtocol = WireProtocol.LINES
+    durability: Durability = Durability.WRITTEN
+    """What the listener's records must have reached before a sink counts them as taken (and RELP answers)."""
     framing: Framing = Framing.AUTO
+    """Of lines."""
     max_record_bytes: int = MAX_LENGTH
     """Inclusive, delimiter excluded."""
     oversize: Oversize = Oversize.TRUNCATE

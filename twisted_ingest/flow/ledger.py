@@ -6,11 +6,15 @@ is derived from another: what is still buffered or in flight is recounted from l
 objects by the caller of ``ByteBalance`` and ``RecordBalance``.
 """
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import Self
 
-from twisted_ingest.errors import CloseReason, DiscardReason, DropReason, RefuseReason
+from twisted_ingest.errors import CloseReason, DiscardReason, DropReason, RefuseReason, RelpCommand, RelpError
+
+ACK_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 90.0)
+"""Upper bounds of the histogram of answers; librelp's clients give up after the last."""
 
 
 class ListenerLedger:
@@ -57,13 +61,40 @@ class ListenerLedger:
     def snapshot(self) -> Counter[str]:
         """Give all counts as one mapping; mappings of several listeners or processes can be added."""
         flat: Counter[str] = Counter()
-        for name in self.__slots__:
+        for name in self._names():
             value = getattr(self, name)
             if isinstance(value, dict):
                 flat.update({f"{name}/{reason}": n for reason, n in value.items()})
             else:
                 flat[name] = value
         return flat
+
+    @classmethod
+    def _names(cls) -> list[str]:
+        return [name for base in reversed(cls.__mro__) for name in getattr(base, "__slots__", ())]
+
+
+class RelpLedger(ListenerLedger):
+    """The counts of a RELP listener: those of every listener, and what its sessions asked for and were answered."""
+
+    __slots__ = ("relp_ack_seconds", "relp_acks", "relp_errors", "relp_frames", "relp_unanswered")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.relp_frames = dict.fromkeys(RelpCommand, 0)
+        self.relp_errors = dict.fromkeys(RelpError, 0)
+        self.relp_acks = 0
+        """Records answered with 200; whether the answer arrived, nobody knows."""
+        self.relp_unanswered = 0
+        """Records that sessions ended without answering: with the answers that were lost on the way they bound the
+        duplicates, because their senders send them again."""
+        self.relp_ack_seconds = dict.fromkeys((*ACK_SECONDS, math.inf), 0)
+        """Records answered by how long it took from their last byte: not above each key, and above the one before."""
+
+    def acked(self, count: int, seconds: float) -> None:
+        """Count records answered at once."""
+        self.relp_acks += count
+        self.relp_ack_seconds[next((bound for bound in ACK_SECONDS if seconds <= bound), math.inf)] += count
 
 
 class Tally:

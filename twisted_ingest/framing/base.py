@@ -71,6 +71,9 @@ class Framer:
     delimiter = LF
     """What ends a line."""
 
+    _diagnose = staticmethod(diagnose)
+    """What judges the first bytes."""
+
     def __init__(
         self,
         info: ConnectionInfo,
@@ -181,7 +184,7 @@ class Framer:
     def _sniff(self, chunk: bytes) -> bytes:
         """Hold the first bytes until they show whether this is a protocol of ours; give what may be framed."""
         head = self._take_partial(chunk)
-        found, is_certain = diagnose(head)
+        found, is_certain = self._diagnose(head)
         if not is_certain:
             self.partial = head
             return b""

@@ -24,11 +24,15 @@ PADDING = re.compile(rb"\0+| {1,8}(?=<)|\xef\xbb\xbf(?=<)")
 NUL_ENDED = re.compile(rb"<[0-9]{1,3}>|\{")
 """How records begin that some clients end with NUL: Python's `SysLogHandler`, GELF."""
 
+RELP_HEADER = re.compile(rb"([0-9]{1,9}) ([A-Za-z]{1,32}) ([0-9]{1,9})([ \n])")
+"""How a RELP frame begins: number, command, length; LF right behind the length where it is zero."""
+
 # The beginnings of all of the above that could still go on either way.
 _UNDECIDED = re.compile(
     rb" {1,8}|\xef(?:\xbb\xbf?)?|<[0-9]{0,3}|[1-9][0-9]{0,6}(?: (?:\xef(?:\xbb\xbf?)?)?(?:<[0-9]{0,3})?)?"
 )
 _UNDECIDED_COUNT = re.compile(rb"\n?(?:[1-9][0-9]{0,6})?")
+_UNDECIDED_RELP = re.compile(rb"[0-9]{1,9}(?: (?:[A-Za-z]{1,32}(?: (?:[0-9]{1,9})?)?)?)?")
 _UNDECIDED_BYTES = 16
 """The longest of them: seven digits, a blank, a BOM, ``<`` and three digits."""
 
@@ -44,6 +48,11 @@ def is_undecided(tail: bytes | bytearray) -> bool:
 def counted_is_undecided(tail: bytes | bytearray) -> bool:
     """Whether the beginning of a counted frame does not show yet how long it is."""
     return _UNDECIDED_COUNT.fullmatch(tail) is not None
+
+
+def relp_is_undecided(tail: bytes | bytearray) -> bool:
+    """Whether the beginning of a RELP frame may become a header yet."""
+    return _UNDECIDED_RELP.fullmatch(tail) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +80,7 @@ def _text(text: bytes) -> tuple[bytes, ...]:
 
 _DIGIT = b"0123456789"
 _ANY = bytes(range(256))
-_RELP_FIX = "use a RELP listener, or the client's plain TCP output (omfwd)"
+_RELP_FIX = "use a RELP listener (--relp), or the client's plain TCP output (omfwd)"
 
 SIGNATURES = (
     Signature(
@@ -120,6 +129,12 @@ SIGNATURES = (
     ),
 )
 
+_PLAIN = Signature(
+    RefuseReason.PLAIN,
+    "what is no RELP frame (plain syslog?)",
+    "use a lines listener (--listen), or a client that speaks RELP (rsyslog's omrelp)",
+    (),
+)
 _HTTP = Signature(RefuseReason.HTTP, "an HTTP request", "the admin endpoint is another port (--admin)", ())
 _VERBS = tuple(
     _text(verb + b" ")
@@ -151,3 +166,13 @@ def diagnose(data: bytes) -> tuple[Signature | None, bool]:
             return signature, True
         is_certain = is_certain and verdict is not None
     return None, is_certain
+
+
+def diagnose_relp(data: bytes) -> tuple[Signature | None, bool]:
+    """Do the same for a connection that ought to begin with a RELP frame: whatever does not is named something."""
+    if RELP_HEADER.match(data) is not None:
+        return None, True
+    if relp_is_undecided(data):
+        return None, False
+    found, is_certain = diagnose(data)
+    return (found or _PLAIN, True) if is_certain else (None, False)

@@ -89,7 +89,7 @@ class CountedFramer(Framer):
             frame = self._take_partial(b"")
             self._need = None
             self.crossed = True
-            record = _payload(frame)
+            record = payload(frame)
             if need > limit + TRAILER or len(record) > limit:
                 self._cut(frame[:limit], need - limit, DiscardReason.OVERSIZE, now, batches)
             else:
@@ -109,11 +109,11 @@ class CountedFramer(Framer):
             if not ends and b"\r" not in block and NUL not in block:
                 self._emit(LF.join((*records, b"")), consumed, LF, now, batches)
                 return
-        self._emit_records(list(map(_payload, records)), consumed, now, batches)
+        self._emit_records(list(map(payload, records)), consumed, now, batches)
 
 
-def _payload(frame: bytes) -> bytes:
-    """Take the trailer off a frame, and a BOM before its priority."""
+def payload(frame: bytes) -> bytes:
+    """Take the trailer off a counted frame (one LF, CRLF or NUL), and a BOM before its priority."""
     if frame.endswith(LF):
         frame = frame[:-2] if frame.endswith(b"\r\n") else frame[:-1]
     elif frame.endswith(NUL):

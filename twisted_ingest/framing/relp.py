@@ -1,0 +1,298 @@
+"""
+RELP: numbered frames, and the rules of a session. ``NUMBER COMMAND LENGTH [DATA]`` and LF; each frame is answered.
+
+Pure: bytes in, batches and replies out. Where librelp, which rsyslog speaks, differs from the written protocol, this
+follows librelp as far as no record can be lost by it. Nothing is ever allocated from a declared length.
+"""
+
+import re
+from typing import NamedTuple
+
+from twisted_ingest.batch import LF, Batch, ConnectionInfo
+from twisted_ingest.errors import DiscardReason, Oversize, RelpCommand, RelpError
+from twisted_ingest.flow.ledger import RelpLedger
+from twisted_ingest.framing.base import Framer
+from twisted_ingest.framing.detect import RELP_HEADER, diagnose_relp, relp_is_undecided
+from twisted_ingest.framing.octets import TRAILER, payload
+from twisted_ingest.limits import RELP_LAST_NUMBER, RELP_OFFERS
+
+HIGHEST_NUMBER = 999_999_999
+"""The number after which 1 follows."""
+
+VERSION = 1
+"""The highest version of the protocol that we speak; what is answered is the lower of both sides' versions."""
+
+OK = b"200 OK"
+SERVERCLOSE = b"0 serverclose 0\n"
+"""The hint that the session is over; numbered 0, because nobody answers it."""
+
+_RECORD = re.compile(rb"([0-9]{1,9}) syslog ([0-9]{1,9}) ")
+_COMMANDS = {command.value.encode(): command for command in RelpCommand if command is not RelpCommand.OTHER}
+_LF = LF[0]
+
+_BROKEN_FRAME = frozenset({RelpError.HEADER, RelpError.LENGTH, RelpError.TRAILER})
+"""Mistakes after which nobody knows where the next frame begins."""
+
+
+class Reply(NamedTuple):
+    """
+    The same answer to ``count`` frames, the first of them ``number``.
+
+    It may be sent once ``after`` batches of the session are safe, and every reply before it was sent.
+    """
+
+    after: int
+    number: int
+    count: int
+    text: bytes
+    """May be empty."""
+
+    def encode(self) -> bytes:
+        """Write it as the wire wants it."""
+        end = b" rsp %d %b\n" % (len(self.text), self.text) if self.text else b" rsp 0\n"
+        last = self.number + self.count
+        if last - 1 <= HIGHEST_NUMBER:
+            return b"".join([b"%d%b" % (number, end) for number in range(self.number, last)])
+        return b"".join([b"%d%b" % (1 + (number - 1) % HIGHEST_NUMBER, end) for number in range(self.number, last)])
+
+
+class RelpFramer(Framer):
+    """
+    Frames one session; see `Framer` for what all framers promise.
+
+    ``replies`` grows by what is to be answered, in order; the caller empties it. A record whose frame has not ended
+    is never delivered: its sender has no answer, and sends it again. For the same reason one that would take too much
+    memory is not cut but ends the session. Once ``closed``, nothing more is answered than ``replies`` holds;
+    ``ended_well`` tells whether that is in good order. Once frame ``last_number`` is answered the session ends so.
+    """
+
+    __slots__ = (
+        "_command",
+        "_expected",
+        "_have",
+        "_is_open",
+        "_last_number",
+        "_number",
+        "_relp",
+        "batches_made",
+        "ended_well",
+        "error",
+        "replies",
+    )
+
+    _diagnose = staticmethod(diagnose_relp)
+
+    def __init__(
+        self,
+        info: ConnectionInfo,
+        ledger: RelpLedger,
+        max_length: int,
+        oversize: Oversize = Oversize.TRUNCATE,
+        *,
+        sniff: bool = True,
+        last_number: int = RELP_LAST_NUMBER,
+    ) -> None:
+        super().__init__(info, ledger, max_length, oversize, sniff=sniff)
+        self._last_number = last_number
+        self._relp = ledger
+        self._is_open = False
+        self._expected = 1
+        self._number = 0
+        self._command = RelpCommand.OTHER
+        self._have = 0
+        """How many bytes of the data of the frame in hand have come, skipped ones included."""
+        self.batches_made = 0
+        self.replies: list[Reply] = []
+        self.ended_well = False
+        self.error: RelpError | None = None
+        """The rule that was broken, where that ended the session."""
+
+    def feed(self, chunk: bytes, now: float) -> list[Batch]:
+        """See `Framer`."""
+        batches = super().feed(chunk, now)
+        self.batches_made += len(batches)
+        return batches
+
+    def finish(self, now: float) -> list[Batch]:
+        """Take the end of the stream: what is unfinished is not delivered, for it has no answer."""
+        if self.closed is None:
+            self.discard(DiscardReason.UNANSWERED)
+        return []
+
+    def evict(self, now: float) -> list[Batch]:
+        """End the session, reason ``memory``: cutting the record would lose what the answer says is safe."""
+        if self.closed is None:
+            self.discard(DiscardReason.MEMORY)
+        return []
+
+    def discard(self, reason: DiscardReason) -> None:
+        """See `Framer`."""
+        super().discard(reason)
+        self._need = None
+
+    def _feed(self, chunk: bytes, now: float, batches: list[Batch]) -> None:
+        position = 0
+        if self._need is None:
+            chunk = self._take_partial(chunk)
+        else:
+            position = self._take(chunk, 0, self._need, now, batches)
+        while position < len(chunk) and self.closed is None:
+            position = self._records(chunk, position, now, batches)
+            if position < len(chunk):
+                position = self._begin(chunk, position, now, batches)
+        if self.closed is not None:
+            self._discard(self.closed, len(chunk) - position)
+
+    def _records(self, data: bytes, position: int, now: float, batches: list[Batch]) -> int:
+        """Take whole frames that hold an ordinary record each, up to anything else; give where that begins."""
+        match, limit, size, begin = _RECORD.match, self._limit, len(data), position
+        expected = self._expected if self._is_open else self._last_number
+        records: list[bytes] = []
+        while expected < self._last_number:
+            found = match(data, position)
+            if found is None:
+                break
+            start, length = found.end(), int(found[2])
+            end = start + length
+            if end >= size or not 0 < length <= limit or data[end] != _LF or int(found[1]) != expected:
+                break
+            records.append(data[start:end])
+            position = end + 1
+            expected += 1
+        if records:
+            self.crossed = True
+            self._relp.relp_frames[RelpCommand.SYSLOG] += len(records)
+            self._emit_records(list(map(payload, records)), position - begin, now, batches)
+            self._reply(self._expected, len(records), OK, batches)
+        return position
+
+    def _begin(self, data: bytes, position: int, now: float, batches: list[Batch]) -> int:
+        """Begin a frame; give where the data goes on behind what has come of it."""
+        found = RELP_HEADER.match(data, position)
+        if found is None:
+            self.partial = data[position:]
+            if not relp_is_undecided(self.partial):
+                self._break(RelpError.HEADER, batches)
+            return len(data)
+        length, end = int(found[3]), found.end()
+        self._number, self._command = int(found[1]), _COMMANDS.get(found[2], RelpCommand.OTHER)
+        self._relp.relp_frames[self._command] += 1
+        error = self._judge(length, has_data=found[4] == b" ")
+        if error is not None:
+            self._discard(_reason(error), end - position)
+            self._break(error, batches)
+            return end
+        self._need, self._have = length, 0
+        # Without data the LF behind the length is the frame's end already.
+        self._ledger.bytes_framing += end - position - (not length)
+        return self._take(data, end - (not length), length, now, batches)
+
+    def _judge(self, length: int, *, has_data: bool) -> RelpError | None:
+        """Say which rule a frame breaks by its header, if any."""
+        if self._command is RelpCommand.OTHER:
+            return RelpError.COMMAND
+        if self._number != self._expected:
+            return RelpError.NUMBER
+        if not self._is_open and self._command is not RelpCommand.OPEN:
+            return RelpError.NOT_OPEN
+        if self._is_open and self._command is RelpCommand.OPEN:
+            return RelpError.OPEN_TWICE
+        if has_data != bool(length) or (length > RELP_OFFERS and self._command is not RelpCommand.SYSLOG):
+            return RelpError.LENGTH
+        return None
+
+    def _take(self, data: bytes, position: int, need: int, now: float, batches: list[Batch]) -> int:
+        """Take what has come of the frame in hand; give where the data goes on behind it."""
+        end = min(len(data), position + need - self._have)
+        most = self._limit + TRAILER if self._command is RelpCommand.SYSLOG else RELP_OFFERS
+        kept = data[position : min(end, position + max(0, most - len(self.partial)))]
+        if kept:
+            self._extend(kept)
+        # The rest of a record that is too long is skipped by count, whatever it holds.
+        self._discard(DiscardReason.OVERSIZE, end - position - len(kept))
+        self._have += end - position
+        if self._have < need or end == len(data):
+            return end
+        if data[end] != _LF:
+            self._break(RelpError.TRAILER, batches)
+            return end
+        self._ledger.bytes_framing += 1
+        self._end(self._take_partial(b""), need, now, batches)
+        return end + 1
+
+    def _end(self, held: bytes, need: int, now: float, batches: list[Batch]) -> None:
+        """Do what a frame asks for that has come whole; ``held`` is what was kept of its ``need`` bytes of data."""
+        self._need = None
+        self.crossed = True
+        if self._command is RelpCommand.SYSLOG:
+            self._record(held, need, now, batches)
+            return
+        self._ledger.bytes_framing += len(held)
+        if self._command is RelpCommand.OPEN:
+            self._open(held, batches)
+        else:
+            self._reply(self._number, 1, b"", batches)
+            self._end_well()
+
+    def _record(self, held: bytes, need: int, now: float, batches: list[Batch]) -> None:
+        record, limit = payload(held), self._limit
+        if need > limit + TRAILER or len(record) > limit:
+            self._cut(held[:limit], len(held) - limit, DiscardReason.OVERSIZE, now, batches)
+        else:
+            self._emit_records([record], need, now, batches)
+        if self.closed is None:
+            self._reply(self._number, 1, OK, batches)
+            if self._number == self._last_number:
+                self._end_well()
+
+    def _open(self, offers: bytes, batches: list[Batch]) -> None:
+        """Answer the client's offers with ours."""
+        # A LF before the first offer is what the written protocol wants; librelp sends none.
+        offered = dict(line.partition(b"=")[::2] for line in offers.strip(LF).split(LF))
+        version = offered.get(b"relp_version", b"0")
+        if not version.isdigit():
+            self._break(RelpError.VERSION, batches)
+        elif b"syslog" not in offered.get(b"commands", b"syslog").split(b","):
+            self._break(RelpError.COMMANDS, batches)
+        else:
+            self._is_open = True
+            # Its size is no concern: whatever it is beyond ours, ours is the lower.
+            lower = min(VERSION, 1 if version.strip(b"0") else 0)
+            text = b"%b\nrelp_version=%d\nrelp_software=twisted-ingest\ncommands=syslog" % (OK, lower)
+            self._reply(self._number, 1, text, batches)
+
+    # Answers, and the end.
+
+    def _reply(self, number: int, count: int, text: bytes, batches: list[Batch]) -> None:
+        """Answer the next ``count`` frames; joined with the reply before where that says the same."""
+        after = self.batches_made + len(batches)
+        self._expected = (self._expected + count - 1) % HIGHEST_NUMBER + 1
+        last = self.replies[-1] if self.replies else None
+        if last is not None and last.text == text and last.after == after and last.number + last.count == number:
+            self.replies[-1] = last._replace(count=last.count + count)
+        else:
+            self.replies.append(Reply(after, number, count, text))
+
+    def _break(self, error: RelpError, batches: list[Batch]) -> None:
+        """End the session for a rule that was broken; some mistakes are answered first."""
+        self._relp.relp_errors[error] += 1
+        self.error = error
+        if error in _REFUSALS:
+            self._reply(self._number, 1, _REFUSALS[error], batches)
+        self.discard(_reason(error))
+
+    def _end_well(self) -> None:
+        self.ended_well = True
+        self.discard(DiscardReason.UNANSWERED)
+
+
+_REFUSALS = {
+    RelpError.NOT_OPEN: b"500 command before open",
+    RelpError.OPEN_TWICE: b"500 session is open already",
+    RelpError.VERSION: b"500 relp_version is no number",
+    RelpError.COMMANDS: b"500 required command not supported by client: syslog",
+}
+
+
+def _reason(error: RelpError) -> DiscardReason:
+    return DiscardReason.FRAMING if error in _BROKEN_FRAME else DiscardReason.PROTOCOL
