@@ -1,7 +1,7 @@
 """
 Coverage-guided fuzzing of the framers.
 
-    python fuzz/framing.py lines|nul|octets|auto [libFuzzer options] fuzz/corpus/NAME
+    python fuzz/framing.py lines|nul|octets|auto|relp [libFuzzer options] fuzz/corpus/NAME
 
 Invariant: the same bytes, whole and cut anywhere, give the same records and the same accounts; every byte and record is
 accounted for after every call; and no exception is tolerated, of any kind. The first bytes of an input choose limit,
@@ -17,24 +17,42 @@ with atheris.instrument_imports(include=["twisted_ingest.framing"]):
     from twisted_ingest.framing.base import Framer
     from twisted_ingest.framing.lines import LineFramer, NulFramer
     from twisted_ingest.framing.octets import OctetFramer
+    from twisted_ingest.framing.relp import RelpFramer
 
 from twisted_ingest.batch import ConnectionInfo
 from twisted_ingest.errors import Oversize
-from twisted_ingest.flow.ledger import Balance, ListenerLedger
+from twisted_ingest.flow.ledger import Balance, RelpLedger
 
-KINDS: dict[str, type[Framer]] = {
+KINDS: dict[str, type[Framer] | type[RelpFramer]] = {
     "lines": LineFramer,
     "nul": NulFramer,
     "octets": OctetFramer,
     "auto": AutoFramer,
+    "relp": RelpFramer,
 }
 INFO = ConnectionInfo(1, "fuzz", "192.0.2.1:1", "192.0.2.1")
 HEADER = 4
 
 
-def run(kind: type[Framer], chunks: list[bytes], limit: int, policy: Oversize, *, sniff: bool) -> object:
+def answers(framer: Framer, safe: list[int]) -> list[tuple[int, bytes]]:
+    """Give what a session is answered, and check that no answer comes before the records it is for."""
+    if not isinstance(framer, RelpFramer):
+        return []
+    found = []
+    for reply in framer.replies:
+        if safe[reply.after] > reply.number + reply.count:
+            raise AssertionError("an answer waits for records behind its own")
+        found += [(number, reply.text) for number in range(reply.number, reply.number + reply.count)]
+    if [number for number, _ in found] != list(range(1, len(found) + 1)):
+        raise AssertionError("answers are not in order")
+    return found
+
+
+def run(
+    kind: type[Framer] | type[RelpFramer], chunks: list[bytes], limit: int, policy: Oversize, *, sniff: bool
+) -> object:
     """Frame a stream to its end; gives everything that must not depend on its cuts."""
-    ledger = ListenerLedger()
+    ledger = RelpLedger()
     framer = kind(INFO, ledger, limit, policy, sniff=sniff)
     batches = []
     for chunk in chunks:
@@ -51,10 +69,11 @@ def run(kind: type[Framer], chunks: list[bytes], limit: int, policy: Oversize, *
         if batch.block().count(b"\n") != batch.count or len(batch.records()) != batch.count:
             raise AssertionError("a batch does not hold as many records as it says")
     records = [(record, batch.truncated) for batch in batches for record in batch.records()]
-    return records, ledger.snapshot(), closed
+    safe = [sum(batch.count for batch in batches[:number]) for number in range(len(batches) + 1)]
+    return records, answers(framer, safe), ledger.snapshot(), closed
 
 
-def target(kind: type[Framer], data: bytes) -> None:
+def target(kind: type[Framer] | type[RelpFramer], data: bytes) -> None:
     """Try one input."""
     if len(data) < HEADER:
         return
