@@ -35,13 +35,8 @@ _BROKEN_FRAME = frozenset({RelpError.HEADER, RelpError.LENGTH, RelpError.TRAILER
 
 
 class Reply(NamedTuple):
-    """
-    The same answer to ``count`` frames, the first of them ``number``.
+    """The same answer to ``count`` frames, the first of them ``number``."""
 
-    It may be sent once ``after`` batches of the session are safe, and every reply before it was sent.
-    """
-
-    after: int
     number: int
     count: int
     text: bytes
@@ -60,7 +55,8 @@ class RelpFramer(Framer):
     """
     Frames one session; see `Framer` for what all framers promise.
 
-    ``replies`` grows by what is to be answered, in order; the caller empties it. A record whose frame has not ended
+    ``replies`` grows by what is to be answered, in order: once all batches are safe that were given up to then. The
+    caller empties it. A record whose frame has not ended
     is never delivered: its sender has no answer, and sends it again. For the same reason one that would take too much
     memory is not cut but ends the session. Once ``closed``, nothing more is answered than ``replies`` holds;
     ``ended_well`` tells whether that is in good order. Once frame ``last_number`` is answered the session ends so.
@@ -74,7 +70,6 @@ class RelpFramer(Framer):
         "_last_number",
         "_number",
         "_relp",
-        "batches_made",
         "ended_well",
         "error",
         "replies",
@@ -101,17 +96,10 @@ class RelpFramer(Framer):
         self._command = RelpCommand.OTHER
         self._have = 0
         """How many bytes of the data of the frame in hand have come, skipped ones included."""
-        self.batches_made = 0
         self.replies: list[Reply] = []
         self.ended_well = False
         self.error: RelpError | None = None
         """The rule that was broken, where that ended the session."""
-
-    def feed(self, chunk: bytes, now: float) -> list[Batch]:
-        """See `Framer`."""
-        batches = super().feed(chunk, now)
-        self.batches_made += len(batches)
-        return batches
 
     def finish(self, now: float) -> list[Batch]:
         """Take the end of the stream: what is unfinished is not delivered, for it has no answer."""
@@ -163,7 +151,7 @@ class RelpFramer(Framer):
             self.crossed = True
             self._relp.relp_frames[RelpCommand.SYSLOG] += len(records)
             self._emit_records(list(map(payload, records)), position - begin, now, batches)
-            self._reply(self._expected, len(records), OK, batches)
+            self._reply(self._expected, len(records), OK)
         return position
 
     def _begin(self, data: bytes, position: int, now: float, batches: list[Batch]) -> int:
@@ -172,7 +160,7 @@ class RelpFramer(Framer):
         if found is None:
             self.partial = data[position:]
             if not relp_is_undecided(self.partial):
-                self._break(RelpError.HEADER, batches)
+                self._break(RelpError.HEADER)
             return len(data)
         length, end = int(found[3]), found.end()
         self._number, self._command = int(found[1]), _COMMANDS.get(found[2], RelpCommand.OTHER)
@@ -180,7 +168,7 @@ class RelpFramer(Framer):
         error = self._judge(length, has_data=found[4] == b" ")
         if error is not None:
             self._discard(_reason(error), end - position)
-            self._break(error, batches)
+            self._break(error)
             return end
         self._need, self._have = length, 0
         # Without data the LF behind the length is the frame's end already.
@@ -214,7 +202,7 @@ class RelpFramer(Framer):
         if self._have < need or end == len(data):
             return end
         if data[end] != _LF:
-            self._break(RelpError.TRAILER, batches)
+            self._break(RelpError.TRAILER)
             return end
         self._ledger.bytes_framing += 1
         self._end(self._take_partial(b""), need, now, batches)
@@ -229,9 +217,9 @@ class RelpFramer(Framer):
             return
         self._ledger.bytes_framing += len(held)
         if self._command is RelpCommand.OPEN:
-            self._open(held, batches)
+            self._open(held)
         else:
-            self._reply(self._number, 1, b"", batches)
+            self._reply(self._number, 1, b"")
             self._end_well()
 
     def _record(self, held: bytes, need: int, now: float, batches: list[Batch]) -> None:
@@ -241,44 +229,43 @@ class RelpFramer(Framer):
         else:
             self._emit_records([record], need, now, batches)
         if self.closed is None:
-            self._reply(self._number, 1, OK, batches)
+            self._reply(self._number, 1, OK)
             if self._number == self._last_number:
                 self._end_well()
 
-    def _open(self, offers: bytes, batches: list[Batch]) -> None:
+    def _open(self, offers: bytes) -> None:
         """Answer the client's offers with ours."""
         # A LF before the first offer is what the written protocol wants; librelp sends none.
         offered = dict(line.partition(b"=")[::2] for line in offers.strip(LF).split(LF))
         version = offered.get(b"relp_version", b"0")
         if not version.isdigit():
-            self._break(RelpError.VERSION, batches)
+            self._break(RelpError.VERSION)
         elif b"syslog" not in offered.get(b"commands", b"syslog").split(b","):
-            self._break(RelpError.COMMANDS, batches)
+            self._break(RelpError.COMMANDS)
         else:
             self._is_open = True
             # Its size is no concern: whatever it is beyond ours, ours is the lower.
             lower = min(VERSION, 1 if version.strip(b"0") else 0)
             text = b"%b\nrelp_version=%d\nrelp_software=twisted-ingest\ncommands=syslog" % (OK, lower)
-            self._reply(self._number, 1, text, batches)
+            self._reply(self._number, 1, text)
 
     # Answers, and the end.
 
-    def _reply(self, number: int, count: int, text: bytes, batches: list[Batch]) -> None:
+    def _reply(self, number: int, count: int, text: bytes) -> None:
         """Answer the next ``count`` frames; joined with the reply before where that says the same."""
-        after = self.batches_made + len(batches)
         self._expected = (self._expected + count - 1) % HIGHEST_NUMBER + 1
         last = self.replies[-1] if self.replies else None
-        if last is not None and last.text == text and last.after == after and last.number + last.count == number:
+        if last is not None and last.text == text and last.number + last.count == number:
             self.replies[-1] = last._replace(count=last.count + count)
         else:
-            self.replies.append(Reply(after, number, count, text))
+            self.replies.append(Reply(number, count, text))
 
-    def _break(self, error: RelpError, batches: list[Batch]) -> None:
+    def _break(self, error: RelpError) -> None:
         """End the session for a rule that was broken; some mistakes are answered first."""
         self._relp.relp_errors[error] += 1
         self.error = error
         if error in _REFUSALS:
-            self._reply(self._number, 1, _REFUSALS[error], batches)
+            self._reply(self._number, 1, _REFUSALS[error])
         self.discard(_reason(error))
 
     def _end_well(self) -> None:
