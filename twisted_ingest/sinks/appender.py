@@ -48,12 +48,12 @@ class Appender:
         self._is_started = True
         self.writer.start(f"ingest-sink-{self._name}")
 
-    def submit(self, buffers: Iterable[bytes]) -> "Deferred[None]":
+    def submit(self, buffers: Iterable[bytes], *, sync: bool = False) -> "Deferred[None]":
         """
         Append buffers that end in LF each, after everything submitted before.
 
-        The Deferred fires with ``None`` when they are written (and synced, under `Fsync.ALWAYS`); it fails
-        with `SinkError` once that will never be. The buffers are kept until then.
+        The Deferred fires with ``None`` when they are written (and synced, with ``sync`` or under `Fsync.ALWAYS`); it
+        fails with `SinkError` once that will never be. The buffers are kept until then.
 
         An iterator is run by the writer's thread when their turn has come, so that buffers larger than what they are
         made from take no memory while they wait.
@@ -63,7 +63,7 @@ class Appender:
             done.errback(self._failure or SinkError(f"sink {self._name} is closed"))
         else:
             self._outstanding.append(done)
-            self.writer.put(buffers)
+            self.writer.put(buffers, sync=sync)
             if self._look is None:
                 self._look = self._reactor.callLater(LOOK_SECONDS, self._look_after_thread)
         return done

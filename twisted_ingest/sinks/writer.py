@@ -78,6 +78,7 @@ class Writer:
     """
     Writes jobs (buffers that end in LF each) to one target, in order.
 
+    ``fsync`` is what every job gets; a job may ask to be synced besides, and all that are written with it are then.
     ``retries``, ``syncs``, ``sync_seconds`` (spent in them), ``sync_failures``, ``rewritten_bytes`` (written a second
     time after a failed sync: possible duplicates), ``torn_records`` (begun in a file and written whole to the next),
     ``moved_files`` (found renamed or removed) and ``rescued_bytes`` (written to a file that was found removed, and
@@ -90,10 +91,13 @@ class Writer:
         self._reactor = reactor
         self._seconds: Callable[[], float] = reactor.seconds
         self._owner = owner
-        self._queue: SimpleQueue[Iterable[bytes] | _Order] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[Iterable[bytes], bool] | _Order] = SimpleQueue()
         self._abandoned = threading.Event()
         self._reopen_wanted = False
+        self._is_sync_wanted = False
+        """Whether a job at hand asked for it."""
         self._unsynced_since: float | None = None
+        """When the oldest byte was written that was not synced since."""
         self._is_on_trial = False
         """Whether the last sync failed: until one has worked, each job waits for its own."""
         self._has_reported = False
@@ -118,9 +122,9 @@ class Writer:
         """Start the thread."""
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
-    def put(self, buffers: Iterable[bytes]) -> None:
-        """Queue a job."""
-        self._queue.put(buffers)
+    def put(self, buffers: Iterable[bytes], *, sync: bool = False) -> None:
+        """Queue a job, to be synced before it is reported where ``sync`` says so."""
+        self._queue.put((buffers, sync))
 
     def reopen(self) -> None:
         """Open the target anew before the next record that is written."""
@@ -187,7 +191,8 @@ class Writer:
         """Write, and sync where that is due; false when some of it must be done again, in another file."""
         try:
             self._write(progress)
-            if self._fsync is Fsync.ALWAYS or is_last or self._is_on_trial or self._is_sync_due():
+            is_now = self._fsync is Fsync.ALWAYS or self._is_sync_wanted or self._is_on_trial
+            if is_now or is_last or self._is_sync_due():
                 self._sync()
         except _SyncFailedError as failure:
             self._begin_again(progress, failure.reason)
@@ -200,12 +205,14 @@ class Writer:
         """Wait for a job, then take all that wait behind it, up to `COMMIT_BYTES`; false when none can follow."""
         jobs: list[list[bytes]] = []
         size = 0
+        self._is_sync_wanted = False
         try:
             item = self._queue.get(timeout=self._patience())
             while item is not _STOP:
                 if not isinstance(item, _Order):
-                    buffers = list(item)
+                    buffers = list(item[0])
                     jobs.append(buffers)
+                    self._is_sync_wanted = self._is_sync_wanted or item[1]
                     size += sum(map(len, buffers))
                 if size >= COMMIT_BYTES:
                     return jobs, True
@@ -217,7 +224,7 @@ class Writer:
     def _patience(self) -> float | None:
         """How long nothing may come before something else must be done."""
         due = []
-        if self._unsynced_since is not None:
+        if self._fsync is Fsync.SECOND and self._unsynced_since is not None:
             due.append(self._unsynced_since + SYNC_SECONDS)
         if self._moved_since is not None:
             due.append(self._moved_since + MOVE_SECONDS)
@@ -228,7 +235,7 @@ class Writer:
         while self._reopen_wanted or not progress.is_done:
             if self._reopen_wanted:
                 self._change_files(progress)
-            elif self._fsync is Fsync.SECOND and self._is_sync_due():
+            elif self._is_sync_due():
                 self._sync()
             else:
                 self._write_some(progress)
@@ -249,7 +256,7 @@ class Writer:
         if taken:
             # A stream that is full takes nothing and says so at once: that goes on being the same stall.
             self._under_way = None
-        if self._fsync is not Fsync.NEVER and self._unsynced_since is None:
+        if self._unsynced_since is None:
             self._unsynced_since = self._seconds()
 
     def _is_still_here(self, progress: Progress) -> bool:
@@ -312,7 +319,9 @@ class Writer:
         self._insist("open", self._target.open)
 
     def _is_sync_due(self) -> bool:
-        return self._unsynced_since is not None and self._seconds() - self._unsynced_since >= SYNC_SECONDS
+        if self._fsync is not Fsync.SECOND or self._unsynced_since is None:
+            return False
+        return self._seconds() - self._unsynced_since >= SYNC_SECONDS
 
     def _sync(self) -> None:
         """
@@ -321,7 +330,8 @@ class Writer:
         A sync that failed is never tried again on that file: the kernel may have dropped the pages and
         would report success.
         """
-        if self._unsynced_since is None:
+        is_wanted = self._fsync is not Fsync.NEVER or self._is_sync_wanted or self._is_on_trial
+        if self._unsynced_since is None or not is_wanted:
             return
         self._unsynced_since = None
         began = self._seconds()

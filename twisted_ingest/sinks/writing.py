@@ -43,7 +43,7 @@ class _WritingSink:
     def deliver(self, group: Group) -> "Deferred[None]":
         """See `ISink`."""
         # Rendered when it is written and not before: JSON may be many times what the budget was charged for.
-        return self._appender.submit(map(self._render, group.batches))
+        return self._appender.submit(map(self._render, group.batches), sync=group.needs_sync)
 
     def close(self) -> "Deferred[None]":
         """See `ISink`."""
