@@ -38,7 +38,7 @@ def answers(framer: Framer) -> list[tuple[int, bytes]]:
     """Give what a session is answered."""
     if not isinstance(framer, RelpFramer):
         return []
-    found = [(number, r.text) for r in framer.replies for number in range(r.number, r.number + r.count)]
+    found = [(number, r.text) for r in framer.replies for number in range(r.number, r.number + r.frames)]
     if [number for number, _ in found] != list(range(1, len(found) + 1)):
         raise AssertionError("answers are not in order")
     return found

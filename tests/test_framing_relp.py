@@ -53,7 +53,7 @@ class Run:
         for batch in self.framer.feed(chunk, 0.0):
             self.records += [(record, batch.truncated) for record in batch.records()]
         for reply in self.framer.replies:
-            for number in range(reply.number, reply.number + reply.count):
+            for number in range(reply.number, reply.number + reply.frames):
                 self.answers.append((number, reply.text, len(self.records)))
         self.framer.replies = []
         if Balance.of_bytes(self.ledger, self.framer.buffered).error:

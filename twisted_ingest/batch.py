@@ -97,14 +97,17 @@ class Group:
     Batches of many connections, in order, on their way to every sink.
 
     ``charge`` is what they cost the budget; ``holders`` counts the sinks that have it still, ``required``
-    those among them that settlement waits for.
+    those among them that settlement waits for. ``needs_sync`` asks sinks to answer only once the device has the
+    records. ``is_refused`` marks a group that a required sink will never take.
     """
 
-    __slots__ = ("batches", "charge", "holders", "required", "size")
+    __slots__ = ("batches", "charge", "holders", "is_refused", "needs_sync", "required", "size")
 
-    def __init__(self, batches: list[Batch], size: int) -> None:
+    def __init__(self, batches: list[Batch], size: int, *, needs_sync: bool = False) -> None:
         self.batches = batches
         self.size = size
+        self.needs_sync = needs_sync
+        self.is_refused = False
         self.charge = size + len(batches) * BATCH_OVERHEAD + GROUP_OVERHEAD
         self.holders = 0
         self.required = 0

@@ -60,6 +60,8 @@ class PauseReason(StrEnum):
     """All connections together hold what they may; the sinks must catch up."""
     CONNECTION = "connection"
     """This one holds what one connection may."""
+    ANSWERS = "answers"
+    """It does not read our answers, or more of its frames wait for theirs than may."""
     RATE = "rate"
     """It, or its peer, has sent faster than it may."""
 

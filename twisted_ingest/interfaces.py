@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import Attribute, Interface
 
 from twisted_ingest.batch import Batch, Group
+from twisted_ingest.errors import Durability
 
 
 class IBatchProducer(IPushProducer):
@@ -32,6 +33,20 @@ class IBatchProducer(IPushProducer):
         """
         End on account of a bug: this producer raised in ``where``. Called inside the ``except`` block; never raises.
         """
+
+
+class IAnsweringProducer(IBatchProducer):
+    """A connection that answers its peer, and therefore wants to hear what became of its batches."""
+
+    def settled(count: int) -> None:  # noqa: N805
+        """
+        Hear that the oldest ``count`` batches not heard of yet are safe: every required sink has taken them.
+
+        May be called from inside ``IBatchConsumer.write``.
+        """
+
+    def refused() -> None:
+        """Hear that a required sink will never take the next batch; nothing is heard afterwards."""
 
 
 class IBatchConsumer(Interface):
@@ -72,6 +87,7 @@ class ISink(Interface):
 
     name: str = Attribute("The sink's configured name: a metric label.")
     wants_groups: bool = Attribute("Whether a call of ``deliver`` is dear, so that batches had better be gathered.")
+    durability: Durability = Attribute("What is true of records at best once ``deliver`` has fired.")
     trouble: str | None = Attribute("Why nothing is being taken at the moment, for ``/readyz``; ``None``: all is well.")
 
     def describe() -> str:
@@ -84,8 +100,9 @@ class ISink(Interface):
         """
         Take a group of batches.
 
-        Returns a Deferred that fires with ``None`` once the sink has taken responsibility,
-        and fails with ``SinkError`` when it never will. The sink may keep the group until then.
+        Returns a Deferred that fires with ``None`` once the sink has taken responsibility (and, where the group
+        ``needs_sync``, the device has said that it has the records), and fails with ``SinkError`` when it never will.
+        The sink may keep the group until then.
         Any other error, raised or in the Deferred, is a bug: it costs this group (counted), later ones are still sent.
         """
 

@@ -14,13 +14,13 @@ from twisted.python.failure import Failure
 
 from twisted_ingest.batch import Batch, Group
 from twisted_ingest.errors import DropReason, SinkError
+from twisted_ingest.flow.answers import AnsweringLane
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.lane import Lane
 from twisted_ingest.flow.ledger import Tally
 from twisted_ingest.flow.pauses import Pauses
 from twisted_ingest.interfaces import IBatchProducer, ISink
 from twisted_ingest.limits import (
-    BATCH_OVERHEAD,
     GATHER_BYTES,
     GATHER_SECONDS,
     GROUP_OVERHEAD,
@@ -111,6 +111,9 @@ class Intake:
         self.lanes: set[Lane] = set()
         self.pending: list[Batch] = []
         self._pending_size = 0
+        self._needs_sync = False
+        self.telling: list[AnsweringLane] = []
+        """Lanes that have something to tell of the group being settled."""
         self._gather_seconds = 0.0
         self._gathering: IDelayedCall | None = None
         self._hurried = False
@@ -135,9 +138,13 @@ class Intake:
             self._gather_seconds = GATHER_SECONDS
         return outlet
 
-    def open_lane(self) -> Lane:
+    def open_lane(self, *, needs_sync: bool = False) -> Lane:
         """Make the lane of a new connection; it joins when a producer registers with it."""
-        return Lane(self, self.connection_limit)
+        return Lane(self, self.connection_limit, needs_sync=needs_sync)
+
+    def open_answering_lane(self, *, needs_sync: bool) -> AnsweringLane:
+        """Make the lane of a new connection that answers its peer."""
+        return AnsweringLane(self, self.connection_limit, needs_sync=needs_sync)
 
     # Called by lanes.
 
@@ -159,15 +166,18 @@ class Intake:
         """Charge a batch and gather it."""
         self.pending.append(batch)
         self._pending_size += batch.size
+        if batch.lane.needs_sync:
+            self._needs_sync = True
         if self.budget.charge(charge):
             self._budget_crossed()
         if self._pending_size >= GATHER_BYTES:
             self.flush()
         elif self._gathering is None:
-            self._hurried = batch.lane.is_paused
+            self._hurried = batch.lane.is_paused or batch.lane.is_answered
             self._gathering = self.clock.callLater(0 if self._hurried else self._gather_seconds, self._gathered)
-        elif batch.lane.is_paused and not self._hurried:
-            # Anew: `reset` would search all timers of the reactor for it.
+        elif not self._hurried and (batch.lane.is_paused or batch.lane.is_answered):
+            # Neither sends more meanwhile: there is nothing to gather but delay. Anew, because `reset` would search all
+            # timers of the reactor for it.
             self._gathering.cancel()
             self._hurried, self._gathering = True, self.clock.callLater(0, self._gathered)
 
@@ -184,9 +194,10 @@ class Intake:
         """Hand what was gathered to the sinks now."""
         if not self.pending:
             return
-        group = Group(self.pending, self._pending_size)
+        group = Group(self.pending, self._pending_size, needs_sync=self._needs_sync)
         self.pending = []
         self._pending_size = 0
+        self._needs_sync = False
         if self.budget.charge(GROUP_OVERHEAD):
             self._budget_crossed()
         takers = [outlet for outlet in self.outlets if self._admits(outlet, group)]
@@ -225,8 +236,7 @@ class Intake:
 
     def _refused(self, failure: Failure, outlet: Outlet, group: Group) -> None:
         if group in outlet.outstanding:
-            outlet.drop(group, DropReason.SINK_FAILED)
-            self._let_go(outlet, group)
+            self._lose(outlet, group, DropReason.SINK_FAILED)
         if failure.check(SinkError):
             self.on_sink_failed(outlet)
         else:
@@ -235,6 +245,12 @@ class Intake:
     def _broken(self, failure: Failure) -> None:
         """Report an error of ours in the way back; it must not stay unseen in a Deferred."""
         self.on_bug("settling a group", failure)
+
+    def _lose(self, outlet: Outlet, group: Group, reason: DropReason) -> None:
+        """Count a group as lost to a sink; where that is required, nobody may be told that it is safe."""
+        group.is_refused = group.is_refused or outlet.required
+        outlet.drop(group, reason)
+        self._let_go(outlet, group)
 
     def _let_go(self, outlet: Outlet, group: Group) -> None:
         del outlet.outstanding[group]
@@ -253,8 +269,13 @@ class Intake:
 
     def _settle(self, group: Group) -> None:
         """Tell the lanes that the required sinks have answered."""
+        taken = not group.is_refused
         for batch in group.batches:
-            batch.lane.settle(batch.size + BATCH_OVERHEAD)
+            batch.lane.settle(batch, taken=taken)
+        if self.telling:
+            lanes, self.telling = self.telling, []
+            for lane in lanes:
+                lane.tell()
 
     def _release(self, group: Group) -> None:
         """Give the charge back: nobody holds the bytes any more."""
@@ -330,8 +351,7 @@ class Intake:
         self.flush()
         for outlet in self.outlets:
             for group in list(outlet.outstanding):
-                outlet.drop(group, DropReason.SHUTDOWN)
-                self._let_go(outlet, group)
+                self._lose(outlet, group, DropReason.SHUTDOWN)
 
     def in_flight(self, outlet: Outlet) -> Counter[str]:
         """Recount, from the live batches, the records by listener that a sink has yet to answer for."""

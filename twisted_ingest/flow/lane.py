@@ -26,8 +26,12 @@ class Lane:
 
     ``limit`` is what the connection may hold in bytes, partial record included. The producer is
     paused while one more read could pass it, or while the intake's budget is above its mark.
-    A partial record alone never pauses: only sinks could relieve it, and they do not have it yet.
+    A partial record alone never pauses: only sinks could relieve it, and they do not have it yet. With ``needs_sync``
+    a sink answers for its batches only once the device has them.
     """
+
+    is_answered = False
+    """Whether somebody waits for what becomes of its batches."""
 
     __slots__ = (
         "_intake",
@@ -37,13 +41,15 @@ class Lane:
         "held_since",
         "in_flight",
         "is_paused",
+        "needs_sync",
         "pause_reason",
         "producer",
         "waiting",
     )
 
-    def __init__(self, intake: "Intake", limit: int) -> None:
+    def __init__(self, intake: "Intake", limit: int, *, needs_sync: bool = False) -> None:
         self._intake = intake
+        self.needs_sync = needs_sync
         high = max(limit - READ_SIZE, 0)
         self._mark = Watermark(high, high // 2)
         self.producer: IBatchProducer | None = None
@@ -96,9 +102,9 @@ class Lane:
             self.update()
         self._intake.hold(delta)
 
-    def settle(self, charge: int) -> None:
-        """Take back the charge of batches that the required sinks have taken (or lost, which is counted)."""
-        self.in_flight -= charge
+    def settle(self, batch: Batch, *, taken: bool) -> None:
+        """Take back the charge of a batch that the required sinks have ``taken`` (or lost, which is counted)."""
+        self.in_flight -= batch.size + BATCH_OVERHEAD
         # With nothing in flight nobody else could bring the level down.
         if self._mark.is_high and self._mark.update(self.in_flight + self.held if self.in_flight else 0):
             self.update()

@@ -35,17 +35,17 @@ _BROKEN_FRAME = frozenset({RelpError.HEADER, RelpError.LENGTH, RelpError.TRAILER
 
 
 class Reply(NamedTuple):
-    """The same answer to ``count`` frames, the first of them ``number``."""
+    """The same answer to ``frames`` frames, the first of them ``number``."""
 
     number: int
-    count: int
+    frames: int
     text: bytes
     """May be empty."""
 
     def encode(self) -> bytes:
         """Write it as the wire wants it."""
         end = b" rsp %d %b\n" % (len(self.text), self.text) if self.text else b" rsp 0\n"
-        last = self.number + self.count
+        last = self.number + self.frames
         if last - 1 <= HIGHEST_NUMBER:
             return b"".join([b"%d%b" % (number, end) for number in range(self.number, last)])
         return b"".join([b"%d%b" % (1 + (number - 1) % HIGHEST_NUMBER, end) for number in range(self.number, last)])
@@ -251,14 +251,14 @@ class RelpFramer(Framer):
 
     # Answers, and the end.
 
-    def _reply(self, number: int, count: int, text: bytes) -> None:
-        """Answer the next ``count`` frames; joined with the reply before where that says the same."""
-        self._expected = (self._expected + count - 1) % HIGHEST_NUMBER + 1
+    def _reply(self, number: int, frames: int, text: bytes) -> None:
+        """Answer the next ``frames`` frames; joined with the reply before where that says the same."""
+        self._expected = (self._expected + frames - 1) % HIGHEST_NUMBER + 1
         last = self.replies[-1] if self.replies else None
-        if last is not None and last.text == text and last.number + last.count == number:
-            self.replies[-1] = last._replace(count=last.count + count)
+        if last is not None and last.text == text and last.number + last.frames == number:
+            self.replies[-1] = last._replace(frames=last.frames + frames)
         else:
-            self.replies.append(Reply(number, count, text))
+            self.replies.append(Reply(number, frames, text))
 
     def _break(self, error: RelpError) -> None:
         """End the session for a rule that was broken; some mistakes are answered first."""

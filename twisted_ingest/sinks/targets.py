@@ -90,6 +90,11 @@ class FileTarget:
         self.on_repair: Callable[[], None] = lambda: None
         self.on_truncation: Callable[[], None] = lambda: None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a file to write to."""
+        return self._descriptor >= 0
+
     def open(self) -> None:
         """See `Target`."""
         self.close()

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from twisted_ingest.batch import Group
-from twisted_ingest.errors import Format, Fsync, SinkError
+from twisted_ingest.errors import Durability, Format, Fsync, SinkError
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.observe.events import Events
 from twisted_ingest.sinks.appender import Appender
@@ -56,7 +56,7 @@ class _WritingSink:
 
 @implementer(ISink)
 class FileSink(_WritingSink):
-    """Appends lines to one file."""
+    """Appends lines to one file. A group that needs it is synced, whatever ``fsync`` says of the others."""
 
     def __init__(
         self,
@@ -80,6 +80,11 @@ class FileSink(_WritingSink):
         """See `ISink`."""
         form = "" if self.format is Format.RAW else f", {self.format.value}"
         return f"file {self.path} (fsync {self.fsync.value}{form})"
+
+    @property
+    def durability(self) -> Durability:
+        """See `ISink`: a FIFO or a device can only be written to. What is not open yet is taken for a file."""
+        return Durability.FSYNC if self._target.can_sync or not self._target.is_open else Durability.WRITTEN
 
     def start(self) -> None:
         """See `ISink`: a path that can never be used is refused, a full disk is waited for."""
@@ -123,6 +128,8 @@ class FileSink(_WritingSink):
 @implementer(ISink)
 class StdoutSink(_WritingSink):
     """Writes lines to standard output; a reader that stalls holds the senders back."""
+
+    durability = Durability.WRITTEN
 
     def __init__(
         self,
