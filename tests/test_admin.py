@@ -437,7 +437,7 @@ class StatusTests(AdminTestCase):
         self.assertEqual((status["version"], status["state"], status["ready"]), (__version__, "ready", True))
         self.assertEqual(status["reasons"], [])
         self.assertEqual(status["uptime_seconds"], 7.0)
-        by_reason = {"budget": 0, "connection": 0, "rate": 0}
+        by_reason = {"budget": 0, "connection": 0, "answers": 0, "rate": 0}
         self.assertEqual(
             status["connections"],
             {"open": 1, "limit": 1000, "paused": 0, "paused_by_reason": by_reason, "departed": 0},
@@ -464,6 +464,8 @@ class StatusTests(AdminTestCase):
                 "name": "test",
                 "endpoint": "none",
                 "address": None,
+                "protocol": "lines",
+                "durability": "written",
                 "framing": "auto",
                 "max_length": 10,
                 "oversize": "drop",
@@ -474,6 +476,8 @@ class StatusTests(AdminTestCase):
                 "rate": None,
                 "rate_per_peer": None,
                 "connections_open": 1,
+                "unanswered_frames": 0,
+                "unanswered_bytes": 0,
                 "bytes_buffered": 4,
             },
         )

@@ -336,8 +336,8 @@ class FileMistakeTests(LoadingTestCase):
         """Each kind of mistake in a file gives one line: place, what is wrong, the nearest valid word."""
         unknown_listener = (
             "unknown key 'zzz' in [listeners.a] "
-            "(known: endpoint, framing, max_length, oversize, idle_timeout, frame_timeout, "
-            "rate, rate_per_peer, allow, receive_buffer)"
+            "(known: endpoint, protocol, durability, framing, max_length, oversize, idle_timeout, "
+            "frame_timeout, rate, rate_per_peer, allow, receive_buffer)"
         )
         listener = '[listeners.a]\nendpoint = "tcp:1"\n'
         for text, line, message in [

@@ -128,7 +128,10 @@ class FormatTests(MetricsTestCase):
             for sample in family.samples:
                 if sample.name.startswith("ingest_"):
                     self.assertEqual(sample.name.endswith("_total"), family.type == "counter", sample.name)
-                    self.assertTrue(set(sample.labels) <= {"listener", "sink", "reason", "version", "le"}, sample)
+                    self.assertTrue(
+                        set(sample.labels) <= {"listener", "sink", "reason", "version", "le", "level", "command"},
+                        sample,
+                    )
 
     def test_version(self) -> None:
         """The page says which version runs."""

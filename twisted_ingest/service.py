@@ -23,7 +23,7 @@ from twisted_ingest.admin.watch import Watch
 from twisted_ingest.config import checks
 from twisted_ingest.config.load import Loaded
 from twisted_ingest.config.model import OFF, FileSettings, Settings, SinkSettings, StdoutSettings
-from twisted_ingest.errors import DropReason, ListenError
+from twisted_ingest.errors import DropReason, Durability, ListenError, SinkError, WireProtocol
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.intake import Intake, Outlet
 from twisted_ingest.flow.rate import PeerBuckets
@@ -35,8 +35,7 @@ from twisted_ingest.observe.log import LogWriter
 from twisted_ingest.observe.metrics import build_registry
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.drain import drain_connections, flush_sinks
-from twisted_ingest.server.factory import IngestFactory
-from twisted_ingest.server.listener import Listener
+from twisted_ingest.server.listener import FACTORIES, Listener
 from twisted_ingest.server.protocol import IngestProtocol
 from twisted_ingest.sinks.null import NullSink
 from twisted_ingest.sinks.writing import FileSink, StdoutSink
@@ -72,7 +71,7 @@ class IngestService(Service):
         self.listeners = [
             Listener(
                 listener.endpoint,
-                IngestFactory(
+                FACTORIES[listener.protocol](
                     name,
                     settings.listener_limits(name),
                     intake=self.intake,
@@ -158,6 +157,7 @@ class IngestService(Service):
         try:
             for sink in self.sinks:
                 sink.start()
+            self._check_durability()
         except BaseException:
             self._unbind()
             raise
@@ -165,6 +165,19 @@ class IngestService(Service):
         # A failing sweep is a bug; it is logged and the process goes on without deadlines, visibly.
         _ = self._sweeper.start(SWEEP_SECONDS, now=False).addErrback(self._sweep_failed)
         self._reactor.callWhenRunning(self._begin)
+
+    def _check_durability(self) -> None:
+        """Refuse what only an open file tells: a FIFO or a device cannot keep what a session is answered."""
+        for listener in self.listeners:
+            limits = listener.factory.limits
+            if not listener.factory.answers:
+                continue
+            for outlet in self.intake.outlets:
+                if outlet.required and not outlet.sink.durability.covers(limits.durability):
+                    raise SinkError(
+                        f"listener {listener.name} asks for durability {limits.durability.value}, and sink "
+                        f"{outlet.sink.name} can give {outlet.sink.durability.value}: it is no regular file"
+                    )
 
     def _beat(self, due: float) -> None:
         """Measure how late the reactor is, until the stop is over."""
@@ -199,16 +212,16 @@ class IngestService(Service):
     def _banner(self) -> None:
         """Say where everything is, and what to try."""
         lines = [f"twisted-ingest {__version__}"]
-        lines += [f"  listening  {listener.address} ({listener.name})" for listener in self.listeners]
+        lines += [f"  listening  {listener.address} ({_described(listener)})" for listener in self.listeners]
         lines += [f"  lines to   {sink.describe()}" for sink in self.sinks]
         if self.admin_address is not None:
             lines.append(f"  metrics    {self.admin_address}/metrics")
-        host, port = _first_tcp(self.listeners)
+        host, port, is_relp = _first_tcp(self.listeners)
         if port:
             near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-            lines.append(f"  try        printf 'hello\\n' | nc -w1 {near} {port}")
+            lines.append(f"  try        {_example(near, port, is_relp=is_relp)}")
             if host in LOOPBACK:
-                opening = f"--listen tcp:{port} --allow 192.0.2.0/24 opens it to a network"
+                opening = f"--{'relp' if is_relp else 'listen'} tcp:{port} --allow 192.0.2.0/24 opens it to a network"
                 lines.append(f"  network    only this machine can connect; {opening}")
             elif all(listener.factory.limits.allow for listener in self.listeners):
                 lines.append("  network    the networks of --allow can send: plain TCP has no authentication")
@@ -345,13 +358,36 @@ def _now(coroutine: Any) -> None:
         outcome[0].raiseException()
 
 
-def _first_tcp(listeners: list[Listener]) -> tuple[str, int]:
-    """Find the first TCP address that is listened on."""
-    for listener in listeners:
+def _described(listener: Listener) -> str:
+    limits = listener.factory.limits
+    if limits.protocol is WireProtocol.LINES:
+        return listener.name
+    return f"{listener.name}: {limits.protocol.value.upper()}, answers once {_PROMISES[limits.durability]}"
+
+
+_PROMISES = {
+    Durability.MEMORY: "a record is in memory",
+    Durability.WRITTEN: "a record is written",
+    Durability.FSYNC: "a record is on disk",
+}
+
+
+def _example(host: str, port: int, *, is_relp: bool) -> str:
+    """Give a command that sends a line to try it with."""
+    if not is_relp:
+        return f"printf 'hello\\n' | nc -w1 {host} {port}"
+    offers = "relp_version=0\\ncommands=syslog"
+    return f"printf '1 open 30 {offers}\\n2 syslog 5 hello\\n3 close 0\\n' | nc -w1 {host} {port}"
+
+
+def _first_tcp(listeners: list[Listener]) -> tuple[str, int, bool]:
+    """Find the first TCP address that is listened on, one for lines before one for RELP."""
+    lines_first = sorted(listeners, key=lambda listener: listener.factory.answers)
+    for listener in lines_first:
         host = listener.port.getHost()
         if hasattr(host, "port"):
-            return host.host, host.port
-    return "", 0
+            return host.host, host.port, listener.factory.answers
+    return "", 0, False
 
 
 def _limit_origins(loaded: Loaded, connections: int) -> dict[str, dict[str, object]]:

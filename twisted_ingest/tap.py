@@ -60,12 +60,17 @@ class Options(usage.Options):
     def __init__(self) -> None:
         super().__init__()
         self["listen"] = []
+        self["relp"] = []
         self["sink"] = []
         self["allow"] = []
 
     def opt_listen(self, endpoint: str) -> None:
         """ENDPOINT to receive on: tcp, tcp6, unix or systemd; may be repeated (tcp:1514:interface=127.0.0.1)."""
         self["listen"].append(endpoint)
+
+    def opt_relp(self, endpoint: str) -> None:
+        """ENDPOINT to receive RELP on (rsyslog's omrelp), each record answered once it is on disk; may be repeated."""
+        self["relp"].append(endpoint)
 
     def opt_sink(self, spec: str) -> None:
         """SPEC of where records go: file:PATH, stdout: or null:; may be repeated (file:ingest-data/ingest.log)."""
@@ -97,7 +102,7 @@ class Options(usage.Options):
             return f"{flag}: error: it needs a value"
         if mistake == "must not have an argument":
             return f"{flag}: error: it takes no value"
-        known = [f"--{name}" for name in [*_PARAMETERS, "listen", "sink", "allow", "check", "version", "help"]]
+        known = [f"--{name}" for name in [*_PARAMETERS, "listen", "relp", "sink", "allow", "check", "version", "help"]]
         if mistake == "not a unique prefix":
             return f"{flag}: error: it could be {' or '.join(name for name in known if name.startswith(flag))}"
         return f"{flag}: error: unknown flag{nearest(flag, known)}"
@@ -111,7 +116,7 @@ class Options(usage.Options):
         """Read and check everything."""
         flags = {name: self[name] for name in _PARAMETERS if name != "config" and self[name] is not None}
         try:
-            self.loaded = load(self["config"], flags, self["listen"], self["sink"], self["allow"])
+            self.loaded = load(self["config"], flags, self["listen"], self["sink"], self["allow"], relp=self["relp"])
         except ConfigurationError as error:
             _refuse([str(problem) for problem in error.problems])
         if self["check"]:

@@ -12,6 +12,7 @@ from typing import Any
 from twisted.internet import error
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -28,8 +29,7 @@ from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.log import LogWriter
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.drain import drain_connections, flush_sinks
-from twisted_ingest.server.factory import IngestFactory
-from twisted_ingest.server.listener import Listener
+from twisted_ingest.server.listener import FACTORIES, Listener
 from twisted_ingest.server.protocol import IngestProtocol
 
 
@@ -54,6 +54,8 @@ class PumpTransport:
         self.write_closed = False
         self.was_reset = False
         """Whether we ended it with a reset."""
+        self.producer: Any = None
+        """Whoever wants to be paused while the peer does not read."""
 
     # The peer's side.
 
@@ -82,7 +84,15 @@ class PumpTransport:
             reads = None if reads is None else reads - 1
             self._protocol.dataReceived(chunk)
         if self.connected and self.reading and not self.unread and self._ending is not None:
-            self._lose(error.ConnectionDone() if self._ending == "fin" else error.ConnectionLost())
+            self._notice(self._ending)
+
+    def _notice(self, ending: str) -> None:
+        half_closeable = IHalfCloseableProtocol(self._protocol, None)
+        if ending == "fin" and half_closeable is not None:
+            self.reading = False
+            half_closeable.readConnectionLost()
+        else:
+            self._lose(error.ConnectionDone() if ending == "fin" else error.ConnectionLost())
 
     # Our side: what the protocol calls.
 
@@ -107,6 +117,14 @@ class PumpTransport:
         """Take bytes for the peer."""
         if not self.write_closed:
             self.written += data
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Keep it for the test to pause and resume."""
+        self.producer = producer
+
+    def unregisterProducer(self) -> None:
+        """Forget it."""
+        self.producer = None
 
     def pauseProducing(self) -> None:
         """Stop reading."""
@@ -303,7 +321,7 @@ class Rig:
         connection_memory: int = CONNECTION_MEMORY,
         max_connections: int = 1000,
         per_peer: int | None = None,
-        protocol: type[IngestProtocol] = IngestProtocol,
+        protocol: type[IngestProtocol] | None = None,
         arrivals: PeerBuckets | None = None,
         required: bool = True,
         **limits: Any,
@@ -316,16 +334,18 @@ class Rig:
         self.sinks = sinks or (MemorySink(),)
         for sink in self.sinks:
             self.intake.add_sink(sink, required=required)
-        self.factory = IngestFactory(
+        bounds = ListenerLimits(**limits)
+        self.factory = FACTORIES[bounds.protocol](
             "test",
-            ListenerLimits(**limits),
+            bounds,
             intake=self.intake,
             admission=self.admission,
             events=self.events,
             clock=self.clock,
             wall_time=self.clock.seconds,
         )
-        self.factory.protocol_class = protocol
+        if protocol is not None:
+            self.factory.protocol_class = protocol
         self.factory.find_hung_up = _hung_up
         self.watch = Watch(
             listeners=[Listener("none", self.factory)],

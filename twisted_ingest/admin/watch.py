@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from twisted_ingest import __version__
-from twisted_ingest.errors import DropReason
+from twisted_ingest.errors import DropReason, WireProtocol
 from twisted_ingest.escaping import escape
 from twisted_ingest.flow.intake import Intake, Outlet
 from twisted_ingest.flow.ledger import Balance
@@ -113,6 +113,9 @@ class Watch:
             listeners={listener.name: listener.factory.ledger.snapshot() for listener in self._listeners},
             connections_open={listener.name: len(listener.factory.connections) for listener in self._listeners},
             buffered_bytes=recount.buffered,
+            durability={listener.name: listener.factory.limits.durability for listener in self._listeners},
+            answering=[listener.name for listener in self._listeners if listener.factory.answers],
+            unanswered={listener.name: listener.factory.unanswered() for listener in self._listeners},
             connections_limit=self._admission.limit,
             paused_connections=self._intake.pauses.total,
             paused_by_reason=dict(self._intake.pauses.lanes),
@@ -219,7 +222,9 @@ def _listener(listener: Listener, view: View) -> dict[str, Any]:
         "name": listener.name,
         "endpoint": listener.endpoint,
         "address": listener.address,
-        "framing": limits.framing.value,
+        "protocol": limits.protocol.value,
+        "durability": limits.durability.value,
+        "framing": limits.framing.value if limits.protocol is WireProtocol.LINES else None,
         "max_length": limits.max_record_bytes,
         "oversize": limits.oversize.value,
         "idle_timeout_seconds": limits.idle_timeout_seconds,
@@ -229,6 +234,8 @@ def _listener(listener: Listener, view: View) -> dict[str, Any]:
         "rate": None if limits.rate is None else str(limits.rate),
         "rate_per_peer": None if limits.rate_per_peer is None else str(limits.rate_per_peer),
         "connections_open": view.connections_open[listener.name],
+        "unanswered_frames": view.unanswered[listener.name][0],
+        "unanswered_bytes": view.unanswered[listener.name][1],
         "bytes_buffered": view.buffered_bytes[listener.name],
         "counts": view.listeners[listener.name],
     }

@@ -11,8 +11,9 @@ from typing import Any
 
 from twisted.internet.endpoints import serverFromString
 
-from twisted_ingest.config.model import OFF, FileSettings, Settings, StdoutSettings
+from twisted_ingest.config.model import OFF, FileSettings, Settings, StdoutSettings, sink_durability
 from twisted_ingest.config.positions import Path
+from twisted_ingest.errors import Oversize, WireProtocol
 from twisted_ingest.limits import DESCRIPTOR_SHARE, KIB, MAX_CONNECTIONS, READ_SIZE
 from twisted_ingest.units import exact_size
 
@@ -51,6 +52,7 @@ def problems(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
     yield from _connections(settings)
     yield from _rates(settings)
     yield from _sinks(settings)
+    yield from _answers(settings)
     yield from _endpoints(settings)
 
 
@@ -125,6 +127,36 @@ def _rates(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
     rate = settings.limits.connection_rate_per_peer
     if rate is not None and rate.is_of_bytes:
         yield (("limits", "connection_rate_per_peer"),), f'{rate}: connections are counted, not bytes (try "10/s")'
+
+
+def _answers(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
+    """Refuse what would make an answer a lie, and what a client that waits for answers could not live with."""
+    for name, listener in settings.listeners.items():
+        wanted = settings.durability(name)
+        if listener.protocol is WireProtocol.RELP:
+            yield from _relp(settings, name)
+        elif listener.durability is None:
+            continue  # nobody was promised anything
+        for sink_name, sink in settings.sinks.items():
+            able = sink_durability(sink)
+            if sink.required and not able.covers(wanted):
+                yield (
+                    (("listeners", name, "durability"), ("listeners", name), ("sinks", sink_name)),
+                    f"listener {name!r} asks for durability {wanted.value!r}, and the required sink {sink_name!r} "
+                    f"({sink.type}) can give {able.value!r} at most: put a spool in front of that sink, set "
+                    f"required = false on it, or set durability = {able.value!r} on the listener",
+                )
+
+
+def _relp(settings: Settings, name: str) -> Iterator[tuple[tuple[Path, ...], str]]:
+    listener = settings.listeners[name]
+    if "framing" in listener.model_fields_set:
+        yield (("listeners", name, "framing"),), "framing: RELP has its own; the key is for lines"
+    if settings.listener_limits(name).oversize is Oversize.CLOSE:
+        yield (
+            (("listeners", name, "oversize"), ("limits", "oversize")),
+            "oversize: 'close' would have a RELP client send the same record for ever (one of truncate, drop)",
+        )
 
 
 def _sinks(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:

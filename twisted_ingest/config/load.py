@@ -26,7 +26,7 @@ from twisted_ingest.config.model import (
     Settings,
 )
 from twisted_ingest.config.positions import Path, key_lines
-from twisted_ingest.errors import ConfigurationError, Problem
+from twisted_ingest.errors import ConfigurationError, Problem, WireProtocol
 from twisted_ingest.escaping import escape
 
 # Flags that stand for one key; the others (listen, framing, sink) make or change tables.
@@ -90,17 +90,21 @@ def load(
     listen: Sequence[str],
     sinks: Sequence[str],
     allow: Sequence[str] = (),
+    *,
+    relp: Sequence[str] = (),
 ) -> Loaded:
     """
     Build the settings from a file and flags; a flag overrides the file.
 
-    ``flags`` holds single-valued flags without their dashes, ``allow`` the networks that every listener admits.
+    ``flags`` holds single-valued flags without their dashes, ``allow`` the networks that every listener admits;
+    ``listen`` and ``relp`` are endpoints for lines and for RELP.
     Raises `ConfigurationError` with every mistake found.
     """
     draft = _Draft()
     if file is not None:
         _read(draft, file)
-    _overlay(draft, flags, listen, sinks)
+    _overlay_listeners(draft, listen, relp)
+    _overlay(draft, flags, sinks)
     if allow:
         _put_in_listeners(draft, "allow", list(allow))
     settings, mistaken = _validate(draft)
@@ -161,13 +165,21 @@ def _syntax_problem(file: str, text: str, message: str) -> tuple[str, str]:
     return f"{file}:{line}", _POSITION.sub("", message)
 
 
-def _overlay(draft: _Draft, flags: Mapping[str, str], listen: Sequence[str], sinks: Sequence[str]) -> None:
-    if listen or draft.raw.get("listeners", {}) == {}:
-        draft.raw["listeners"] = {}
-        draft.forget("listeners")
-        for endpoint in listen or [DEFAULT_ENDPOINT]:
-            name = _free_name(draft.raw["listeners"], _listener_name(endpoint))
-            draft.put(("listeners", name, "endpoint"), endpoint, "--listen" if listen else "default")
+def _overlay_listeners(draft: _Draft, listen: Sequence[str], relp: Sequence[str]) -> None:
+    given = [(endpoint, "--listen") for endpoint in listen] + [(endpoint, "--relp") for endpoint in relp]
+    if not given and draft.raw.get("listeners", {}) != {}:
+        return
+    draft.raw["listeners"] = {}
+    draft.forget("listeners")
+    for endpoint, origin in given or [(DEFAULT_ENDPOINT, "default")]:
+        is_relp = origin == "--relp"
+        name = _free_name(draft.raw["listeners"], _listener_name(endpoint, is_relp=is_relp))
+        draft.put(("listeners", name, "endpoint"), endpoint, origin)
+        if is_relp:
+            draft.put(("listeners", name, "protocol"), WireProtocol.RELP.value, origin)
+
+
+def _overlay(draft: _Draft, flags: Mapping[str, str], sinks: Sequence[str]) -> None:
     if sinks or draft.raw.get("sinks", {}) == {}:
         draft.raw["sinks"] = {}
         draft.forget("sinks")
@@ -177,7 +189,7 @@ def _overlay(draft: _Draft, flags: Mapping[str, str], listen: Sequence[str], sin
             _put_sink(draft, f"file:{DEFAULT_PATH}", "default")
     for flag, value in flags.items():
         if flag == "framing":
-            _put_in_listeners(draft, "framing", value)
+            _put_in_listeners(draft, "framing", value, lines_only=True)
         else:
             path = FLAG_PATHS[flag]
             draft.put(path, value, f"--{flag}")
@@ -193,8 +205,10 @@ def _tables(draft: _Draft) -> list[tuple[str, dict[str, Any]]]:
     return [(name, table) for name, table in listeners.items() if isinstance(table, dict)]
 
 
-def _put_in_listeners(draft: _Draft, key: str, value: Any) -> None:
-    for name, _ in _tables(draft):
+def _put_in_listeners(draft: _Draft, key: str, value: Any, *, lines_only: bool = False) -> None:
+    for name, table in _tables(draft):
+        if lines_only and table.get("protocol") == WireProtocol.RELP.value:
+            continue
         draft.put(("listeners", name, key), value, f"--{key}")
 
 
@@ -207,11 +221,13 @@ def _take_from_listeners(draft: _Draft, key: str) -> None:
 _TRANSPORT_AND_PORT = re.compile(r"(tcp6?):(?:(?:.*:)?port=)?([0-9]{1,5})(?::|$)", re.ASCII)
 
 
-def _listener_name(endpoint: str) -> str:
-    """Name a listener by transport and port. Wrong endpoints get a name too: the complaint comes later."""
+def _listener_name(endpoint: str, *, is_relp: bool) -> str:
+    """Name a listener by transport (or RELP) and port. Wrong endpoints get a name too: the complaint comes later."""
     match = _TRANSPORT_AND_PORT.match(endpoint)
     if match:
-        return f"{match[1]}-{match[2]}"
+        return f"{'relp' if is_relp else match[1]}-{match[2]}"
+    if is_relp:
+        return "relp"
     scheme = endpoint.partition(":")[0]
     return scheme if scheme in ENDPOINT_SCHEMES else "listener"
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from twisted_ingest import limits
-from twisted_ingest.errors import Format, Framing, Fsync, Oversize
+from twisted_ingest.errors import Durability, Format, Framing, Fsync, Oversize, WireProtocol
 from twisted_ingest.limits import ListenerLimits
 from twisted_ingest.networks import AllowList, parse_network
 from twisted_ingest.units import Rate, exact_size, format_duration, parse_duration, parse_rate, parse_size
@@ -135,6 +135,8 @@ class ListenerSettings(_Table):
     """``[listeners.NAME]``. What is not set here comes from ``[limits]``."""
 
     endpoint: str
+    protocol: WireProtocol = WireProtocol.LINES
+    durability: Durability | None = None
     framing: Framing = Framing.AUTO
     max_length: Size | None = None
     oversize: Oversize | None = None
@@ -176,10 +178,29 @@ SINK_TABLES: dict[str, type[BaseModel]] = {"file": FileSettings, "stdout": Stdou
 SinkSettings = Annotated[FileSettings | StdoutSettings | NullSettings, Field(discriminator="type")]
 
 
+def sink_durability(sink: SinkSettings) -> Durability:
+    """Give the most that a sink can promise of a record, as far as its settings tell."""
+    match sink:
+        case FileSettings():
+            return Durability.FSYNC
+        case StdoutSettings():
+            return Durability.WRITTEN
+        case _:
+            return Durability.MEMORY
+
+
 class AdminSettings(_Table):
     """``[admin]``. The endpoint ``off`` means no admin server."""
 
     endpoint: str = DEFAULT_ADMIN
+
+
+PROTOCOL_DEFAULTS: dict[WireProtocol, dict[str, Any]] = {
+    WireProtocol.LINES: {},
+    # Silence is normal for a client that keeps a session; closing it would cost what it sends next.
+    WireProtocol.RELP: {"max_length": limits.RELP_MAX_LENGTH, "idle_timeout": None},
+}
+"""What ``[limits]`` is for a protocol where neither it nor the listener says so."""
 
 
 class Settings(_Table):
@@ -191,15 +212,27 @@ class Settings(_Table):
     admin: AdminSettings = AdminSettings()
     log_format: Literal["text", "json"] = "text"
 
+    def durability(self, name: str) -> Durability:
+        """Give what a listener asks for; a protocol that answers promises the disk unless told otherwise."""
+        listener = self.listeners[name]
+        is_answered = listener.protocol is WireProtocol.RELP
+        return listener.durability or (Durability.FSYNC if is_answered else Durability.WRITTEN)
+
     def listener_limits(self, name: str) -> ListenerLimits:
         """Join a listener's own settings with the common ones."""
         own, common = self.listeners[name], self.limits
+        defaults = PROTOCOL_DEFAULTS[own.protocol]
 
         def pick(field: str) -> Any:
-            return getattr(own if field in own.model_fields_set else common, field)
+            if field in own.model_fields_set:
+                return getattr(own, field)
+            is_set = field in common.model_fields_set or field not in defaults
+            return getattr(common, field) if is_set else defaults[field]
 
         idle_is_explicit = "idle_timeout" in own.model_fields_set | common.model_fields_set
         return ListenerLimits(
+            protocol=own.protocol,
+            durability=self.durability(name),
             framing=own.framing,
             max_record_bytes=pick("max_length"),
             oversize=pick("oversize"),

@@ -77,7 +77,14 @@ class ListenerLedger:
 class RelpLedger(ListenerLedger):
     """The counts of a RELP listener: those of every listener, and what its sessions asked for and were answered."""
 
-    __slots__ = ("relp_ack_seconds", "relp_acks", "relp_errors", "relp_frames", "relp_unanswered")
+    __slots__ = (
+        "relp_ack_seconds",
+        "relp_ack_seconds_sum",
+        "relp_acks",
+        "relp_errors",
+        "relp_frames",
+        "relp_unanswered",
+    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,9 +98,12 @@ class RelpLedger(ListenerLedger):
         self.relp_ack_seconds = dict.fromkeys((*ACK_SECONDS, math.inf), 0)
         """Records answered by how long it took from their last byte: not above each key, and above the one before."""
 
+        self.relp_ack_seconds_sum = 0.0
+
     def acked(self, count: int, seconds: float) -> None:
         """Count records answered at once."""
         self.relp_acks += count
+        self.relp_ack_seconds_sum += seconds * count
         self.relp_ack_seconds[next((bound for bound in ACK_SECONDS if seconds <= bound), math.inf)] += count
 
 

@@ -11,7 +11,7 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from twisted_ingest.batch import ConnectionInfo
-from twisted_ingest.errors import CloseReason, RefuseReason
+from twisted_ingest.errors import CloseReason, RefuseReason, RelpError
 from twisted_ingest.escaping import escape, preview
 from twisted_ingest.flow.ledger import ListenerLedger
 from twisted_ingest.framing.detect import Signature
@@ -152,7 +152,7 @@ class Events:
         self._peer(
             f"wrong_protocol_{found.reason.value}",
             LogLevel.warn,
-            "{listener}: {peer} sent {what}, not log lines: {fix}",
+            "{listener}: {peer} sent {what}, which is not for this port: {fix}",
             info,
             what=found.what,
             fix=found.fix,
@@ -168,11 +168,23 @@ class Events:
             info,
         )
 
+    def relp_error(self, info: ConnectionInfo, error: RelpError) -> None:
+        """Note that a peer has broken a rule of RELP, which ends its session; it was counted where it was found."""
+        self._peer(
+            "relp_error",
+            LogLevel.warn,
+            "{listener}: {peer} has broken a rule of RELP ({error}): its session ends; what is not answered it will "
+            "send again",
+            info,
+            error=error.value,
+        )
+
     def timed_out(self, info: ConnectionInfo, reason: CloseReason, seconds: float) -> None:
         """Note that a deadline of the connection has passed and it is being reset."""
         what = {
             CloseReason.IDLE: "sent nothing for {seconds} s (--idle-timeout)",
             CloseReason.FRAME_DEADLINE: "did not end a record within {seconds} s (--frame-timeout)",
+            CloseReason.ACKS_UNREAD: "has not read our answers for {seconds} s",
         }[reason]
         self._peer(reason.value, LogLevel.warn, "{listener}: {peer} " + what, info, seconds=seconds)
 

@@ -6,6 +6,7 @@ Nothing is counted here, so nothing on the way of a record pays for it. Names fo
 with 0 from the start.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,7 +21,17 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from twisted_ingest.errors import CloseReason, DiscardReason, DropReason, PauseReason, RefuseReason
+from twisted_ingest.errors import (
+    CloseReason,
+    DiscardReason,
+    DropReason,
+    Durability,
+    PauseReason,
+    RefuseReason,
+    RelpCommand,
+    RelpError,
+)
+from twisted_ingest.flow.ledger import ACK_SECONDS
 from twisted_ingest.observe.lag import LagView
 
 
@@ -47,9 +58,15 @@ class View:
     """One look at the whole process. Counts of listeners are mappings that add (`ListenerLedger.snapshot`)."""
 
     version: str
-    listeners: Mapping[str, Mapping[str, int]]
+    listeners: Mapping[str, Mapping[str, float]]
     connections_open: Mapping[str, int]
     buffered_bytes: Mapping[str, int]
+    durability: Mapping[str, Durability]
+    """What each listener asks of the sinks."""
+    answering: Sequence[str]
+    """Listeners that answer (RELP)."""
+    unanswered: Mapping[str, tuple[int, int]]
+    """Frames that wait for their answer, and bytes of their records, by listener."""
     connections_limit: int
     paused_connections: int
     paused_by_reason: Mapping[PauseReason, int]
@@ -108,16 +125,17 @@ class IngestCollector(Collector):
         yield InfoMetricFamily("ingest_build", "The version that runs.", value={"version": view.version})
         yield from self._totals(view)
         yield from self._by_listener(view)
+        yield from _relp(view)
         yield from self._flow(view)
         yield from self._sinks(view.sinks)
 
     def _totals(self, view: View) -> Iterator[Metric]:
-        totals = {
-            name: sum(counts[name] for counts in view.listeners.values())
-            for name in next(iter(view.listeners.values()), {})
+        totals: dict[str, float] = {
+            name: sum(counts.get(name, 0) for counts in view.listeners.values())
+            for name in {name: None for counts in view.listeners.values() for name in counts}
         }
 
-        def reasons(bucket: str, members: Iterable[str]) -> dict[str, int]:
+        def reasons(bucket: str, members: Iterable[str]) -> dict[str, float]:
             return {reason: totals.get(f"{bucket}/{reason}", 0) for reason in members}
 
         yield GaugeMetricFamily(
@@ -171,6 +189,16 @@ class IngestCollector(Collector):
             view.buffered_bytes,
             gauge=True,
         )
+
+        levels = GaugeMetricFamily(
+            "ingest_listener_durability",
+            "1 for what the listener's records must have reached before they count as taken.",
+            labels=["listener", "level"],
+        )
+        for listener, asked in view.durability.items():
+            for level in Durability:
+                levels.add_metric([listener, level.value], int(level is asked))
+        yield levels
 
     def _flow(self, view: View) -> Iterator[Metric]:
         for name, text, value in (
@@ -228,6 +256,49 @@ class IngestCollector(Collector):
         for detail in sorted({detail for sink in sinks for detail in sink.details}):
             values = {sink.name: sink.details[detail] for sink in sinks if detail in sink.details}
             yield _labelled(f"ingest_sink_{detail}", f"Of the sink: {detail.replace('_', ' ')}.", "sink", values)
+
+
+def _relp(view: View) -> Iterator[Metric]:
+    """Give what RELP listeners count; the series are there once there is such a listener."""
+    if not view.answering:
+        return
+    of = {name: view.listeners[name] for name in view.answering}
+    for name, text, key in (
+        ("ingest_relp_acks", "Records answered with 200.", "relp_acks"),
+        ("ingest_relp_unanswered_records", "Records whose session ended before its answer.", "relp_unanswered"),
+    ):
+        yield _labelled(name, text, "listener", {listener: counts[key] for listener, counts in of.items()})
+    sessions = {listener: view.connections_open[listener] for listener in of}
+    yield _labelled("ingest_relp_sessions", "RELP sessions now.", "listener", sessions, gauge=True)
+    for index, name, text in (
+        (0, "ingest_relp_waiting_frames", "Frames that wait for their answer."),
+        (1, "ingest_relp_waiting_bytes", "Bytes charged for their records."),
+    ):
+        waiting = {listener: view.unanswered[listener][index] for listener in of}
+        yield _labelled(name, text, "listener", waiting, gauge=True)
+    for name, text, bucket, label, members in (
+        ("ingest_relp_frames", "Frames by command.", "relp_frames", "command", RelpCommand),
+        ("ingest_relp_errors", "Sessions ended for a broken rule.", "relp_errors", "reason", RelpError),
+    ):
+        family = CounterMetricFamily(name, text, labels=["listener", label])
+        for listener, counts in of.items():
+            for member in members:
+                family.add_metric([listener, member.value], counts[f"{bucket}/{member}"])
+        yield family
+    yield _ack_seconds(of)
+
+
+def _ack_seconds(of: Mapping[str, Mapping[str, float]]) -> Metric:
+    family = HistogramMetricFamily(
+        "ingest_relp_ack_seconds", "Seconds from a record's last byte to its answer.", labels=["listener"]
+    )
+    for listener, counts in of.items():
+        total, buckets = 0.0, []
+        for bound in (*ACK_SECONDS, math.inf):
+            total += counts[f"relp_ack_seconds/{bound}"]
+            buckets.append(("+Inf" if bound == math.inf else str(bound), total))
+        family.add_metric([listener], buckets, sum_value=counts["relp_ack_seconds_sum"])
+    return family
 
 
 def build_registry(watch: _Watch) -> CollectorRegistry:

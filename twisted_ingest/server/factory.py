@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
 
 from twisted_ingest.batch import ConnectionInfo
-from twisted_ingest.errors import CloseReason, Framing, RefuseReason
+from twisted_ingest.errors import CloseReason, Durability, Framing, RefuseReason
 from twisted_ingest.flow.intake import Intake
 from twisted_ingest.flow.ledger import ListenerLedger
 from twisted_ingest.flow.rate import Meter, PeerBuckets, TokenBucket
@@ -40,6 +40,8 @@ class IngestFactory(ServerFactory):
     """
 
     noisy = False
+    answers = False
+    """Whether peers are told what is safe."""
     protocol_class: type[IngestProtocol] = IngestProtocol
 
     def __init__(
@@ -56,7 +58,7 @@ class IngestFactory(ServerFactory):
     ) -> None:
         self.name = name
         self.limits = limits
-        self.ledger = ListenerLedger()
+        self.ledger = self.make_ledger()
         self.connections: dict[int, IngestProtocol] = {}
         self.clock = clock
         self.wall_time = wall_time
@@ -66,6 +68,10 @@ class IngestFactory(ServerFactory):
         self._ids = count(1) if ids is None else ids
         self._peers: PeerBuckets | None = None
         self.find_hung_up: Callable[[Sequence[IngestTransport]], Container[IngestTransport]] = hung_up
+
+    def make_ledger(self) -> ListenerLedger:
+        """Make the listener's counts."""
+        return ListenerLedger()
 
     def buildProtocol(self, addr: IAddress | None) -> IngestProtocol | None:
         """Admit a peer, or return ``None``. Never raises: an exception here would leave the socket open."""
@@ -90,7 +96,8 @@ class IngestFactory(ServerFactory):
     def _build(self, info: ConnectionInfo) -> IngestProtocol:
         limits = self.limits
         framer = FRAMERS[limits.framing](info, self.ledger, limits.max_record_bytes, limits.oversize)
-        return self.protocol_class(info, self, framer, self._intake.open_lane())
+        lane = self._intake.open_lane(needs_sync=limits.durability is Durability.FSYNC)
+        return self.protocol_class(info, self, framer, lane)
 
     def meters(self, info: ConnectionInfo) -> tuple[Meter, ...]:
         """Make what holds a connection to its rates; none for most."""
@@ -152,3 +159,7 @@ class IngestFactory(ServerFactory):
     def buffered(self) -> int:
         """Recount, from the live framers, the bytes of unfinished records."""
         return sum(connection.framer.buffered for connection in self.connections.values())
+
+    def unanswered(self) -> tuple[int, int]:
+        """Give the frames that wait for an answer, and the bytes of their records: none where nothing is answered."""
+        return 0, 0

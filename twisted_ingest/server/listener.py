@@ -7,12 +7,18 @@ from typing import Any
 from twisted.internet import error
 from twisted.internet.endpoints import serverFromString
 
-from twisted_ingest.errors import ListenError
+from twisted_ingest.errors import ListenError, WireProtocol
 from twisted_ingest.limits import ACCEPTS_PER_TURN
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.factory import IngestFactory
+from twisted_ingest.server.relp import RelpFactory
 from twisted_ingest.server.sockets import ListeningReactor, address_text
+
+FACTORIES: dict[WireProtocol, type[IngestFactory]] = {
+    WireProtocol.LINES: IngestFactory,
+    WireProtocol.RELP: RelpFactory,
+}
 
 
 class Listener:

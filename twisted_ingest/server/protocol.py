@@ -320,7 +320,12 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
         found, framer.oversized = framer.oversized, []
         for start in found:
             self.lineLengthExceeded(start)
-        if framer.closed is None or self.close_reason is not None:
+        if framer.closed is not None and self.close_reason is None:
+            self._end_stream(framer)
+
+    def _end_stream(self, framer: Framer) -> None:
+        """End the connection whose stream the framer has given up."""
+        if framer.closed is None:
             return
         events, reason = self._factory.events, CloseReason(framer.closed.value)
         if framer.wrong_protocol is not None:

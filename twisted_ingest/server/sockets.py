@@ -55,6 +55,15 @@ class IngestTransport(Protocol):
     def notice_end(self) -> None:
         """Lose the connection whose peer has hung up, of which nothing is left to read."""
 
+    def write(self, data: bytes) -> None:
+        """Send, after everything written before; never blocks."""
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Pause this producer while more is written than is being sent."""
+
+    def unregisterProducer(self) -> None:
+        """Pause nobody any more. Harmless where nobody is registered."""
+
     def pauseProducing(self) -> None:
         """Stop reading."""
 

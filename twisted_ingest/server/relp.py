@@ -1,0 +1,296 @@
+"""
+One RELP session: frames go the way of lines, and each is answered once its record is safe.
+
+Thin: what a session may say, the framer decides; what is safe, the lane tells. Nothing is ever answered with a refusal
+for a passing condition: clients of librelp delete what is refused. The answer is withheld instead.
+"""
+
+from collections import deque
+from typing import NamedTuple
+
+from twisted.internet import error
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_ingest.batch import Batch, ConnectionInfo
+from twisted_ingest.errors import CloseReason, DiscardReason, Durability
+from twisted_ingest.flow.answers import AnsweringLane
+from twisted_ingest.flow.ledger import RelpLedger
+from twisted_ingest.flow.watermark import Watermark
+from twisted_ingest.framing.base import Framer
+from twisted_ingest.framing.relp import OK, SERVERCLOSE, RelpFramer, Reply
+from twisted_ingest.interfaces import IAnsweringProducer
+from twisted_ingest.limits import (
+    CLOSE_TIMEOUT,
+    DRAIN_QUIET,
+    RELP_ACKS_UNREAD_TIMEOUT,
+    RELP_EOF_TIMEOUT,
+    RELP_UNACKED_FRAMES,
+)
+from twisted_ingest.server.factory import IngestFactory
+from twisted_ingest.server.protocol import IngestProtocol
+
+
+class _Due(NamedTuple):
+    """A reply that waits until ``after`` batches of the session are safe; ``since`` is in reactor seconds."""
+
+    after: int
+    reply: Reply
+    since: float
+
+
+@implementer(IPushProducer)
+class _AnswerFlow:
+    """What the transport pauses when our answers are not read."""
+
+    def __init__(self, session: "RelpProtocol") -> None:
+        self._session = session
+
+    def pauseProducing(self) -> None:
+        """Note that answers pile up."""
+        self._session.answers_stalled()
+
+    def resumeProducing(self) -> None:
+        """Note that they flow again."""
+        self._session.answers_flow()
+
+    def stopProducing(self) -> None:
+        """Do nothing: ``connectionLost`` says the same."""
+
+
+@implementer(IAnsweringProducer, IHalfCloseableProtocol)
+class RelpProtocol(IngestProtocol):
+    """
+    Receives frames, passes batches of their records to its lane, and answers what the lane says is safe.
+
+    ``unanswered`` counts the frames that wait for their answer. A session that is over, for whatever reason, is
+    answered to its end, told so (``serverclose``), and half-closed; what still comes is discarded unanswered, for
+    closing with unread bytes would reset the connection and destroy answers on their way.
+    """
+
+    framer: RelpFramer
+    lane: AnsweringLane
+    _ledger: RelpLedger
+
+    def __init__(self, info: ConnectionInfo, factory: "RelpFactory", framer: RelpFramer, lane: AnsweringLane) -> None:
+        super().__init__(info, factory, framer, lane)
+        self.unanswered = 0
+        self._due: deque[_Due] = deque()
+        self._written = 0
+        self._settled = 0
+        """Batches given to the lane, and those it says are safe."""
+        self._mark = Watermark(RELP_UNACKED_FRAMES, RELP_UNACKED_FRAMES // 2)
+        self._unread_since: float | None = None
+        """Since when the transport has had as many answers as it takes."""
+        self._drain_by = 0.0
+        self._is_over = False
+        """Nothing more is taken; what was is answered yet."""
+        self._is_closing = False
+        """Nothing more is said."""
+        self._has_peer_ended = False
+
+    # Twisted calls these.
+
+    def connectionMade(self) -> None:
+        """Join the flow, and ask to be told when answers are not read."""
+        super().connectionMade()
+        self.transport.registerProducer(_AnswerFlow(self), True)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Frame a chunk; see `IngestProtocol`."""
+        super().dataReceived(data)
+        if self.quiet_since is not None:
+            self._drain()
+
+    def resumeProducing(self) -> None:
+        """Go on reading; what was paused when the drain began may have nothing left to read."""
+        super().resumeProducing()
+        if self.quiet_since is not None:
+            self._drain()
+
+    def readConnectionLost(self) -> None:
+        """End the session of a peer that has ended its side, and may wait for answers yet."""
+        # Called again whenever reading is resumed.
+        self._pass_on(self.framer.finish(self._wall_time()))
+        self._has_peer_ended = True
+        self._end(CloseReason.EOF)
+        self._await_answers()
+
+    def writeConnectionLost(self) -> None:
+        """Do nothing: we have ended our side."""
+
+    def connectionLost(self, reason: Failure = error.ConnectionDone) -> None:  # type: ignore[assignment]
+        """Count what goes without its answer."""
+        self._is_over = self._is_closing = True
+        self._ledger.relp_unanswered += self.unanswered
+        super().connectionLost(reason)
+        self.unanswered = 0
+        self._due.clear()
+
+    # The transport, the lane and the factory call these.
+
+    def answers_stalled(self) -> None:
+        """Stop reading until the peer reads: it would only add to what it leaves lying."""
+        self._unread_since = self._clock.seconds()
+        self._hold_back()
+
+    def answers_flow(self) -> None:
+        """Read again."""
+        self._unread_since = None
+        self._hold_back()
+
+    def settled(self, count: int) -> None:
+        """See `IAnsweringProducer`: answer what waited for these batches."""
+        self._settled += count
+        self._answer()
+
+    def refused(self) -> None:
+        """See `IAnsweringProducer`: without its answer the peer sends again, to whoever can take it."""
+        self._is_over = self._is_closing = True
+        self.close(CloseReason.SINK_FAILED, reset=True)
+
+    def close(self, reason: CloseReason, *, reset: bool) -> None:
+        """See `IngestProtocol`; no answer is written afterwards."""
+        self._is_over = self._is_closing = True
+        # Twisted would tell a producer to stop, and not wait for what is written (twisted #6461).
+        self.transport.unregisterProducer()
+        super().close(reason, reset=reset)
+
+    def sweep(self, now: float) -> None:
+        """Look at the deadlines; see `IngestProtocol`."""
+        if self._unread_since is not None and now - self._unread_since > RELP_ACKS_UNREAD_TIMEOUT:
+            self._unread_since = None
+            self._factory.events.timed_out(self.info, CloseReason.ACKS_UNREAD, RELP_ACKS_UNREAD_TIMEOUT)
+            self.close(CloseReason.ACKS_UNREAD, reset=True)
+            return
+        super().sweep(now)
+
+    def hang_up(self) -> None:
+        """Note that the peer has ended its side while we do not read; it may wait for answers yet."""
+        if not self._due:
+            super().hang_up()
+        elif not self._has_peer_ended:
+            self._has_peer_ended = True
+            self._close_by = self._clock.seconds() + RELP_EOF_TIMEOUT
+
+    def begin_drain(self) -> None:
+        """Read what has arrived, answer it, and end the session; a half-close first would forbid the answers."""
+        if self.close_reason is None:
+            self.close_reason = CloseReason.DRAIN
+            self.setTimeout(None)
+            self.quiet_since = self._clock.seconds()
+            self._drain_by = self.quiet_since + DRAIN_QUIET
+            self._drain()
+
+    def is_quiet(self, now: float, seconds: float) -> bool:
+        """See `IngestProtocol`: nor may an answer be due."""
+        return not self._due and super().is_quiet(now, seconds)
+
+    # What follows is ours.
+
+    def _pass_on(self, batches: list[Batch]) -> None:
+        """Do as for lines, and answer what may be answered."""
+        replies, self.framer.replies = self.framer.replies, []
+        self._written += len(batches)
+        if replies:
+            # Before the batches are written: the sinks may have taken them when that returns.
+            now = self._clock.seconds()
+            self._due += [_Due(self._written, reply, now) for reply in replies]
+            self.unanswered += sum(reply.frames for reply in replies)
+        super()._pass_on(batches)
+        if self.limits.durability is Durability.MEMORY:
+            self._settled = self._written
+        self._answer()
+
+    def _answer(self) -> None:
+        """Write all answers that are due, in one piece; end the session once it is over and all is answered."""
+        due, texts = self._due, []
+        now = self._clock.seconds()
+        while due and due[0].after <= self._settled and not self._is_closing:
+            _, reply, since = due.popleft()
+            self.unanswered -= reply.frames
+            if reply.text == OK:
+                self._ledger.acked(reply.frames, now - since)
+            texts.append(reply.encode())
+        if texts:
+            self.transport.write(b"".join(texts))
+        self._hold_back()
+        if self._is_over and not due and not self._is_closing:
+            self._say_goodbye()
+
+    def _hold_back(self) -> None:
+        """Stop reading while too much waits for its answer, or answers wait to be read."""
+        self._mark.update(self.unanswered)
+        self.lane.withhold(not self._is_over and (self._mark.is_high or self._unread_since is not None))
+
+    def _end_stream(self, framer: Framer) -> None:
+        if self.framer.ended_well:
+            self._end(CloseReason.EOF)
+        elif self.framer.error is not None:
+            self._factory.events.relp_error(self.info, self.framer.error)
+            self._end(CloseReason(self.framer.closed or DiscardReason.PROTOCOL))
+        elif framer.closed is DiscardReason.MEMORY:
+            self._end(CloseReason.MEMORY)
+        elif framer.closed is not DiscardReason.UNANSWERED:
+            super()._end_stream(framer)
+
+    def _end(self, reason: CloseReason) -> None:
+        """Take nothing more; what was taken is answered yet."""
+        if self._is_over:
+            return
+        self._is_over = True
+        self.close_reason = self.close_reason or reason
+        self.setTimeout(None)
+        self.frame_since = None
+        self._answer()
+
+    def _say_goodbye(self) -> None:
+        """Tell the peer that the session is over, and wait for it to close, but not for ever."""
+        self._is_closing = True
+        self.transport.unregisterProducer()
+        self.transport.write(SERVERCLOSE)
+        if self._has_peer_ended:
+            self.transport.loseConnection()
+        else:
+            self.transport.loseWriteConnection()
+        self._close_by = self._clock.seconds() + CLOSE_TIMEOUT
+
+    def _await_answers(self) -> None:
+        """Of a peer that has ended its side: close, or keep it for as long as it may wait for its answers."""
+        if self._is_closing:
+            self.transport.loseConnection()
+        elif self._close_by is None:
+            self._close_by = self._clock.seconds() + RELP_EOF_TIMEOUT
+
+    def _drain(self) -> None:
+        """End the session once what had arrived is read; a peer that never stops has had its second."""
+        if self._is_over or self.paused:
+            return
+        if not self.transport.unread_bytes() or self._clock.seconds() >= self._drain_by:
+            self._pass_on(self.framer.finish(self._wall_time()))
+            self._end(CloseReason.DRAIN)
+
+
+class RelpFactory(IngestFactory):
+    """Builds `RelpProtocol` instances; see `IngestFactory`."""
+
+    answers = True
+    protocol_class: type[RelpProtocol] = RelpProtocol
+    ledger: RelpLedger
+    connections: dict[int, RelpProtocol]  # type: ignore[assignment]
+
+    def make_ledger(self) -> RelpLedger:
+        """Make the listener's counts."""
+        return RelpLedger()
+
+    def _build(self, info: ConnectionInfo) -> RelpProtocol:
+        limits = self.limits
+        framer = RelpFramer(info, self.ledger, limits.max_record_bytes, limits.oversize)
+        lane = self._intake.open_answering_lane(needs_sync=limits.durability is Durability.FSYNC)
+        return self.protocol_class(info, self, framer, lane)
+
+    def unanswered(self) -> tuple[int, int]:
+        """Recount, from the live sessions, the frames that wait for their answer, and the bytes of their records."""
+        live = self.connections.values()
+        return sum(session.unanswered for session in live), sum(session.lane.in_flight for session in live)
