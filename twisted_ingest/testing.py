@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from twisted_ingest.admin.watch import Watch
 from twisted_ingest.batch import Batch, Group
-from twisted_ingest.errors import Durability, SinkError
+from twisted_ingest.errors import Durability, SinkError, WireProtocol
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.intake import Intake
 from twisted_ingest.flow.rate import PeerBuckets
@@ -322,6 +322,7 @@ class Rig:
         max_connections: int = 1000,
         per_peer: int | None = None,
         protocol: type[IngestProtocol] | None = None,
+        wire: WireProtocol = WireProtocol.LINES,
         arrivals: PeerBuckets | None = None,
         required: bool = True,
         **limits: Any,
@@ -334,8 +335,8 @@ class Rig:
         self.sinks = sinks or (MemorySink(),)
         for sink in self.sinks:
             self.intake.add_sink(sink, required=required)
-        bounds = ListenerLimits(**limits)
-        self.factory = FACTORIES[bounds.protocol](
+        bounds = ListenerLimits(protocol=wire, **limits)
+        self.factory = FACTORIES[wire](
             "test",
             bounds,
             intake=self.intake,

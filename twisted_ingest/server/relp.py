@@ -64,7 +64,7 @@ class RelpProtocol(IngestProtocol):
     """
     Receives frames, passes batches of their records to its lane, and answers what the lane says is safe.
 
-    ``unanswered`` counts the frames that wait for their answer. A session that is over, for whatever reason, is
+    ``unanswered`` counts the records that wait for their answer. A session that is over, for whatever reason, is
     answered to its end, told so (``serverclose``), and half-closed; what still comes is discarded unanswered, for
     closing with unread bytes would reset the connection and destroy answers on their way.
     """
@@ -197,7 +197,7 @@ class RelpProtocol(IngestProtocol):
             # Before the batches are written: the sinks may have taken them when that returns.
             now = self._clock.seconds()
             self._due += [_Due(self._written, reply, now) for reply in replies]
-            self.unanswered += sum(reply.frames for reply in replies)
+            self.unanswered += sum(reply.frames for reply in replies if reply.text == OK)
         super()._pass_on(batches)
         if self.limits.durability is Durability.MEMORY:
             self._settled = self._written
@@ -209,8 +209,8 @@ class RelpProtocol(IngestProtocol):
         now = self._clock.seconds()
         while due and due[0].after <= self._settled and not self._is_closing:
             _, reply, since = due.popleft()
-            self.unanswered -= reply.frames
             if reply.text == OK:
+                self.unanswered -= reply.frames
                 self._ledger.acked(reply.frames, now - since)
             texts.append(reply.encode())
         if texts:
