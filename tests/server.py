@@ -68,7 +68,7 @@ class Server:
         if REACTOR:
             twistd = "from twisted.scripts.twistd import run; run()"
             command = [sys.executable, "-c", twistd, "-n", "--pidfile=", "--reactor", REACTOR, "ingest"]
-        if not any(flag.startswith(("--listen", "--config")) for flag in flags):
+        if not any(flag.startswith(("--listen", "--relp", "--config")) for flag in flags):
             command += ["--listen", f"tcp:{port}:interface=127.0.0.1"]
         if not any(flag.startswith("--admin") for flag in flags):
             command += ["--admin", "tcp:0:interface=127.0.0.1" if admin else "off"]
@@ -192,6 +192,12 @@ class Server:
         self._reader.join(PATIENCE)
         return status
 
+    def crash(self) -> None:
+        """End it as the kernel would: SIGKILL, at once."""
+        self.process.kill()
+        self.process.wait(PATIENCE)
+        self._let_go()
+
     def kill(self) -> None:
         """End it, whatever state it is in, and remove its folder."""
         self.reads_log.set()
@@ -203,12 +209,15 @@ class Server:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait(PATIENCE)
+        self._let_go()
+        if self._own_folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _let_go(self) -> None:
         self._reader.join(PATIENCE)
         for stream in (self.process.stdout, self.process.stderr):
             if stream is not None:
                 stream.close()
-        if self._own_folder:
-            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def numbered(prefix: str, count: int, size: int = 100) -> list[bytes]:

@@ -37,6 +37,8 @@ def program(name: str, package: str) -> str:
 class Rsyslog:
     """An rsyslog that takes lines on a port of its own and forwards them with ``omfwd``."""
 
+    settings = ""
+
     def __init__(self, path: str, target: int, options: str = "") -> None:
         self.folder = tempfile.mkdtemp(prefix="ingest-rsyslog-")
         with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -44,11 +46,11 @@ class Rsyslog:
         config = os.path.join(self.folder, "rsyslog.conf")
         with open(config, "w") as stream:
             stream.write(
-                f'global(workDirectory="{self.folder}")\n'
+                f'global(workDirectory="{self.folder}" {self.settings})\n'
                 'module(load="imtcp")\n'
                 f'input(type="imtcp" port="{self.port}" address="127.0.0.1")\n'
                 'template(name="raw" type="string" string="%rawmsg%\\n")\n'
-                f'action(type="omfwd" target="127.0.0.1" port="{target}" protocol="tcp" template="raw" {options}\n'
+                f"{self.action(target)} {options}\n"
                 '  action.resumeInterval="1" action.resumeRetryCount="-1"\n'
                 '  queue.type="LinkedList" queue.size="500000")\n'
             )
@@ -59,6 +61,10 @@ class Rsyslog:
             stderr=subprocess.DEVNULL,
         )
         wait_until(self.is_up, "rsyslog takes connections")
+
+    def action(self, target: int) -> str:
+        """Begin the action that forwards."""
+        return f'action(type="omfwd" target="127.0.0.1" port="{target}" protocol="tcp" template="raw"'
 
     def is_up(self) -> bool:
         """Whether it accepts."""

@@ -42,6 +42,10 @@ give up after 90 s themselves."""
 RELP_EOF_TIMEOUT = 90.0
 """Seconds a peer that has ended its side is kept for the answers it may still read: librelp waits that long."""
 
+RELP_DRAIN_QUIET = 0.2
+"""Seconds without a byte after which a RELP session is ended at a stop: what was sent before is here by then, delayed
+acknowledgements of the kernel (40 ms) included."""
+
 MEMORY = 256 * MIB
 """Bytes the process may hold for its peers: the budget. A few seconds of a full 1 Gbit/s link."""
 

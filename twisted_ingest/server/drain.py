@@ -26,6 +26,7 @@ async def drain_connections(reactor: Any, live: Callable[[], list[IngestProtocol
     while live() and reactor.seconds() < deadline:
         now = reactor.seconds()
         for connection in live():
+            connection.drain(now)
             if connection.is_quiet(now, DRAIN_QUIET):
                 connection.close(CloseReason.DRAIN, reset=False)
         await deferLater(reactor, DRAIN_TICK)

@@ -256,6 +256,9 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
             self.quiet_since = self._clock.seconds()
             self.transport.loseWriteConnection()
 
+    def drain(self, now: float) -> None:
+        """Do what a stop asks for next; called until the connection is closed. Nothing, for lines."""
+
     def is_quiet(self, now: float, seconds: float) -> bool:
         """Whether a draining peer has sent nothing for ``seconds`` and nothing of it waits in the kernel."""
         if self.paused or self.quiet_since is None:

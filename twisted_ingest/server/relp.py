@@ -25,6 +25,7 @@ from twisted_ingest.limits import (
     CLOSE_TIMEOUT,
     DRAIN_QUIET,
     RELP_ACKS_UNREAD_TIMEOUT,
+    RELP_DRAIN_QUIET,
     RELP_EOF_TIMEOUT,
     RELP_UNACKED_FRAMES,
 )
@@ -96,18 +97,6 @@ class RelpProtocol(IngestProtocol):
         """Join the flow, and ask to be told when answers are not read."""
         super().connectionMade()
         self.transport.registerProducer(_AnswerFlow(self), True)
-
-    def dataReceived(self, data: bytes) -> None:
-        """Frame a chunk; see `IngestProtocol`."""
-        super().dataReceived(data)
-        if self.quiet_since is not None:
-            self._drain()
-
-    def resumeProducing(self) -> None:
-        """Go on reading; what was paused when the drain began may have nothing left to read."""
-        super().resumeProducing()
-        if self.quiet_since is not None:
-            self._drain()
 
     def readConnectionLost(self) -> None:
         """End the session of a peer that has ended its side, and may wait for answers yet."""
@@ -181,7 +170,15 @@ class RelpProtocol(IngestProtocol):
             self.setTimeout(None)
             self.quiet_since = self._clock.seconds()
             self._drain_by = self.quiet_since + DRAIN_QUIET
-            self._drain()
+
+    def drain(self, now: float) -> None:
+        """End the session once what had been sent is read; a peer that never stops has had its second."""
+        if self._is_over or self.paused or self.quiet_since is None:
+            return
+        is_read = now - self.quiet_since >= RELP_DRAIN_QUIET and not self.transport.unread_bytes()
+        if is_read or now >= self._drain_by:
+            self._pass_on(self.framer.finish(self._wall_time()))
+            self._end(CloseReason.DRAIN)
 
     def is_quiet(self, now: float, seconds: float) -> bool:
         """See `IngestProtocol`: nor may an answer be due."""
@@ -262,14 +259,6 @@ class RelpProtocol(IngestProtocol):
             self.transport.loseConnection()
         elif self._close_by is None:
             self._close_by = self._clock.seconds() + RELP_EOF_TIMEOUT
-
-    def _drain(self) -> None:
-        """End the session once what had arrived is read; a peer that never stops has had its second."""
-        if self._is_over or self.paused:
-            return
-        if not self.transport.unread_bytes() or self._clock.seconds() >= self._drain_by:
-            self._pass_on(self.framer.finish(self._wall_time()))
-            self._end(CloseReason.DRAIN)
 
 
 class RelpFactory(IngestFactory):

@@ -1,0 +1,224 @@
+"""Real and independent RELP clients against a real process: sizes, contents, stops, answers that come late."""
+
+import glob
+import os
+import signal
+import socket
+import threading
+import time
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from tests import traced
+from tests.relp_client import RelpClient, SessionLostError
+from tests.server import PATIENCE, Server, wait_until
+from tests.test_real_clients import Rsyslog, program
+from twisted_ingest.limits import KIB, MIB, RELP_MAX_LENGTH
+
+STALL_SECONDS = float(os.environ.get("INGEST_TEST_STALL_SECONDS", "2"))
+"""How long a stopped server keeps omrelp waiting; `make slow` sets ten."""
+
+RELP = "--relp=tcp:0:interface=127.0.0.1"
+
+
+def omrelp() -> str:
+    """Find rsyslog with its RELP output, or skip (or fail) for want of it."""
+    path = program("rsyslogd", "rsyslog")
+    if not glob.glob("/usr/lib/*/rsyslog/omrelp.so") + glob.glob("/usr/lib*/rsyslog/omrelp.so"):
+        message = "needs rsyslog's omrelp (Debian package rsyslog-relp)"
+        if os.environ.get("INGEST_TEST_REQUIRE_PROGRAMS"):
+            raise AssertionError(message)
+        raise SkipTest(message)
+    return path
+
+
+class Omrelp(Rsyslog):
+    """An rsyslog that takes counted frames and forwards them with ``omrelp``, their bytes unchanged."""
+
+    settings = (
+        'maxMessageSize="300k" parser.escapeControlCharactersOnReceive="off" parser.dropTrailingLFOnReception="off"'
+    )
+
+    def action(self, target: int) -> str:
+        """See `Rsyslog`."""
+        return (
+            'template(name="whole" type="string" string="%rawmsg%")\n'
+            'module(load="omrelp")\n'
+            f'action(type="omrelp" target="127.0.0.1" port="{target}" template="whole"'
+        )
+
+    def feed(self, records: list[bytes], pause: float = 0.0) -> None:
+        """Have it forward records."""
+        with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as peer:
+            for start in range(0, len(records), 10):
+                peer.sendall(b"".join(b"%d %b" % (len(record), record) for record in records[start : start + 10]))
+                time.sleep(pause * 10)
+
+
+class RelpCase(SynchronousTestCase):
+    """A server with a RELP listener."""
+
+    def setUp(self) -> None:
+        self.server = Server(RELP)
+        self.addCleanup(self.server.kill)
+        self.server.wait_ready()
+
+    def restart(self) -> None:
+        """Start the next process where the last one was."""
+        self.server = Server(f"--relp=tcp:{self.server.port}:interface=127.0.0.1", folder=self.server.folder)
+        self.addCleanup(self.server.kill)
+        self.server.wait_ready()
+
+    def wait_lines(self, count: int) -> list[bytes]:
+        wait_until(lambda: self.server.output().count(b"\n") >= count, f"{count} lines", 60)
+        self.assertEqual(self.server.metrics()["ingest_conservation_error"], 0)
+        return self.server.output().splitlines()
+
+    def acks(self) -> float:
+        """Give how many records were answered by the process that runs."""
+        values = self.server.metrics()
+        return sum(value for name, value in values.items() if name.startswith("ingest_relp_acks_total"))
+
+
+class OmrelpTests(RelpCase):
+    """The matrix: what rsyslog's omrelp sends, and what becomes of it when the server is killed, stopped or slow."""
+
+    def setUp(self) -> None:
+        path = omrelp()
+        super().setUp()
+        self.sender = Omrelp(path, self.server.port)
+        self.addCleanup(self.sender.stop)
+
+    def check(self, lines: list[bytes]) -> None:
+        """Wait until every line has arrived; first copies in order, nothing else."""
+        wait_until(lambda: set(lines) <= set(self.server.output().splitlines()), "every line", 60)
+        self.assertEqual(list(dict.fromkeys(self.server.output().splitlines())), lines)
+
+    def test_sizes(self) -> None:
+        """Records of any size arrive; those above the limit are cut, and their session goes on."""
+        sizes = [8 * KIB, 127 * KIB, 129 * KIB, 200]
+        records = [b"<13>%d " % size + b"x" * (size - 6 - len(str(size))) + b"." for size in sizes]
+        self.sender.feed(records)
+        self.assertEqual(self.wait_lines(4), [record[:RELP_MAX_LENGTH] for record in records])
+        wait_until(lambda: self.acks() == 4, "four answers")
+        values = self.server.metrics()
+        self.assertEqual(values["ingest_truncated_records_total"], 1)
+        self.assertEqual(values["ingest_connections_opened_total"], 1)
+
+    def test_empty_and_one_byte(self) -> None:
+        """A record of one byte arrives, an empty one is answered and counted; the session goes on."""
+        self.sender.feed([b"<13>", b"x", b"<13>last"])
+        self.assertIn(b"<13>last", self.wait_lines(1))
+
+    def test_line_feeds_inside(self) -> None:
+        """LF and other control characters inside a record stay inside it."""
+        self.sender.feed([b"<13>one\ntwo\tthree", b"<13>\x01\x7f\xff", b"<13>last"])
+        self.assertEqual(self.wait_lines(3), [b"<13>one\\ntwo\tthree", b"<13>\x01\x7f\xff", b"<13>last"])
+
+    def test_server_stopped(self) -> None:
+        """A server that stands still for a while loses nothing, and doubles nothing."""
+        lines = [b"<13>%06d" % number for number in range(2000)]
+        self.sender.feed(lines[:1000])
+        self.server.send_signal(signal.SIGSTOP)
+        try:
+            self.sender.feed(lines[1000:])
+            time.sleep(STALL_SECONDS)
+        finally:
+            self.server.send_signal(signal.SIGCONT)
+        self.assertEqual(self.wait_lines(2000), lines)
+
+    def test_orderly_stop(self) -> None:
+        """A stop by SIGTERM under load answers what it has taken: every line arrives, hardly one of them twice."""
+        lines = [b"<13>%06d" % number for number in range(3000)]
+        feeder = threading.Thread(target=self.sender.feed, args=(lines, 0.0005), daemon=True)
+        feeder.start()
+        wait_until(lambda: self.server.output().count(b"\n") > 300, "lines flow")
+        self.server.stop()
+        self.assertTrue([text for text in self.server.log if "conservation error 0" in text], self.server.log)
+        self.restart()
+        feeder.join(60)
+        self.check(lines)
+        copies = self.server.output().count(b"\n") - len(lines)
+        self.assertEqual(copies, 0, "an orderly stop answers what it delivers")
+
+    def test_killed(self) -> None:
+        """A server that was killed and started again gets everything."""
+        lines = [b"<13>%06d" % number for number in range(2000)]
+        feeder = threading.Thread(target=self.sender.feed, args=(lines, 0.0005), daemon=True)
+        feeder.start()
+        wait_until(lambda: self.server.output().count(b"\n") > 300, "lines flow")
+        self.server.crash()
+        self.restart()
+        feeder.join(60)
+        wait_until(lambda: set(lines) <= set(self.server.output().splitlines()), "every line", 60)
+
+
+class LateAnswerTests(SynchronousTestCase):
+    def test_answers_delayed_by_the_disk(self) -> None:
+        """While the disk takes its time the answers wait, and the session with them; nothing is refused."""
+        path, tracer = omrelp(), traced.strace()
+        delay = ["-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", "inject=fdatasync:delay_exit=300000"]
+        server = Server(RELP, prefix=(tracer, *delay))
+        self.addCleanup(traced.end, server)
+        server.wait_ready()
+        sender = Omrelp(path, server.port)
+        self.addCleanup(sender.stop)
+        lines = [b"<13>%06d" % number for number in range(300)]
+        sender.feed(lines)
+        wait_until(lambda: server.output().count(b"\n") >= 300, "all lines", 60)
+        self.assertEqual(server.output().splitlines(), lines)
+        values = server.metrics()
+        self.assertEqual(values["ingest_connections_opened_total"], 1)
+        self.assertEqual(sum(n for name, n in values.items() if name.startswith("ingest_relp_errors")), 0)
+
+
+class OwnClientTests(RelpCase):
+    def test_contents(self) -> None:
+        """NUL, LF, both and nothing at all inside records arrive as they are told apart; all are answered."""
+        records = [b"plain", b"", b"a\0b", b"a\nb", b"\0a\nb", b"x" * 129 * KIB, b"\xff\xfe", b"last"]
+        with RelpClient(self.server.port) as client:
+            self.assertEqual(client.open()[:7], b"200 OK\n")
+            for record in records:
+                client.send(record)
+            while client.unanswered:
+                client.settle()
+            self.assertEqual((client.answered, client.refused), (records, []))
+            client.close()
+        whole = [record[:RELP_MAX_LENGTH].replace(b"\n", b"\\n") for record in records if record]
+        self.assertEqual(self.wait_lines(len(whole)), whole)
+
+    def test_half_close(self) -> None:
+        """A client that has nothing more to send, and says so, gets all its answers."""
+        with RelpClient(self.server.port) as client:
+            client.open()
+            for number in range(1000):
+                client.send(b"%d" % number)
+            client.half_close()
+            while client.unanswered:
+                client.settle()
+            self.assertRaises(SessionLostError, client.receive)
+
+    def test_orderly_stop(self) -> None:
+        """At SIGTERM a client that waits gets its answers and is told that the session is over."""
+        with RelpClient(self.server.port) as client:
+            client.open()
+            for number in range(500):
+                client.send(b"%d" % number)
+            self.server.send_signal(signal.SIGTERM)
+            while client.unanswered:
+                client.settle()
+            self.assertRaises(SessionLostError, client.receive)
+            self.assertTrue(client.has_serverclose)
+        self.server.process.wait(PATIENCE)
+        self.assertEqual(self.server.output().splitlines(), [b"%d" % number for number in range(500)])
+
+    def test_unread_answers_stop_the_reading(self) -> None:
+        """A client that sends without end and reads nothing is not read any more; memory stays where it is."""
+        before = self.server.rss()
+        with RelpClient(self.server.port, patience=1.0) as client:
+            client.open()
+            block = b"".join(b"%d syslog 1 x\n" % number for number in range(2, 1_000_000))
+            self.assertRaises(SessionLostError, client.raw, block)
+            paused = self.server.metrics()
+            self.assertEqual(paused["ingest_paused_connections"], 1)
+            self.assertLess(self.server.rss() - before, 24 * MIB)
