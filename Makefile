@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: run test coverage lint types wheel slow reliability mutants soak bench clean
+.PHONY: run test coverage lint types wheel slow kill reliability mutants soak bench clean
 .DEFAULT_GOAL := run
 
 # The project is installed in place; only its dependencies and entry points need this again.
@@ -42,7 +42,10 @@ wheel: $(READY)  ## build, install in a clean environment, look, uninstall
 
 slow: $(READY)  ## the same promises at full length: a stall of ten seconds, ten restarts under 100,000 lines
 	INGEST_TEST_STALL_SECONDS=10 INGEST_TEST_RESTARTS=10 $(BIN)/python -m pytest \
-		tests/attacks tests/test_real_clients.py --durations=10 $(ARGS)
+		tests/attacks tests/test_real_clients.py tests/test_relp_clients.py --durations=10 $(ARGS)
+
+kill: $(READY)  ## fifty kills under load, with our own client and with rsyslog's
+	INGEST_TEST_KILLS=50 $(BIN)/python -m pytest tests/test_relp_kill.py --durations=5 $(ARGS)
 
 mutants: $(READY)  ## plant faults one at a time; each must be noticed by the tests it names; ARGS='lane budget' for some
 	$(BIN)/python -m mutants.run $(ARGS)

@@ -26,10 +26,15 @@ def traced(server: Server) -> int:
         return int(stream.read().split()[0])
 
 
-def end(server: Server) -> None:
+def stop(server: Server) -> None:
     """Stop the traced process, and its tracer with it."""
     if server.process.poll() is None:
         with contextlib.suppress(OSError, IndexError):
             os.kill(traced(server), signal.SIGTERM)
         wait_until(lambda: server.process.poll() is not None, "the traced server ends", PATIENCE)
+
+
+def end(server: Server) -> None:
+    """Stop both, and remove what they leave."""
+    stop(server)
     server.kill()
