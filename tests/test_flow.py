@@ -10,12 +10,13 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from twisted_ingest.batch import Batch, ConnectionInfo
-from twisted_ingest.errors import DropReason
+from twisted_ingest.errors import DropReason, PauseReason, SinkError
+from twisted_ingest.flow.answers import AnsweringLane
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.intake import Intake
 from twisted_ingest.flow.lane import Lane
 from twisted_ingest.flow.watermark import Watermark
-from twisted_ingest.interfaces import IBatchConsumer, IBatchProducer, ISink
+from twisted_ingest.interfaces import IAnsweringProducer, IBatchConsumer, IBatchProducer, ISink
 from twisted_ingest.limits import BATCH_OVERHEAD, GATHER_BYTES, GROUP_OVERHEAD, KIB, MIB, READ_SIZE, RESUME_PER_TURN
 from twisted_ingest.sinks.null import NullSink
 from twisted_ingest.testing import FlakySink, MemorySink, StalledSink
@@ -434,3 +435,98 @@ class FlowPropertyTests(FlowCase):
         for _ in range(3):
             self.turn()
         self.assertTrue(intake.is_idle)
+
+
+@implementer(IAnsweringProducer)
+class AnsweringProducer(Producer):
+    """Notes too what became of its batches."""
+
+    def settled(self, count: int) -> None:
+        """Note."""
+        self.calls.append(f"settled {count}")
+
+    def refused(self) -> None:
+        """Note."""
+        self.calls.append("refused")
+
+
+class AnsweringLaneTests(FlowCase):
+    def answering(self, intake: Intake) -> tuple[AnsweringLane, AnsweringProducer]:
+        lane, producer = intake.open_answering_lane(needs_sync=False), AnsweringProducer()
+        lane.registerProducer(producer, True)
+        return lane, producer
+
+    def write(self, lane: Lane) -> None:
+        """Write a batch that makes a group of its own."""
+        lane.write(batch(10))
+        self.turn()
+
+    def test_told_per_group(self) -> None:
+        """What a group held of a lane is told at once, the intake's other lanes hear nothing of it."""
+        sink = StalledSink()
+        intake = self.intake(sink)
+        (one, first), (other, second) = self.answering(intake), self.answering(intake)
+        one.write(batch(10))
+        one.write(batch(20))
+        other.write(batch(30))
+        self.turn()
+        sink.release()
+        self.assertEqual((first.calls, second.calls), (["settled 2"], ["settled 1"]))
+
+    def test_order(self) -> None:
+        """Groups that sinks take out of order are told in order."""
+        sink = StalledSink()
+        lane, producer = self.answering(self.intake(sink))
+        for _ in range(3):
+            self.write(lane)
+        deferreds = [done for _, done in sink.waiting]
+        deferreds[2].callback(None)
+        deferreds[0].callback(None)
+        self.assertEqual(producer.calls, ["settled 1"])
+        deferreds[1].callback(None)
+        self.assertEqual(producer.calls, ["settled 1", "settled 2"])
+
+    def test_refused(self) -> None:
+        """A refused batch is told, and no batch behind it, whenever it was taken."""
+        sink = StalledSink()
+        lane, producer = self.answering(self.intake(sink))
+        for _ in range(3):
+            self.write(lane)
+        deferreds = [done for _, done in sink.waiting]
+        deferreds[1].errback(SinkError("no"))
+        deferreds[2].callback(None)
+        self.assertEqual(producer.calls, [])
+        deferreds[0].callback(None)
+        self.assertEqual(producer.calls, ["settled 1", "refused"])
+        self.assertEqual(lane.in_flight, 0)
+
+    def test_gone(self) -> None:
+        """A lane whose producer is gone settles its batches in silence."""
+        sink = StalledSink()
+        lane, producer = self.answering(self.intake(sink))
+        self.write(lane)
+        lane.unregisterProducer()
+        sink.release()
+        self.assertEqual((producer.calls, lane.in_flight), ([], 0))
+
+    def test_withheld(self) -> None:
+        """A producer can have itself paused; the budget's reasons come first."""
+        lane, producer = self.answering(self.intake(MemorySink()))
+        lane.withhold(True)
+        lane.withhold(True)
+        self.assertIs(lane.pause_reason, PauseReason.ANSWERS)
+        lane.withhold(False)
+        self.assertEqual(producer.calls, ["pause", "resume"])
+
+    def test_no_gathering_for_who_waits(self) -> None:
+        """A batch that somebody waits for goes out this turn, also where a sink wants groups."""
+        sink = StalledSink()
+        sink.wants_groups = True
+        intake = self.intake(sink)
+        self.write(self.answering(intake)[0])
+        self.assertEqual(len(sink.waiting), 1)
+        self.lane(intake)[0].write(batch(10))
+        self.turn()
+        self.assertEqual(len(sink.waiting), 1)
+        self.clock.advance(1)
+        self.assertEqual(len(sink.waiting), 2)

@@ -243,9 +243,9 @@ class Bench:
         self.medium.move()
         self.appender.reopen()
 
-    def submit(self, *buffers: bytes, note: Callable[[], object] = lambda: None) -> Outcome:
+    def submit(self, *buffers: bytes, note: Callable[[], object] = lambda: None, sync: bool = False) -> Outcome:
         """Submit one job."""
-        return Outcome(self.appender.submit(list(buffers)), note)
+        return Outcome(self.appender.submit(list(buffers), sync=sync), note)
 
     def hear(self, *outcomes: Outcome) -> None:
         """Run until jobs are answered."""
@@ -335,7 +335,9 @@ class ProgressTests(TestCase):
 
 
 class ScheduleTests(AppenderCase):
-    def run_schedule(self, bench: Bench, jobs: list[list[bytes]], writes: list[Any]) -> list[bytes]:
+    def run_schedule(
+        self, bench: Bench, jobs: list[list[bytes]], writes: list[Any], *, sync: Callable[[int], bool] = lambda _: False
+    ) -> list[bytes]:
         """Submit the jobs to a target that does as the schedule says, and close; gives what was durable per answer."""
 
         def reopen() -> int | None:
@@ -350,7 +352,10 @@ class ScheduleTests(AppenderCase):
             bench.medium.plan("write", take(step) if isinstance(step, int) else named.get(step, step))
         seen: list[bytes] = []
         bench.start()
-        outcomes = [bench.submit(*job, note=lambda: seen.append(bench.reactor.seen)) for job in jobs]
+        outcomes = [
+            bench.submit(*job, note=lambda: seen.append(bench.reactor.seen), sync=sync(number))
+            for number, job in enumerate(jobs)
+        ]
         self.assertIsNone(bench.close().error)
         self.assertEqual([outcome.times for outcome in outcomes], [1] * len(jobs))
         self.assertEqual([outcome.error for outcome in outcomes], [None] * len(jobs))
@@ -403,8 +408,62 @@ class ScheduleTests(AppenderCase):
         doubled = sum(len(line) + 1 for line in lines) - sum(len(line) + 1 for line in expected)
         self.assertLessEqual(doubled, bench.appender.writer.rewritten_bytes)
 
+    @SLOW_MACHINE
+    @given(SHAPES, WRITES, FAILURES, st.integers(0))
+    def test_any_schedule_of_jobs_that_ask(
+        self, shapes: list[list[list[int]]], writes: list[Any], syncs: list[Plan | None], which: int
+    ) -> None:
+        """Under fsync never, what asked for a sync is on the disk when it is answered, whatever is mixed with it."""
+        jobs = make_jobs(shapes)
+        bench = Bench()
+        bench.medium.plan("sync", *(plan or (lambda: None) for plan in syncs))
+        seen = self.run_schedule(bench, jobs, writes, sync=lambda number: bool(which >> number & 1))
+        for number, (job, durable) in enumerate(zip(jobs, seen, strict=True)):
+            if which >> number & 1:
+                self.assertEqual(set(lines_of([job])) - set(durable.split(b"\n")), set())
+        self.assertEqual(set(lines_of(jobs)) - set(bench.medium.lines()), set())
+
 
 class SyncTests(AppenderCase):
+    def test_a_job_that_asks(self) -> None:
+        """Under fsync never a job that asks is synced, one that does not is not."""
+        bench = self.bench()
+        bench.start()
+        bench.hear(bench.submit(b"a\n"))
+        bench.hear(bench.submit(b"b\n", sync=True))
+        bench.hear(bench.submit(b"c\n"))
+        self.assertEqual(bench.medium.calls, ["write", "write", "sync", "write"])
+
+    def test_one_sync_for_all_that_wait(self) -> None:
+        """Jobs written together are synced together when one of them asks, and answered together."""
+        bench = self.bench()
+        jobs = [bench.submit(b"a\n"), bench.submit(b"b\n", sync=True), bench.submit(b"c\n")]
+        bench.start()
+        bench.hear(*jobs)
+        self.assertEqual(bench.medium.calls, ["write", "sync"])
+
+    def test_no_second_sync_after_a_failed_one(self) -> None:
+        """A file whose sync failed under a job that asked is put aside; the job is answered from the new one."""
+        bench = self.bench()
+        bench.medium.plan("sync", fail(errno.EIO))
+        bench.start()
+        bench.hear(bench.submit(b"a\n", sync=True))
+        self.assertEqual(bench.medium.calls, ["write", "sync", "retire", "open", "write", "sync"])
+        self.assertEqual(bench.reactor.seen, b"a\n")
+
+    def test_file_left_behind_is_synced_for_who_asked(self) -> None:
+        """A job that asked, half of it in the file rotated away, is answered when both files are synced."""
+        bench = self.bench()
+
+        def reopen() -> int | None:
+            bench.rotate()
+            return 2
+
+        bench.medium.plan("write", reopen)
+        bench.start()
+        bench.hear(bench.submit(b"a\n", b"b\n", sync=True))
+        self.assertEqual(bench.medium.calls, ["write", "sync", "open", "write", "sync"])
+
     def test_answer_waits_for_the_sync(self) -> None:
         """Under fsync always a job is answered by a sync that began after its write, not before."""
         bench = self.bench(Fsync.ALWAYS)
