@@ -415,7 +415,7 @@ class ScheduleTests(AppenderCase):
     ) -> None:
         """Under fsync never, what asked for a sync is on the disk when it is answered, whatever is mixed with it."""
         jobs = make_jobs(shapes)
-        bench = Bench()
+        bench = self.bench()
         bench.medium.plan("sync", *(plan or (lambda: None) for plan in syncs))
         seen = self.run_schedule(bench, jobs, writes, sync=lambda number: bool(which >> number & 1))
         for number, (job, durable) in enumerate(zip(jobs, seen, strict=True)):
