@@ -22,6 +22,9 @@ from prometheus_client.parser import text_string_to_metric_families
 PATIENCE = 20.0
 """Seconds a step of a real process may take before the test fails; far above what it does take."""
 
+RELP_ENDPOINT = "tcp:0:interface=127.0.0.1"
+"""Any free port; for ``--relp``."""
+
 LAUNCH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "launch.py")
 
 MEASURED = any(name.startswith("COVERAGE_") for name in os.environ)

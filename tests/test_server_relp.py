@@ -288,6 +288,12 @@ class BoundTests(RelpCase):
         rig.turn(3)
         self.assertEqual((transport.was_reset, self.closed(rig)), (True, {"acks_unread": 1}))
 
+    def test_stalling_is_not_refusing(self) -> None:
+        """A peer that does not read its answers is not refused anything."""
+        transport = self.rig().send(session(b"one"))
+        transport.producer.pauseProducing()
+        self.assertNotIn(b"500", transport.written)
+
     def test_answers_that_are_read_again(self) -> None:
         """A peer that reads on is read on, with its time anew."""
         rig = self.rig()
