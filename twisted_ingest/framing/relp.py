@@ -199,8 +199,8 @@ class RelpFramer(Framer):
         # The rest of a record that is too long is skipped by count, whatever it holds.
         self._discard(DiscardReason.OVERSIZE, end - position - len(kept))
         self._have += end - position
-        if self._have < need or end == len(data):
-            return end
+        if end == len(data):
+            return end  # its LF at least is missing
         if data[end] != _LF:
             self._break(RelpError.TRAILER)
             return end
