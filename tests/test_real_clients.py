@@ -38,6 +38,7 @@ class Rsyslog:
     """An rsyslog that takes lines on a port of its own and forwards them with ``omfwd``."""
 
     settings = ""
+    patience = 'action.resumeInterval="1" action.resumeRetryCount="-1" queue.type="LinkedList" queue.size="500000"'
 
     def __init__(self, path: str, target: int, options: str = "") -> None:
         self.folder = tempfile.mkdtemp(prefix="ingest-rsyslog-")
@@ -50,9 +51,7 @@ class Rsyslog:
                 'module(load="imtcp")\n'
                 f'input(type="imtcp" port="{self.port}" address="127.0.0.1")\n'
                 'template(name="raw" type="string" string="%rawmsg%\\n")\n'
-                f"{self.action(target)} {options}\n"
-                '  action.resumeInterval="1" action.resumeRetryCount="-1"\n'
-                '  queue.type="LinkedList" queue.size="500000")\n'
+                f"{self.action(target, options)}\n"
             )
         self.process = subprocess.Popen(
             [path, "-n", "-f", config, "-i", os.path.join(self.folder, "pid")],
@@ -62,9 +61,10 @@ class Rsyslog:
         )
         wait_until(self.is_up, "rsyslog takes connections")
 
-    def action(self, target: int) -> str:
-        """Begin the action that forwards."""
-        return f'action(type="omfwd" target="127.0.0.1" port="{target}" protocol="tcp" template="raw"'
+    def action(self, target: int, options: str) -> str:
+        """Write the action that forwards."""
+        kind = f'type="omfwd" target="127.0.0.1" port="{target}" protocol="tcp" template="raw"'
+        return f"action({kind} {options} {self.patience})"
 
     def is_up(self) -> bool:
         """Whether it accepts."""

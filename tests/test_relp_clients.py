@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import signal
 import socket
 import threading
@@ -39,12 +40,12 @@ class Omrelp(Rsyslog):
         'maxMessageSize="300k" parser.escapeControlCharactersOnReceive="off" parser.dropTrailingLFOnReception="off"'
     )
 
-    def action(self, target: int) -> str:
+    def action(self, target: int, options: str) -> str:
         """See `Rsyslog`."""
         return (
             'template(name="whole" type="string" string="%rawmsg%")\n'
             'module(load="omrelp")\n'
-            f'action(type="omrelp" target="127.0.0.1" port="{target}" template="whole"'
+            f'action(type="omrelp" target="127.0.0.1" port="{target}" template="whole" {options} {self.patience})'
         )
 
     def feed(self, records: list[bytes], pause: float = 0.0) -> None:
@@ -53,6 +54,18 @@ class Omrelp(Rsyslog):
             for start in range(0, len(records), 10):
                 peer.sendall(b"".join(b"%d %b" % (len(record), record) for record in records[start : start + 10]))
                 time.sleep(pause * 10)
+
+
+class Pasted(Rsyslog):
+    """An rsyslog that forwards with lines from elsewhere, whatever port they name."""
+
+    def action(self, target: int, options: str) -> str:
+        """See `Rsyslog`."""
+        return re.sub(r'port="\d+"', f'port="{target}"', self.lines)
+
+    def __init__(self, path: str, target: int, lines: str) -> None:
+        self.lines = lines
+        super().__init__(path, target)
 
 
 class RelpCase(SynchronousTestCase):
@@ -151,6 +164,20 @@ class OmrelpTests(RelpCase):
         self.restart()
         feeder.join(60)
         wait_until(lambda: set(lines) <= set(self.server.output().splitlines()), "every line", 60)
+
+
+class ReadmeTests(RelpCase):
+    def test_rsyslog_as_pasted(self) -> None:
+        """The rsyslog lines of the README work as they stand, on the port of the server."""
+        path = omrelp()
+        with open(os.path.join(os.path.dirname(os.path.dirname(__file__)), "README.md")) as stream:
+            (lines,) = re.findall(r"```rsyslog\n(.*?)```", stream.read(), re.DOTALL)
+        sender = Pasted(path, self.server.port, lines)
+        self.addCleanup(sender.stop)
+        with socket.create_connection(("127.0.0.1", sender.port), PATIENCE) as peer:
+            peer.sendall(b"<13>Nov 21 00:00:00 host app: hello\n")
+        (line,) = self.wait_lines(1)
+        self.assertTrue(line.startswith(b"<13>") and line.endswith(b"host app: hello"), line)
 
 
 class LateAnswerTests(SynchronousTestCase):
