@@ -1,6 +1,7 @@
 """RELP sessions on a virtual transport and clock: what is answered, when, in which order, and how they end."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
@@ -136,6 +137,19 @@ class AnswerTests(RelpCase):
         transport = self.rig(sink, durability=Durability.MEMORY).send(session(b"one", b"two"))
         self.assertEqual(acked(transport), [2, 3])
         sink.release()
+        self.assertEqual(acked(transport), [2, 3])
+
+    def test_limits_replaced(self) -> None:
+        """A session goes on as it began where its listener's durability is replaced."""
+        sink = StalledSink()
+        rig = self.rig(sink, durability=Durability.MEMORY)
+        transport = rig.send(session(b"one"))
+        rig.factory.limits = replace(rig.factory.limits, durability=Durability.FSYNC)
+        sink.release()
+        transport.peer_sends(frame(3, b"syslog", b"two"))
+        transport.pump()
+        self.assertEqual(acked(transport), [2, 3])
+        sink.release()
 
     def test_empty_records_wait_their_turn(self) -> None:
         """An empty record is answered after those before it, not before."""
@@ -252,6 +266,28 @@ class FailureTests(RelpCase):
         self.assertEqual((acked(transport), rig.factory.ledger.snapshot()["relp_unanswered"]), ([], 2))
         self.assertEqual(self.closed(rig), {"reset": 1})
 
+    def test_a_bug_in_an_answer(self) -> None:
+        """An exception while answering costs its session; the others of the group get their answers."""
+
+        class Broken(RelpProtocol):
+            def settled(self, count: int) -> None:
+                if self.info.id == 1:
+                    raise ZeroDivisionError
+                super().settled(count)
+
+        sink = StalledSink()
+        rig = self.rig(sink, protocol=Broken)
+        one, other = rig.connect(), rig.connect()
+        for transport in (one, other):
+            transport.peer_sends(session(b"record"))
+            transport.pump()
+        rig.turn()
+        self.assertEqual(len(sink.waiting), 1)
+        sink.release()
+        rig.turn()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual((acked(one), acked(other), one.was_reset), ([], [2], True))
+
 
 class BoundTests(RelpCase):
     def test_unanswered_frames_are_bounded(self) -> None:
@@ -296,6 +332,16 @@ class BoundTests(RelpCase):
         transport = self.rig().send(session(b"one"))
         transport.producer.pauseProducing()
         self.assertNotIn(b"500", transport.written)
+
+    def test_time_we_slept(self) -> None:
+        """While we sleep nobody can read our answers: that time does not count."""
+        rig = self.rig()
+        transport = rig.send(session(b"one"))
+        transport.producer.pauseProducing()
+        rig.clock.advance(RELP_ACKS_UNREAD_TIMEOUT + 10)
+        rig.factory.forgive(RELP_ACKS_UNREAD_TIMEOUT + 10)
+        rig.turn(3)
+        self.assertTrue(transport.connected)
 
     def test_answers_that_are_read_again(self) -> None:
         """A peer that reads on is read on, with its time anew."""

@@ -60,11 +60,9 @@ class AnsweringLane(Lane):
         while untold and fate.get(untold[0]):
             del fate[untold.popleft()]
             taken += 1
-        if taken and self.producer is not None:
-            self.producer.settled(taken)
-        # A refused batch stays at the front for ever, so that nothing behind it is told.
-        if untold and untold[0] in fate and self.producer is not None:
-            self.producer.refused()
+        if self.producer is not None:
+            # A refused batch stays at the front for ever, so that nothing behind it is told.
+            _tell(self.producer, taken, is_refused=bool(untold) and untold[0] in fate)
 
     def withhold(self, is_withheld: bool) -> None:
         """Keep the producer paused on its own account, or no longer."""
@@ -74,3 +72,13 @@ class AnsweringLane(Lane):
 
     def _reason(self) -> PauseReason | None:
         return super()._reason() or (PauseReason.ANSWERS if self._withheld else None)
+
+
+def _tell(producer: IAnsweringProducer, taken: int, *, is_refused: bool) -> None:
+    try:
+        if taken:
+            producer.settled(taken)
+        if is_refused:
+            producer.refused()
+    except Exception:  # noqa: BLE001 - the rest of the group must be settled all the same
+        producer.fail("an answer")

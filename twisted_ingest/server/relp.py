@@ -81,6 +81,8 @@ class RelpProtocol(IngestProtocol):
         self._written = 0
         self._settled = 0
         """Batches given to the lane, and those it says are safe."""
+        # As the lane was made, whatever becomes of the listener's limits.
+        self._answers_at_once = factory.limits.durability is Durability.MEMORY
         self._mark = Watermark(RELP_UNACKED_FRAMES, RELP_UNACKED_FRAMES // 2)
         self._unread_since: float | None = None
         """Since when the transport has had as many answers as it takes."""
@@ -131,8 +133,9 @@ class RelpProtocol(IngestProtocol):
 
     def settled(self, count: int) -> None:
         """See `IAnsweringProducer`: answer what waited for these batches."""
-        self._settled += count
-        self._answer()
+        if not self._answers_at_once:
+            self._settled += count
+            self._answer()
 
     def refused(self) -> None:
         """See `IAnsweringProducer`: without its answer the peer sends again, to whoever can take it."""
@@ -154,6 +157,12 @@ class RelpProtocol(IngestProtocol):
             self.close(CloseReason.ACKS_UNREAD, reset=True)
             return
         super().sweep(now)
+
+    def forgive(self, seconds: float) -> None:
+        """See `IngestProtocol`."""
+        super().forgive(seconds)
+        if self._unread_since is not None:
+            self._unread_since += seconds
 
     def hang_up(self) -> None:
         """Note that the peer has ended its side while we do not read; it may wait for answers yet."""
@@ -196,7 +205,7 @@ class RelpProtocol(IngestProtocol):
             self._due += [_Due(self._written, reply, now) for reply in replies]
             self.unanswered += sum(reply.frames for reply in replies if reply.text == OK)
         super()._pass_on(batches)
-        if self.limits.durability is Durability.MEMORY:
+        if self._answers_at_once:
             self._settled = self._written
         self._answer()
 
