@@ -61,6 +61,11 @@ $(VENV)/.bench: pyproject.toml $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	touch $(VENV)/.bench
 
+MINUTES ?= 20
+
+soak: $(VENV)/.bench  ## everything at once, at low intensity, every good line verified: make soak MINUTES=20
+	$(BIN)/python -m soak --minutes $(MINUTES) $(ARGS)
+
 bench: $(VENV)/.bench  ## what a chunk costs, then ours against other receivers; quick look: ARGS=--quick
 	$(BIN)/python benchmarks/framing.py
 	$(BIN)/python benchmarks/compare.py $(ARGS)
