@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mutants.run import ROOT, Mutant, load
 
 
-def tests_in(path: pathlib.Path) -> set[str]:
+def names_in(path: pathlib.Path) -> set[str]:
     """Give the tests of a file as pytest calls them, classes and the file itself included."""
     found = {path.name}
     for node in ast.parse(path.read_text()).body:
@@ -39,7 +39,7 @@ class MutantTests(SynchronousTestCase):
             self.assertTrue(mutant.killed_by, mutant.name)
             for test in mutant.killed_by:
                 path = ROOT / test.partition("::")[0]
-                self.assertIn(test.replace(str(pathlib.Path(test).parent) + "/", "", 1), tests_in(path), mutant.name)
+                self.assertIn(test.replace(str(pathlib.Path(test).parent) + "/", "", 1), names_in(path), mutant.name)
 
     def test_what_fits_nowhere_is_refused(self) -> None:
         """A fault whose text is not there, or there twice, is not planted."""

@@ -50,7 +50,8 @@ class ScenarioTests(SynchronousTestCase):
         """The page has a row for every scenario, in the words of the attack modules (`make reliability` writes it)."""
         page = PAGE.read_text()
         for module, scenario in scenarios():
-            self.assertIn(row(module, scenario, "").removesuffix("  |"), page)
+            is_there = row(module, scenario, "").removesuffix("  |") in page
+            self.assertTrue(is_there, f"make reliability: the page lacks the row of {scenario.name!r} as it is now")
 
     def test_recorder(self) -> None:
         """A result is kept where the environment names a file, and nowhere else."""

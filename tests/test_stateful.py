@@ -478,3 +478,15 @@ class RegressionTests(SynchronousTestCase):
         ledger = machine.rig.factory.ledger
         self.assertEqual(ledger.connections_closed[CloseReason.DRAIN], 3)
         self.assertEqual(ledger.bytes_discarded[DiscardReason.RESET], 0)
+
+    def test_leaves_while_paused(self) -> None:
+        """A peer that leaves while paused is out of the caps at once, and read to its end afterwards."""
+        machine = self.machine(memory=16 * KIB, hosts="aabb")
+        machine.sinks[0].mode = Mode.STALL
+        machine.flood(b"a plain line\n" * 60, rounds=5)
+        machine.fin(0)
+        machine.rst(2)
+        machine.tick(1)
+        self.assertEqual(machine.rig.admission.departed, 2)
+        self.check(machine)
+        machine.teardown()
