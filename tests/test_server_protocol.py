@@ -83,6 +83,16 @@ class DeliveryTests(ProtocolCase):
         self.assertEqual(got, [b"one", b"two"])
         self.assertFalse(transport.reading)
 
+    def test_subclass_cannot_resume_against_the_lane(self) -> None:
+        """A subclass that resumes while the sinks are behind is not read from before they have caught up."""
+        sink = StalledSink()
+        rig = self.rig(sink, connection_memory=64 * KIB)
+        transport = rig.send(b"one\n")
+        protocol_of(transport).resumeProducing()
+        self.assertFalse(transport.reading)
+        sink.release()
+        self.assertTrue(transport.reading)
+
     def test_oversize_is_told(self) -> None:
         """``lineLengthExceeded`` is told the beginning of a record that is too long, once."""
         told: list[bytes] = []

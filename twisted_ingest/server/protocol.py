@@ -136,7 +136,9 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
         self.setTimeout(None)
 
     def resumeProducing(self) -> None:
-        """Go on reading, the timers where they stood (idleness begins anew)."""
+        """Go on reading, the timers where they stood (idleness begins anew); not while the lane keeps us paused."""
+        if self.lane.is_paused:
+            return  # called by an embedding application: the lane will do so when there is room
         if self._paused_at is not None:
             elapsed = self._clock.seconds() - self._paused_at
             self._paused_at = None
