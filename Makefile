@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: run test coverage lint types wheel slow kill reliability mutants soak bench clean
+.PHONY: run test coverage lint types wheel slow kill reliability mutants soak bench labs clean
 .DEFAULT_GOAL := run
 
 # The project is installed in place; only its dependencies and entry points need this again.
@@ -69,6 +69,13 @@ soak: $(VENV)/.bench  ## everything at once, at low intensity, every good line v
 bench: $(VENV)/.bench  ## what a chunk costs, then ours against other receivers; quick look: ARGS=--quick
 	$(BIN)/python benchmarks/framing.py
 	$(BIN)/python benchmarks/compare.py $(ARGS)
+
+$(VENV)/.labs: pyproject.toml $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[labs]'
+	touch $(VENV)/.labs
+
+labs: $(VENV)/.labs  ## what TCP does, with this server and without: measures, and writes docs/labs/ anew
+	$(BIN)/python -m labs all --into docs/labs --page
 
 clean:
 	rm -rf $(VENV) .tox build dist *.egg-info
