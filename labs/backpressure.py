@@ -185,6 +185,9 @@ LAB = Lab(
     setting="A Twisted server sends to one client, which reads nothing at first and then at a fixed rate. It "
     "writes bare, or as the transport's registered producer. Then our server is flooded while its sink (a "
     "pipe that nobody reads) takes nothing, with a small budget and with one too large to matter.",
+    server="Every connection writes its batches to a lane, and every lane shares one budget: above 80 % nobody is "
+    "read from, at 50 % reading goes on (`flow/lane.py`, `flow/budget.py`, `--memory`). Kernel buffers come "
+    "on top; `receive_buffer` bounds them.",
     full={
         "total": 96 * MIB,
         "rate": 40 * MIB,

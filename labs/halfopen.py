@@ -55,6 +55,9 @@ LAB = Lab(
     "listener of our server with socket options and timers of its own, short ones, so that it can be "
     "waited for. Two clients sit on the server's own host for comparison: one is killed (SIGKILL), one "
     "stopped (SIGSTOP).",
+    server="Keepalive, `TCP_USER_TIMEOUT`, an idle timer and a deadline for each record are all on by default "
+    "(`server/sockets.py`, `server/protocol.py`, `limits.py`): the first two find dead hosts, the others "
+    "peers that are there and do nothing.",
     full={
         "cases": {
             "nothing": {},

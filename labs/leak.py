@@ -118,6 +118,9 @@ LAB = Lab(
     "of connections that nothing is ever taken from. Ours beside it with a budget of 8 MiB and short "
     "timeouts. Both get one line without an end, then clients that come with half a line and go, then "
     "clients that come with half a line and stay.",
+    server="`--max-length`, `--idle-timeout`, `--frame-timeout`, `--memory` and `--max-connections` all have "
+    "defaults; unfinished records may hold a quarter of the budget (`framing/base.py`, `flow/intake.py`). "
+    "tests/attacks/ proves each.",
     full={
         "size": 64 * MIB,
         "connections": 400,

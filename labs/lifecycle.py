@@ -186,6 +186,9 @@ LAB = Lab(
     "order, reset, or pause the connection and forget it, and to ours, all with few descriptors. Then "
     "senders fall silent and go on after the server has closed; one host floods the server while another "
     "means well; and lines are sent on one connection, or on one each.",
+    server="A registry holds every connection until it is lost, each with one reason (`server/factory.py`). Idle "
+    "peers are reset. At the cap accepting stops and the backlog waits; `--max-connections-per-peer` keeps "
+    "one host from filling it.",
     full={"clients": 300, "pace": 0.01, "nofile": 100, "senders": 25, "idle": 0.5, "crowd": 200, "lines": 3000},
     quick={"clients": 80, "pace": 0.001, "nofile": 48, "senders": 5, "idle": 0.25, "crowd": 100, "lines": 300},
     measure=measure,

@@ -175,6 +175,9 @@ LAB = Lab(
     "that wait for an answer. Packets are counted by the sender's kernel (`TCP_INFO`); each message "
     "carries the time at which it was made. The receiver acknowledges as the kernel likes (delayed), or at "
     "once (`TCP_QUICKACK` before every read).",
+    server="Accepted connections have no delay (`server/sockets.py`), and what goes out goes out joined: batches "
+    "are gathered for a turn of the reactor or two milliseconds and written with one `writev` "
+    "(`flow/intake.py`, `sinks/appender.py`).",
     full={"messages": 1000, "pace": 0.001, "questions": 30},
     quick={"messages": 200, "pace": 0.001, "questions": 10},
     measure=measure,

@@ -94,6 +94,8 @@ class Lab:
     question: str
     setting: str
     """How it was done, in a paragraph."""
+    server: str
+    """What our server does on that account, and where to read it."""
     full: dict[str, Any]
     quick: dict[str, Any]
     measure: Callable[..., Figures]

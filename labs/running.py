@@ -36,11 +36,10 @@ class CannotRunError(LabError):
     """This machine cannot carry the lab out; the message is the reason."""
 
 
-def die_with_parent() -> None:
+def die_with(parent: int) -> None:
     """Have the kernel kill this process when its parent ends, however that ends: no orphan is left behind."""
-    parent = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended in between
+    if os.getppid() != parent:  # it has ended already, and the kernel has nothing to tell
         os._exit(1)
 
 
@@ -50,8 +49,8 @@ def speak(**facts: Any) -> None:
 
 
 def role(roles: dict[str, Callable[..., None]]) -> NoReturn:
-    """In a child: be what the command line says, ``ROLE JSON``."""
-    die_with_parent()
+    """In a child: be what the command line says, ``ROLE JSON PARENT``."""
+    die_with(int(sys.argv[3]))
     # Ctrl-C is for the lab; it ends its children in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     roles[sys.argv[1]](**json.loads(sys.argv[2]))
@@ -132,7 +131,7 @@ class Child(Process):
     """A role of one of the labs' modules, in a process of its own; ``prefix`` is a command that starts it."""
 
     def __init__(self, module: str, role: str, prefix: Sequence[str] = (), **orders: Any) -> None:
-        super().__init__([*prefix, sys.executable, "-m", module, role, json.dumps(orders)])
+        super().__init__([*prefix, sys.executable, "-m", module, role, json.dumps(orders), str(os.getpid())])
 
 
 class Ours(Process):
@@ -145,7 +144,7 @@ class Ours(Process):
     def __init__(self, *flags: str, sink: str = "null:", nofile: int | None = None) -> None:
         anywhere = "tcp:0:interface=127.0.0.1"
         server = ["twisted_ingest", "--listen", anywhere, "--admin", anywhere, "--sink", sink, *flags]
-        starter = [sys.executable, "-m", "labs.running", str(nofile or 0)]
+        starter = [sys.executable, "-m", "labs.running", str(os.getpid()), str(nofile or 0)]
         super().__init__([*starter, sys.executable, "-m", *server], ear="stderr")
         self.port = 0
         self._admin = ""
@@ -198,7 +197,7 @@ def limit_descriptors(most: int) -> None:
 
 if __name__ == "__main__":
     # Become the program that follows, which then ends with the lab although it is none of its roles.
-    die_with_parent()
-    if limit := int(sys.argv[1]):
+    die_with(int(sys.argv[1]))
+    if limit := int(sys.argv[2]):
         limit_descriptors(limit)
-    os.execvp(sys.argv[2], sys.argv[2:])  # noqa: S606 - no shell is wanted
+    os.execvp(sys.argv[3], sys.argv[3:])  # noqa: S606 - no shell is wanted

@@ -79,7 +79,7 @@ def markdown(lab: Lab, report: Report, *, picture: bool = True) -> str:
     text = "\n\n".join(parts[:2]) + "\n\n" + "\n".join(parts[2:])
     if picture:
         text += f"\n\n![{lab.title}]({lab.name}.png)"
-    text += f"\n\n{lab.setting}\n"
+    text += f"\n\n**In the server.** {lab.server}\n\n**How it was measured.** {lab.setting}\n"
     for table in report.tables:
         text += f"\n**{table.title}**\n\n{_grid(table)}\n"
         if table.note:
@@ -160,8 +160,7 @@ def _draw_panel(place: Any, panel: Panel) -> None:
         place.axvline(moment, color="grey", linewidth=0.8)
         place.text(moment, 0.98, f" {name}", transform=place.get_xaxis_transform(), fontsize=8, va="top", rotation=90)
     if panel.lines:
-        if len(panel.lines) > 1:
-            place.legend(fontsize=9)
+        place.legend(fontsize=9)
         place.set_yscale("log" if panel.logarithmic else "linear")
         if panel.top:
             place.set_ylim(-panel.top / 50, panel.top)

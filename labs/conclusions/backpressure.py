@@ -37,7 +37,7 @@ def _outward_findings(figures: Figures) -> list[Finding]:
             "the contract bounds memory",
             contract["growth"] < bound,
             f"With `registerProducer` the same transfer grew it by {mib(contract['growth'])} MiB: the producer was "
-            f"paused {contract['pauses']:,} times, at {mib(contract['watermark'])} MiB. It took "
+            f"paused {contract['pauses']:,} times, at {_size(contract['watermark'])}. It took "
             f"{contract['seconds']:.2f} s, bare writes {bare['seconds']:.2f} s: "
             + ("what was queued bought no time." if ratio > SAME_TIME else "here the queue did buy time."),
             f"Not as expected: with the contract the sender grew by {mib(contract['growth'])} MiB, more than its "
@@ -223,9 +223,12 @@ def _panels(figures: Figures, sides: dict[str, Figures], flows: dict[str, Figure
             "In: memory of the server, above rest, sink stalled", seconds, size, {k: f["rss"] for k, f in flows.items()}
         ),
         Panel(
-            "The watermark: memory it costs",
+            "The watermark: memory it costs, and what that buys",
             size,
             "",
-            bars={_size(r["watermark"]): mib(r["growth"]) for r in figures["watermarks"]},
+            bars={
+                f"{_size(r['watermark'])}\n{_speed(r)} MiB/s, {r['pauses']:,.0f} pauses": mib(r["growth"])
+                for r in figures["watermarks"]
+            },
         ),
     ]

@@ -193,7 +193,8 @@ def describe(figures: Figures) -> Report:
             [name, _seconds(result["seconds"]), _seconds(expected[name]), result["reason"] or "alive"]
             for name, result in results.items()
         ],
-        f'"Never" is: not while the lab watched, {figures["watched"]:.0f} s.',
+        f'"Never" is: not while the lab watched, {figures["watched"]:.0f} s. A write is given up when its next '
+        "repetition is due, so later than the rule's least time.",
     )
     known = {name: seconds for name, seconds in computed().items() if seconds is not None}
     defaults = Table(

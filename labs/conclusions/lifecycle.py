@@ -8,7 +8,7 @@ TIME_WAIT_SECONDS = 60
 """How long Linux keeps a closed connection's port from being used again (``TCP_TIMEWAIT_LEN``)."""
 
 SLACK = 4
-"""Descriptors by which a server that forgets nothing may differ from before: those of the moment."""
+"""Descriptors, or sockets, by which a server that forgets nothing may differ from before: those of the moment."""
 
 SERVERS = {
     "graceful": "closes in good order",
@@ -206,6 +206,6 @@ def _panels(figures: Figures) -> list[Panel]:
     lines = {SERVERS[kind]: run["descriptors"] for kind, run in visits.items()}
     panels = [Panel(f"Descriptors of the server (limit {visits['ours']['limit']})", "seconds", "descriptors", lines)]
     for kind in ("forgetful", "graceful", "ours"):
-        states = {key: line for key, line in visits[kind]["states"].items() if max(y for _, y in line) > 1}
+        states = {key: line for key, line in visits[kind]["states"].items() if max(y for _, y in line) > SLACK}
         panels.append(Panel(f"Sockets by end and state: {SERVERS[kind]}", "seconds", "sockets", states))
     return panels

@@ -73,6 +73,7 @@ def _packet_findings(figures: Figures) -> list[Finding]:
     paced = {way: _run(figures, "paced", way) for way in (NO_DELAY, CORK, COALESCED)}
     free, cork, joined = (paced[way]["data_segs_out"] for way in (NO_DELAY, CORK, COALESCED))
     burst = {way: _run(figures, "burst", way)["data_segs_out"] for way in (NAGLE, NO_DELAY, COALESCED)}
+    joining = " (the kernel joins what it could not send yet)" if burst[NO_DELAY] < sent / 2 else ""
     return [
         finding(
             "no delay costs a packet a message",
@@ -93,10 +94,9 @@ def _packet_findings(figures: Figures) -> list[Finding]:
         finding(
             "one write beats every option",
             burst[COALESCED] <= min(burst[NAGLE], burst[NO_DELAY]),
-            f"Of a burst, Nagle made {burst[NAGLE]:,} packets, no delay {burst[NO_DELAY]:,} (the kernel joins what "
-            f"it could not send yet), one `writev` {burst[COALESCED]:,}. So: no delay for whoever waits for "
-            "answers, with the writes joined in the application; Nagle only for a program that writes in crumbs "
-            "and cannot be changed.",
+            f"Of a burst, Nagle made {burst[NAGLE]:,} packets, no delay {burst[NO_DELAY]:,}{joining}, one `writev` "
+            f"{burst[COALESCED]:,}. So: no delay for whoever waits for answers, with the writes joined in the "
+            "application; Nagle only for a program that writes in crumbs and cannot be changed.",
             f"Not as expected: of a burst one `writev` made {burst[COALESCED]:,} packets, Nagle {burst[NAGLE]:,}, "
             f"no delay {burst[NO_DELAY]:,}.",
         ),
