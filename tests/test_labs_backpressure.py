@@ -42,7 +42,7 @@ class InwardTests(SynchronousTestCase):
         self.figures, self.report = measured("backpressure")
 
     def test_the_budget_bounds_the_intake(self) -> None:
-        """With a stalled sink the server grows by its budget and 4 MiB at most, pauses everybody, and loses no count."""
+        """With a stalled sink the server grows by its budget and 4 MiB at most, pauses peers, and keeps its sums."""
         kept = self.figures["inward"]["budget"]
         self.assertLess(kept["growth"], kept["budget"] + ALLOWANCE)
         self.assertEqual(kept["conservation_error"], 0)

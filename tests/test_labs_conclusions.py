@@ -18,7 +18,7 @@ from tests.server import PATIENCE, wait_until
 
 EXCHANGED: dict[str, tuple[str, ...]] = {
     "backpressure": ("outward", "bare", "contract"),
-    "halfopen": ("results", "nothing", "keepalive 1 s + 2 × 1 s"),
+    "halfopen": ("results", "nothing", "idle timer 4 s"),
     "nagle": ("questions", "default (Nagle)", "no delay"),
     "lifecycle": ("idle_close", "closes-idle", "ours"),
     "leak": ("receivers", "before its fixes", "ours"),
@@ -60,7 +60,7 @@ class ConclusionTests(SynchronousTestCase):
             self.assertEqual(stream.read(), (ROOT / "docs" / "labs" / "README.md").read_text())
 
     def mktemp_folder(self) -> str:
-        path = self.mktemp()
+        path: str = self.mktemp()
         os.makedirs(path)
         return path
 
@@ -72,14 +72,14 @@ class ConclusionTests(SynchronousTestCase):
             self.assertTrue((ROOT / "docs" / "labs" / f"{name}.png").is_file())
 
     def test_drawing(self) -> None:
-        """Every report can be drawn."""
+        """Reports can be drawn."""
         try:
-            import matplotlib  # type: ignore[import-not-found,unused-ignore]  # noqa: F401, PLC0415
+            import matplotlib as mpl  # noqa: F401, PLC0415
         except ImportError:
             raise SkipTest("needs matplotlib (the extra labs)") from None
         folder = self.mktemp_folder()
-        for name, lab in LABS.items():
-            path = os.path.join(folder, f"{name}.png")
+        for name in ("backpressure", "halfopen"):  # between them they have every kind of diagram
+            path, lab = os.path.join(folder, f"{name}.png"), LABS[name]
             draw(lab, lab.describe(published(name)["figures"]), path)
             with open(path, "rb") as stream:
                 self.assertEqual(stream.read(4), b"\x89PNG")

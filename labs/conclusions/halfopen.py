@@ -119,7 +119,7 @@ def _timer_findings(figures: Figures) -> list[Finding]:
     stopped = [name for name, case in cases.items() if case.get("fate") == "stopped" and "keepalive" in case]
     return [
         finding(
-            "keepalive takes idle + interval × probes",
+            "keepalive takes idle time and probes",
             kept,
             f"Keepalive took its idle time and one interval for each probe: {_times(figures, keepalive)}.",
             f"Not as expected: keepalive took {_times(figures, keepalive)}.",
@@ -228,5 +228,5 @@ def _believed(figures: Figures) -> Panel:
     ends = sorted(r["seconds"] for r in figures["results"].values() if r["seconds"] is not None)
     total, watched = len(figures["results"]), figures["watched"]
     believed = [[0.0, total], *([end, total - gone] for gone, end in enumerate(ends, 1)), [watched, total - len(ends)]]
-    lines = {"the server's count": believed, "clients that could still send": [[0.0, 0], [watched, 0]]}
+    lines = {"the server's count": believed, "clients that still send": [[0.0, 0], [watched, 0]]}
     return Panel("Connections after the cut", "seconds", "connections", lines, steps=True)
