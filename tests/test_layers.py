@@ -19,6 +19,7 @@ ROWS = [
     ["flow"],
     ["observe"],
     ["sinks", "server"],
+    ["spool"],
     ["admin"],
     ["config"],
     ["process"],
@@ -39,8 +40,19 @@ NO_TWISTED = {
     "flow.ledger",
     "flow.watermark",
     "flow.budget",
+<<<<<<< HEAD
     "flow.rate",
     "flow.pauses",
+=======
+    "spool.codec",
+    "spool.cursor",
+    "spool.disk",
+    "spool.position",
+    "spool.reading",
+    "spool.recovery",
+    "spool.segments",
+    "spool.target",
+>>>>>>> df1dc90 (Put a durable queue in front of any sink)
 }
 PROMETHEUS = {"observe.metrics", "admin.site"}
 

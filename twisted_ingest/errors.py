@@ -131,6 +131,8 @@ class DropReason(StrEnum):
     SINK_FAILED = "sink_failed"
     SHUTDOWN = "shutdown"
     """Still undelivered when the drain deadline passed."""
+    SPOOL_FULL = "spool_full"
+    """Taken by a spool that was told to drop its oldest when it is full."""
 
 
 class DiscardReason(StrEnum):
@@ -236,6 +238,15 @@ class Fsync(StrEnum):
     """At most a second of written records is exposed to a crash of the machine."""
     ALWAYS = "always"
     """Before a group counts as delivered."""
+
+
+class SpoolPolicy(StrEnum):
+    """What a spool does when it is full."""
+
+    BLOCK = "block"
+    """Take nothing: the senders are held back."""
+    DROP_OLDEST = "drop-oldest"
+    """Give up what has waited longest, a segment at a time, and count it."""
 
 
 class Format(StrEnum):

@@ -89,6 +89,12 @@ GATHER_SECONDS = 0.002
 RESUME_PER_TURN = 64
 """Connections resumed per reactor turn, so that a relieved budget is not filled again by one stampede."""
 
+SPOOL_BYTES = GIB
+"""Bytes of each spool's segments: a minute of a sink's absence at 16 MB/s, and looked through in seconds at a start."""
+
+FREE_SPACE_FLOOR = 128 * MIB
+"""Bytes that spools leave free on their file system, so that logs, positions and neighbours go on working."""
+
 IDLE_TIMEOUT = 300.0
 """Seconds of silence before a peer that has sent no record is closed. The value the project was asked for."""
 

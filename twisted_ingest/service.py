@@ -22,8 +22,8 @@ from twisted_ingest.admin.site import build_site
 from twisted_ingest.admin.watch import Watch
 from twisted_ingest.config import checks
 from twisted_ingest.config.load import Loaded
-from twisted_ingest.config.model import OFF, FileSettings, Settings, SinkSettings, StdoutSettings
-from twisted_ingest.errors import DropReason, Durability, ListenError, SinkError, WireProtocol
+from twisted_ingest.config.model import OFF, FileSettings, Settings, SinkSettings, SpoolSettings, StdoutSettings
+from twisted_ingest.errors import DropReason, Durability, Fsync, ListenError, SinkError, SpoolPolicy, WireProtocol
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.intake import Intake, Outlet
 from twisted_ingest.flow.rate import PeerBuckets
@@ -39,6 +39,7 @@ from twisted_ingest.server.listener import FACTORIES, Listener
 from twisted_ingest.server.protocol import IngestProtocol
 from twisted_ingest.sinks.null import NullSink
 from twisted_ingest.sinks.writing import FileSink, StdoutSink
+from twisted_ingest.spool.sink import SpoolSink
 from twisted_ingest.units import Rate
 
 LOOPBACK = frozenset({"127.0.0.1", "::1"})
@@ -57,6 +58,7 @@ class IngestService(Service):
         settings = loaded.settings
         self._settings = settings
         self._reactor = reactor
+        self._wall_time = wall_time
         self._log = log
         self.events = Events(reactor.seconds)
         self.admission = _admission(settings)
@@ -104,18 +106,34 @@ class IngestService(Service):
         optional = sum(not sink.required for sink in self._settings.sinks.values()) or 1
         for name, sink in self._settings.sinks.items():
             made = self._make_sink(name, sink)
+            if sink.spool:
+                made = self._put_spool_before(made, self._settings.spool)
             self.intake.add_sink(made, required=sink.required, share=OPTIONAL_SHARE / optional)
 
     def _make_sink(self, name: str, sink: SinkSettings) -> ISink:
         match sink:
             case FileSettings():
+                fsync = Fsync.ALWAYS if sink.spool and "fsync" not in sink.model_fields_set else sink.fsync
                 return FileSink(
-                    name, sink.path, reactor=self._reactor, events=self.events, fsync=sink.fsync, format=sink.format
+                    name, sink.path, reactor=self._reactor, events=self.events, fsync=fsync, format=sink.format
                 )
             case StdoutSettings():
                 return StdoutSink(name, reactor=self._reactor, events=self.events, format=sink.format)
             case _:
                 return NullSink(name)
+
+    def _put_spool_before(self, sink: ISink, spool: SpoolSettings) -> ISink:
+        return SpoolSink(
+            sink,
+            # Prefixed, because a sink may be named "..".
+            os.path.join(os.path.abspath(spool.directory), f"sink-{sink.name}"),
+            reactor=self._reactor,
+            events=self.events,
+            wall_time=self._wall_time,
+            max_bytes=spool.max_bytes,
+            free_space_floor=spool.free_space_floor or 0,
+            drops_oldest=spool.policy is SpoolPolicy.DROP_OLDEST,
+        )
 
     @property
     def sinks(self) -> list[ISink]:

@@ -202,17 +202,21 @@ class Watch:
 
 def _sink(outlet: Outlet, in_flight_records: int) -> SinkView:
     tallies = outlet.tallies.values()
+    details = outlet.sink.details()
+    dropped = {reason: sum(tally.records_dropped[reason] for tally in tallies) for reason in DropReason}
+    # Lost after they counted as delivered: no part of the accounts, and not to be overlooked all the same.
+    dropped[DropReason.SPOOL_FULL] += details.get("spool_dropped_records", 0)
     return SinkView(
         name=outlet.sink.name,
         description=outlet.sink.describe(),
         required=outlet.required,
         delivered_records=sum(tally.records_delivered for tally in tallies),
         delivered_bytes=sum(tally.bytes_delivered for tally in tallies),
-        dropped_records={reason: sum(tally.records_dropped[reason] for tally in tallies) for reason in DropReason},
+        dropped_records=dropped,
         in_flight_records=in_flight_records,
         queued_bytes=outlet.charge,
         trouble=outlet.sink.trouble,
-        details=outlet.sink.details(),
+        details=details,
     )
 
 

@@ -37,6 +37,9 @@ RESERVED_DESCRIPTORS = 32
 
 HIGHEST_PORT = 65535
 
+SPOOLED_BATCHES = 4
+"""Batches of the largest size that a spool must hold: one for each of the segments that a small one is divided into."""
+
 
 def nearest(word: str, known: Sequence[str]) -> str:
     """Offer the known word that is nearest, or all of them where there are few and none is near."""
@@ -53,6 +56,7 @@ def problems(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
     yield from _rates(settings)
     yield from _sinks(settings)
     yield from _answers(settings)
+    yield from _spool(settings)
     yield from _endpoints(settings)
 
 
@@ -176,6 +180,22 @@ def _sinks(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
         if place in taken:
             yield (("sinks", name),), f"{place} is written to by sink {taken[place]!r} already"
         taken.setdefault(place, name)
+
+
+def _spool(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
+    spooled = [name for name, sink in settings.sinks.items() if sink.spool]
+    if "spool" in settings.model_fields_set and not spooled:
+        # A sink with a mistake of its own may be the one that has it.
+        paths = (("spool",), ("sinks",), *(("sinks", name) for name in settings.sinks))
+        yield paths, "[spool] does nothing: no sink has spool = true (set it on the sinks that need a durable queue)"
+    wanted = settings.limits.connection_memory * SPOOLED_BATCHES
+    if spooled and settings.spool.max_bytes < wanted:
+        yield (
+            (("spool", "max_bytes"), ("limits", "connection_memory")),
+            f"max_bytes {exact_size(settings.spool.max_bytes)} is less than {SPOOLED_BATCHES} times "
+            f"connection_memory {exact_size(settings.limits.connection_memory)}: "
+            f"raise max_bytes to {_whole_kib(wanted)} or lower connection_memory",
+        )
 
 
 # Port 0 is a different port each time.

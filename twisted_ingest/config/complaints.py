@@ -14,6 +14,7 @@ from twisted_ingest.config.model import (
     LimitSettings,
     ListenerSettings,
     Settings,
+    SpoolSettings,
 )
 from twisted_ingest.config.positions import Path
 
@@ -80,6 +81,7 @@ def _keys(path: Path, detail: Any) -> list[str]:
     tables: dict[str, type[BaseModel]] = {
         "limits": LimitSettings,
         "admin": AdminSettings,
+        "spool": SpoolSettings,
         "listeners": ListenerSettings,
     }
     if len(path) == 1:

@@ -257,7 +257,7 @@ def _put_sink(draft: _Draft, spec: str, origin: str) -> None:
         if key in table:
             draft.complain("--sink", f"{spec!r}: {key!r} is given twice")
             continue
-        table[key] = {"true": True, "false": False}.get(value, value) if key == "required" else value
+        table[key] = {"true": True, "false": False}.get(value, value) if key in ("required", "spool") else value
     name = _free_name(draft.raw["sinks"], scheme)
     for key, value in table.items():
         draft.put(("sinks", name, key), value, origin)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from twisted_ingest import limits
-from twisted_ingest.errors import Durability, Format, Framing, Fsync, Oversize, WireProtocol
+from twisted_ingest.errors import Durability, Format, Framing, Fsync, Oversize, SpoolPolicy, WireProtocol
 from twisted_ingest.limits import ListenerLimits
 from twisted_ingest.networks import AllowList, parse_network
 from twisted_ingest.units import Rate, exact_size, format_duration, parse_duration, parse_rate, parse_size
@@ -17,6 +17,7 @@ OFF = "off"
 DEFAULT_ENDPOINT = "tcp:1514:interface=127.0.0.1"
 DEFAULT_ADMIN = "tcp:9108:interface=127.0.0.1"
 DEFAULT_PATH = "ingest-data/ingest.log"
+DEFAULT_SPOOL = "ingest-data/spool"
 
 
 LARGEST_SIZE = 1 << 50
@@ -77,6 +78,15 @@ def _count_or_off(value: Any) -> int | None:
         raise ValueError(f'{error} (try "{OFF}")') from error
 
 
+def _size_or_off(value: Any) -> int | None:
+    if value == OFF:
+        return None
+    try:
+        return _size(value)
+    except ValueError as error:
+        raise ValueError(str(error).replace("(try ", f'(try "{OFF}", ')) from error
+
+
 def _rate_or_off(value: Any) -> Rate | None:
     if value == OFF:
         return None
@@ -100,6 +110,7 @@ def _path(value: str) -> str:
 
 
 Size = Annotated[int, BeforeValidator(_size)]
+OptionalSize = Annotated[int | None, BeforeValidator(_size_or_off)]
 BufferSize = Annotated[int, BeforeValidator(_buffer_size)]
 Duration = Annotated[float, BeforeValidator(_duration)]
 OptionalDuration = Annotated[float | None, BeforeValidator(_duration_or_off)]
@@ -154,8 +165,10 @@ class FileSettings(_Table):
     type: Literal["file"]
     path: Annotated[str, StringConstraints(min_length=1), AfterValidator(_path)]
     fsync: Fsync = Fsync.NEVER
+    """Not set on a sink with a spool, ``always``: what a segment held must be durable before it is removed."""
     format: Format = Format.RAW
     required: bool = True
+    spool: bool = False
 
 
 class StdoutSettings(_Table):
@@ -164,6 +177,7 @@ class StdoutSettings(_Table):
     type: Literal["stdout"]
     format: Format = Format.RAW
     required: bool = True
+    spool: bool = False
 
 
 class NullSettings(_Table):
@@ -171,6 +185,7 @@ class NullSettings(_Table):
 
     type: Literal["null"]
     required: bool = True
+    spool: bool = False
 
 
 SINK_TABLES: dict[str, type[BaseModel]] = {"file": FileSettings, "stdout": StdoutSettings, "null": NullSettings}
@@ -180,6 +195,8 @@ SinkSettings = Annotated[FileSettings | StdoutSettings | NullSettings, Field(dis
 
 def sink_durability(sink: SinkSettings) -> Durability:
     """Give the most that a sink can promise of a record, as far as its settings tell."""
+    if sink.spool:
+        return Durability.FSYNC
     match sink:
         case FileSettings():
             return Durability.FSYNC
@@ -187,6 +204,15 @@ def sink_durability(sink: SinkSettings) -> Durability:
             return Durability.WRITTEN
         case _:
             return Durability.MEMORY
+
+
+class SpoolSettings(_Table):
+    """``[spool]``: of every sink that has ``spool = true``, in a directory of its own below this one."""
+
+    directory: Annotated[str, StringConstraints(min_length=1), AfterValidator(_path)] = DEFAULT_SPOOL
+    max_bytes: Size = limits.SPOOL_BYTES
+    free_space_floor: OptionalSize = limits.FREE_SPACE_FLOOR
+    policy: SpoolPolicy = SpoolPolicy.BLOCK
 
 
 class AdminSettings(_Table):
@@ -209,6 +235,7 @@ class Settings(_Table):
     listeners: dict[Name, ListenerSettings]
     sinks: dict[Name, SinkSettings]
     limits: LimitSettings = LimitSettings()
+    spool: SpoolSettings = SpoolSettings()
     admin: AdminSettings = AdminSettings()
     log_format: Literal["text", "json"] = "text"
 

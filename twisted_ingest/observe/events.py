@@ -251,6 +251,11 @@ class Events:
             path=path,
         )
 
+    def spool_recovered(self, sink: str, found: str, *, is_clean: bool) -> None:
+        """Note what a spool held at start; a warning where not all of it was whole."""
+        level = LogLevel.info if is_clean else LogLevel.warn
+        self.log.emit(level, "sink {sink}: spool {found}", sink=sink, found=found, event="spool_recovered")
+
     # Ourselves.
 
     def bug(self, where: str, failure: Failure) -> None:

@@ -34,6 +34,18 @@ from twisted_ingest.errors import (
 from twisted_ingest.flow.ledger import ACK_SECONDS
 from twisted_ingest.observe.lag import LagView
 
+LEVELS = frozenset(
+    {
+        "spool_disk_bytes",
+        "spool_oldest_seconds",
+        "spool_replaying",
+        "spool_segments",
+        "spool_waiting_batches",
+        "spool_waiting_records",
+    }
+)
+"""The counters of sinks that also fall."""
+
 
 @dataclass(frozen=True, slots=True)
 class SinkView:
@@ -255,7 +267,8 @@ class IngestCollector(Collector):
         yield dropped
         for detail in sorted({detail for sink in sinks for detail in sink.details}):
             values = {sink.name: sink.details[detail] for sink in sinks if detail in sink.details}
-            yield _labelled(f"ingest_sink_{detail}", f"Of the sink: {detail.replace('_', ' ')}.", "sink", values)
+            text = f"Of the sink: {detail.replace('_', ' ')}."
+            yield _labelled(f"ingest_sink_{detail}", text, "sink", values, gauge=detail in LEVELS)
 
 
 def _relp(view: View) -> Iterator[Metric]:

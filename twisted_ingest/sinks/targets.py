@@ -29,12 +29,21 @@ class Place(Enum):
     """It has no name: nobody will ever read what was written to it."""
 
 
+class SyncFailedError(Exception):
+    """What was written since the last sync may be lost: it must be written again, elsewhere."""
+
+    def __init__(self, reason: OSError) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class Target(Protocol):
     """
     The file behind an appender, called from its thread only (but for ``open`` at the start).
 
     ``open``, ``write``, ``sync`` and ``retire`` may raise ``OSError``. A failed ``sync`` is final for the file;
-    the others are tried again, except after an error that is in ``final_errors``.
+    the others are tried again, except after an error that is in ``final_errors``. A ``write`` that has to sync first
+    and cannot raises `SyncFailedError`.
     """
 
     final_errors: frozenset[int]
@@ -63,6 +72,42 @@ class Target(Protocol):
         """Close; never raises."""
 
 
+def sync_directory(path: str) -> None:
+    """
+    Make the names in a directory durable, where that can be done at all.
+
+    Some file systems cannot, and one that we may not read cannot be opened for it: the operator's choice. Any other
+    error is raised: the device could not.
+    """
+    try:
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return
+    try:
+        os.fsync(directory)
+    except OSError as failure:
+        if failure.errno not in _CANNOT_SYNC:
+            raise
+    finally:
+        os.close(directory)
+
+
+_CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EROFS})
+"""What ``fsync`` says of something that it does not work on (fsync(2))."""
+
+
+def _missing_parents(directory: str) -> list[str]:
+    """Give the directories whose entries change when this one is made."""
+    parents = []
+    while not os.path.isdir(directory):
+        parent = os.path.dirname(directory)
+        if parent == directory:
+            break
+        parents.append(parent)
+        directory = parent
+    return parents
+
+
 class FileTarget:
     """
     A regular file (or a FIFO, or a device), appended to.
@@ -84,6 +129,8 @@ class FileTarget:
         """Bytes written since the file was opened."""
         self._least = 0
         """Bytes it must have unless somebody has truncated it."""
+        self._unnamed: set[str] = set()
+        """Directories whose entries the next sync makes durable."""
         self.can_sync = False
         self.repaired = 0
         self.truncations = 0
@@ -98,7 +145,9 @@ class FileTarget:
     def open(self) -> None:
         """See `Target`."""
         self.close()
-        os.makedirs(os.path.dirname(os.path.abspath(self.path)), mode=0o750, exist_ok=True)
+        directory = os.path.dirname(os.path.abspath(self.path))
+        self._unnamed.update((directory, *_missing_parents(directory)))
+        os.makedirs(directory, mode=0o750, exist_ok=True)
         # Read access is for the look at the last byte; O_RDWR also keeps a FIFO from blocking here.
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, self._mode)
         self._is_named = False
@@ -137,19 +186,12 @@ class FileTarget:
             self._sync_name()
 
     def _sync_name(self) -> None:
-        """Once per file, make its entry in the directory as durable as its bytes."""
+        """Once per file, make its entry in the directory as durable as its bytes, and those of directories we made."""
         if self._is_named:
             return
-        try:
-            directory = os.open(os.path.dirname(os.path.abspath(self.path)), os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
-        except OSError as failure:
-            # Some file systems cannot sync a directory, and one that we may not read cannot be opened for it.
-            if failure.errno == errno.EIO:
-                raise
+        for directory in self._unnamed:
+            sync_directory(directory)
+        self._unnamed.clear()
         self._is_named = True
 
     def place(self) -> Place:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from twisted_ingest.errors import Fsync
 from twisted_ingest.sinks.progress import Progress
-from twisted_ingest.sinks.targets import Place, Target
+from twisted_ingest.sinks.targets import Place, SyncFailedError, Target
 
 COMMIT_BYTES = 4 * 1024 * 1024
 """Bytes written before the groups they belong to are reported; bounds how late the first of a long queue is."""
@@ -64,14 +64,6 @@ _STOP = _Order()
 
 class _AbandonedError(Exception):
     """The thread was told to stop trying."""
-
-
-class _SyncFailedError(Exception):
-    """What was written since the last sync may be lost: it must be written again, elsewhere."""
-
-    def __init__(self, reason: OSError) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 class Writer:
@@ -194,7 +186,7 @@ class Writer:
             is_now = self._fsync is Fsync.ALWAYS or self._is_sync_wanted or self._is_on_trial
             if is_now or is_last or self._is_sync_due():
                 self._sync()
-        except _SyncFailedError as failure:
+        except SyncFailedError as failure:
             self._begin_again(progress, failure.reason)
             return False
         # Looked at after the write: a file removed before it is noticed while what was written is still at hand.
@@ -339,7 +331,7 @@ class Writer:
         try:
             self._target.sync()
         except OSError as failure:
-            raise _SyncFailedError(failure) from failure
+            raise SyncFailedError(failure) from failure
         finally:
             self._under_way = None
             self.syncs += 1

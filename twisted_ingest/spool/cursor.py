@@ -1,0 +1,214 @@
+"""
+The reading side: what is durable, in order, once; how far that was taken; and the end of segments.
+"""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from twisted_ingest.batch import Batch
+from twisted_ingest.spool.codec import SEGMENT_SIZE
+from twisted_ingest.spool.disk import Disk
+from twisted_ingest.spool.position import Position, write_position
+from twisted_ingest.spool.reading import Damage, Found, FrameReader
+from twisted_ingest.spool.recovery import quarantine
+from twisted_ingest.spool.segments import QUARANTINE, Segment, Shelf
+
+
+@dataclass(slots=True)
+class Window:
+    """Batches in order, to be delivered together; ``last`` is the number that is done once they are."""
+
+    batches: list[Batch] = field(default_factory=list)
+    records: int = 0
+    size: int = 0
+    last: int = 0
+
+    def add(self, batch: Batch) -> None:
+        """Put a batch at the end."""
+        self.batches.append(batch)
+        self.records += batch.count
+        self.size += batch.size
+
+
+class Cursor:
+    """
+    Reads a shelf's segments, from one thread.
+
+    ``missing`` counts sequence numbers that no frame was found for, ``quarantined_regions`` and
+    ``quarantined_bytes`` what turned out damaged after the start. They only grow.
+    """
+
+    def __init__(self, disk: Disk, shelf: Shelf) -> None:
+        self._disk = disk
+        self._shelf = shelf
+        self._segment: Segment | None = None
+        self._descriptor = -1
+        self._reader: FrameReader | None = None
+        self._next = 1
+        self._committed = 0
+        self.missing = 0
+        self.quarantined_regions = 0
+        self.quarantined_bytes = 0
+
+    def start(self, position: int) -> None:
+        """Begin with the frame of this number."""
+        self._next = position
+        self._committed = position - 1
+
+    # Reading.
+
+    def read(self, limit: int) -> Window | None:
+        """
+        Give what comes next: batches of at least ``limit`` bytes, or all that is durable where that is less.
+
+        ``None``: nothing new. A window without batches has to be confirmed too: something was missing there.
+        Raises ``OSError``, and can be called again.
+        """
+        window = Window()
+        start = self._next
+        while window.size < limit and (batch := self._batch()) is not None:
+            window.add(batch)
+        window.last = self._next - 1
+        return window if self._next > start else None
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something durable has not been read."""
+        return self._shelf.durable >= self._next
+
+    def _batch(self, until: Segment | None = None) -> Batch | None:
+        """Give the next batch, in whatever segment it is before the one given."""
+        while True:
+            segment, end, following, durable = self._here()
+            item = self._item(segment, end)
+            if isinstance(item, Found):
+                if item.sequence >= self._next:
+                    self._pass(item.sequence)
+                    self._next = item.sequence + 1
+                    return item.batch
+            elif item is not None:
+                self._damaged(segment, item)
+            elif following is None:
+                self._pass(durable + 1)
+                return None
+            else:
+                self._pass(following.first)
+                self._leave()
+                self._segment = following
+                if following is until:
+                    return None
+
+    def _here(self) -> tuple[Segment | None, int, Segment | None, int]:
+        """
+        Give the segment to read, how far it may be read, and the one to go on with once it is read.
+
+        Where there is none to go on with, everything durable is before that end: the last number given.
+        """
+        shelf = self._shelf
+        with shelf.changed:
+            if self._segment is None and shelf.segments:
+                self._segment = shelf.segments[0]
+            segment = self._segment
+            if segment is None:
+                return None, 0, None, shelf.durable
+            index = shelf.segments.index(segment)
+            has_next = segment.is_sealed and index + 1 < len(shelf.segments)
+            return segment, segment.end, shelf.segments[index + 1] if has_next else None, shelf.durable
+
+    def _item(self, segment: Segment | None, end: int) -> Found | Damage | None:
+        if self._reader is None:
+            if segment is None or end <= SEGMENT_SIZE:
+                return None
+            self._descriptor = self._disk.open(segment.path)
+            self._reader = FrameReader(self._disk, self._descriptor, segment.marker, SEGMENT_SIZE)
+        return self._reader.read(end)
+
+    def _pass(self, sequence: int) -> None:
+        """Go on to a number; what is skipped is missing."""
+        if sequence > self._next:
+            self.missing += sequence - self._next
+            self._next = sequence
+
+    def _damaged(self, segment: Segment | None, damage: Damage) -> None:
+        if segment is not None and quarantine(self._disk, self._shelf.directory, self._descriptor, segment, damage):
+            self.quarantined_regions += 1
+            self.quarantined_bytes += damage.end - damage.start
+
+    def _leave(self) -> None:
+        self._segment = self._reader = None
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            self._disk.close(descriptor)
+
+    def close(self) -> None:
+        """Let go of the segment that is being read."""
+        self._leave()
+
+    def rewind(self) -> None:
+        """Go back to the first frame that is not confirmed."""
+        self._leave()
+        self._next = self._shelf.confirmed + 1
+
+    # Taking.
+
+    def confirm(self, sequence: int) -> None:
+        """Note that the sink has taken everything up to and including a number."""
+        with self._shelf.changed:
+            self._shelf.confirmed = max(self._shelf.confirmed, sequence)
+            self._shelf.changed.notify_all()
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether more is confirmed than the position on the disk says."""
+        return self._shelf.confirmed > self._committed
+
+    def commit(self) -> None:
+        """
+        Make the position durable, and only then remove the segments it has passed.
+
+        Raises ``OSError``; then nothing is removed, and it can be called again.
+        """
+        with self._shelf.changed:
+            confirmed = self._shelf.confirmed
+            newest = self._shelf.segments[-1].number if self._shelf.segments else 0
+        write_position(self._disk, self._shelf.directory, Position(confirmed + 1, newest))
+        self._committed = confirmed
+        self._remove_passed(confirmed)
+
+    def _remove_passed(self, confirmed: int) -> None:
+        while True:
+            with self._shelf.changed:
+                segments = self._shelf.segments
+                if len(segments) < 2 or segments[1].first > confirmed + 1 or not segments[0].is_sealed:  # noqa: PLR2004
+                    return
+                passed = segments[0]
+            self._remove(passed)
+            if self._segment is passed:
+                self._leave()
+            with self._shelf.changed:
+                self._shelf.segments.popleft()
+                self._shelf.changed.notify_all()
+
+    def _remove(self, segment: Segment) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            if segment.must_keep:
+                self._disk.rename(segment.path, segment.path + QUARANTINE)
+            else:
+                self._disk.unlink(segment.path)
+
+    def drop_oldest(self, on_dropped: Callable[[Batch], None]) -> bool:
+        """
+        Give up what is left of the oldest segment, to make room: each batch not read yet is passed to ``on_dropped``.
+
+        False where there is only the one that is being written. Raises ``OSError``.
+        """
+        with self._shelf.changed:
+            if len(self._shelf.segments) < 2 or not self._shelf.segments[0].is_sealed:  # noqa: PLR2004
+                return False
+            oldest, following = self._shelf.segments[0], self._shelf.segments[1]
+        while self._segment in (oldest, None) and (batch := self._batch(following)) is not None:
+            on_dropped(batch)
+        self.confirm(following.first - 1)
+        self.commit()
+        return True

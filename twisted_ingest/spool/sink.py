@@ -1,0 +1,246 @@
+"""
+The sink that puts a durable queue in front of another one.
+
+It has taken a group once the group is durable on the disk. What the sink behind does with it, and when, is the
+replay's business.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_ingest.batch import Group
+from twisted_ingest.errors import Fsync, SinkError
+from twisted_ingest.interfaces import ISink
+from twisted_ingest.limits import MIB
+from twisted_ingest.observe.events import Events
+from twisted_ingest.sinks.appender import Appender
+from twisted_ingest.spool.codec import ForeignError
+from twisted_ingest.spool.cursor import Cursor, Window
+from twisted_ingest.spool.disk import Disk, RealDisk
+from twisted_ingest.spool.recovery import Recovered, Report, recover
+from twisted_ingest.spool.replay import Replay
+from twisted_ingest.spool.segments import LOCK, Shelf
+from twisted_ingest.spool.target import SegmentTarget
+from twisted_ingest.units import format_size
+
+SEGMENT_BYTES = 16 * MIB
+"""Bytes after which a new segment is begun: what is removed at once, and what a start reads at once."""
+
+SEGMENT_SHARE = 4
+"""Segments that fit in a spool at least: a small one has smaller segments, so that room comes in steps."""
+
+CLOSE_SECONDS = 1.0
+"""Seconds that a healthy sink has at a stop to catch up. What is left then waits for the next start."""
+
+
+@implementer(ISink)
+class SpoolSink:
+    """
+    A spool, and the sink behind it, under one name.
+
+    ``directory`` is its own: no other spool may use it. ``max_bytes`` bounds the segments, ``free_space_floor`` is what
+    is left free on the file system. Full, it holds the senders back; with ``drops_oldest`` it gives up its oldest
+    segment instead.
+    """
+
+    wants_groups = True
+
+    def __init__(
+        self,
+        inner: ISink,
+        directory: str,
+        *,
+        reactor: Any,
+        events: Events,
+        wall_time: Callable[[], float],
+        max_bytes: int,
+        free_space_floor: int = 0,
+        drops_oldest: bool = False,
+        disk: Disk | None = None,
+    ) -> None:
+        self.name = inner.name
+        self.inner = inner
+        self._reactor = reactor
+        self._events = events
+        self._wall_time = wall_time
+        self._disk = disk or RealDisk()
+        self._shelf = Shelf(directory, max_bytes, free_space_floor, drops_oldest)
+        self._target = SegmentTarget(self._disk, self._shelf, min(SEGMENT_BYTES, max_bytes // SEGMENT_SHARE))
+        self._target.on_trouble = lambda trouble: reactor.callFromThread(self.on_replay_trouble, trouble)
+        self._appender = Appender(f"{self.name} (spool)", self._target, reactor, events, Fsync.ALWAYS)
+        self._cursor = Cursor(self._disk, self._shelf)
+        self._replay = Replay(self._shelf, self._cursor, reactor, self)
+        self._replay_ended: Deferred[None] = Deferred()
+        self._lock = -1
+        self._is_started = False
+        self._found = Report()
+
+    @property
+    def trouble(self) -> str | None:
+        """See `ISink`: why the spool takes nothing, or keeps what it has for good."""
+        return self._appender.writer.trouble or self._target.trouble or self._replay.trouble
+
+    def describe(self) -> str:
+        """See `ISink`."""
+        return f"{self.inner.describe()}, through the spool {self._shelf.directory}"
+
+    # Start.
+
+    def start(self) -> None:
+        """See `ISink`: locks the directory and looks through it, which takes about a second a gigabyte."""
+        try:
+            self._disk.make_directory(self._shelf.directory)
+            self._lock = self._disk.lock(self._shelf.path(LOCK))
+            began = time.perf_counter()
+            recovered = recover(self._disk, self._shelf.directory)
+        except BlockingIOError as error:
+            where = f"the spool {self._shelf.directory} is in use by another process"
+            raise SinkError(f"sink {self.name}: {where}: each needs a directory of its own") from error
+        except (ForeignError, OSError) as error:
+            self._unlock()
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise SinkError(f"sink {self.name}: cannot use the spool {self._shelf.directory}: {reason}") from error
+        self._resume(recovered, time.perf_counter() - began)
+
+    def _resume(self, recovered: Recovered, seconds: float) -> None:
+        self._found = recovered.report
+        self._shelf.segments.extend(recovered.segments)
+        self._shelf.durable = recovered.sequence - 1
+        self._shelf.confirmed = recovered.position - 1
+        self._target.resume(recovered.sequence, recovered.number)
+        self._cursor.start(recovered.position)
+        try:
+            self.inner.start()
+        except BaseException:
+            self._unlock()
+            raise
+        self._events.spool_recovered(
+            self.name, _found(self._shelf.directory, self._found, seconds), is_clean=self._found.is_clean
+        )
+        self._is_started = True
+        self._appender.start(is_open=True)
+        self._replay.start(f"ingest-replay-{self.name}")
+
+    def _unlock(self) -> None:
+        if self._lock >= 0:
+            lock, self._lock = self._lock, -1
+            self._disk.close(lock)
+
+    # Taking.
+
+    def deliver(self, group: Group) -> "Deferred[None]":
+        """See `ISink`: fires once the group is durable in the spool."""
+        return self._appender.submit(self._target.frames(group.batches))
+
+    def reopen(self) -> None:
+        """See `ISink`: the spool's files are its own; only the sink behind has any that are rotated."""
+        self.inner.reopen()
+
+    # Called by the replay, in the reactor's thread.
+
+    def on_window(self, window: Window) -> None:
+        """See `ReplayOwner`."""
+        done = maybeDeferred(self.inner.deliver, Group(window.batches, window.size))
+        _ = done.addCallbacks(lambda _: self._replay.answer(None), self._refused)
+
+    def _refused(self, failure: Failure) -> None:
+        self._replay.answer(failure.value, is_final=failure.check(SinkError) is not None)
+
+    def on_replay_trouble(self, trouble: str | None) -> None:
+        """See `ReplayOwner`."""
+        if trouble is None:
+            self._events.sink_recovered(f"{self.name} (spool)")
+        else:
+            self._events.sink_stalled(f"{self.name} (spool)", trouble)
+
+    def on_replay_ended(self) -> None:
+        """See `ReplayOwner`."""
+        self._replay_ended.callback(None)
+
+    # Stop.
+
+    def close(self) -> "Deferred[None]":
+        """See `ISink`: what was delivered is durable then. What the sink behind has not taken yet stays."""
+        return Deferred.fromCoroutine(self._close())
+
+    async def _close(self) -> None:
+        if self._is_started:
+            await self._appender.close()
+            self._replay.finish()
+            if self.inner.trouble is not None:
+                # It could take for ever, and everything is in the spool.
+                self.inner.abandon()
+                self._replay.abandon()
+            last_call = self._reactor.callLater(CLOSE_SECONDS, self._replay.stop)
+            await self._replay_ended
+            if last_call.active():
+                last_call.cancel()
+        await self.inner.close()
+        self._unlock()
+
+    def abandon(self) -> None:
+        """See `ISink`."""
+        self._appender.abandon()
+        self._replay.abandon()
+        self.inner.abandon()
+
+    # Accounts.
+
+    def details(self) -> dict[str, int]:
+        """See `ISink`: what is in the spool, where it came from and where it went, and the counters of both sinks."""
+        found, writer, replay, cursor = self._found, self._appender.writer, self._replay, self._cursor
+        taken = self._target.records
+        return {
+            **self.inner.details(),
+            "spooled_records": taken,
+            "spooled_bytes": self._target.bytes,
+            "spool_recovered_records": found.records,
+            "replayed_records": replay.records,
+            "replayed_bytes": replay.bytes,
+            "replay_retries": replay.retries,
+            "spool_waiting_records": max(0, found.records + taken - replay.records - replay.dropped),
+            "spool_waiting_batches": self._shelf.durable - self._shelf.confirmed,
+            "spool_oldest_seconds": self._oldest_seconds(),
+            "spool_disk_bytes": self._shelf.used,
+            "spool_segments": len(self._shelf.segments),
+            "spool_replaying": int(self.inner.trouble is None and replay.trouble is None),
+            "spool_dropped_records": replay.dropped,
+            "spool_missing_batches": cursor.missing,
+            "spool_duplicate_batches": found.duplicates,
+            "spool_torn_bytes": found.torn_bytes,
+            "spool_quarantined_regions": found.quarantined_regions + cursor.quarantined_regions,
+            "spool_quarantined_bytes": found.quarantined_bytes + cursor.quarantined_bytes,
+            "spool_unreadable_segments": len(found.unreadable),
+            "spool_retries": writer.retries,
+            "spool_sync_failures": writer.sync_failures,
+            "spool_rewritten_bytes": writer.rewritten_bytes,
+            "spool_position_failures": replay.position_failures,
+        }
+
+    def _oldest_seconds(self) -> int:
+        oldest = self._replay.oldest
+        return 0 if oldest is None else max(0, int(self._wall_time() - oldest))
+
+
+def _found(directory: str, report: Report, seconds: float) -> str:
+    """Say what a directory held, in one line."""
+    parts = [f"{directory}: {report.records} records ({format_size(report.size)}) wait in {report.segments} segments"]
+    if not report.has_position and report.segments:
+        parts.append("no position was found, so some may be delivered again")
+    if report.torn_bytes:
+        parts.append(f"{format_size(report.torn_bytes)} of unfinished writes ignored")
+    if report.duplicates:
+        parts.append(f"{report.duplicates} copies of a failed sync skipped")
+    if report.quarantined_regions:
+        size = format_size(report.quarantined_bytes)
+        parts.append(f"{report.quarantined_regions} damaged regions ({size}) copied to *.quarantine")
+    if report.missing:
+        parts.append(f"{report.missing} batches missing")
+    if report.unreadable:
+        parts.append(f"set aside as unreadable: {', '.join(report.unreadable)}")
+    return "; ".join([*parts, f"looked through in {seconds:.3f} s"])
