@@ -89,11 +89,11 @@ class Cursor:
                     return item.batch
             elif item is not None:
                 self._damaged(segment, item)
-            elif following is None:
+            elif segment is None or following is None:
                 self._pass(durable + 1)
                 return None
             else:
-                self._pass(following.first)
+                self._pass(self._shelf.first_after(segment))
                 self._leave()
                 self._segment = following
                 if following is until:
@@ -209,6 +209,6 @@ class Cursor:
             oldest, following = self._shelf.segments[0], self._shelf.segments[1]
         while self._segment in (oldest, None) and (batch := self._batch(following)) is not None:
             on_dropped(batch)
-        self.confirm(following.first - 1)
+        self.confirm(self._shelf.first_after(oldest) - 1)
         self.commit()
         return True

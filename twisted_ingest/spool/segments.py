@@ -7,6 +7,7 @@ import re
 import threading
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import islice
 
 from twisted_ingest.spool.codec import SEGMENT_SIZE
 
@@ -73,6 +74,15 @@ class Shelf:
         """Bytes of all segments on the disk."""
         with self.changed:
             return sum(segment.size for segment in self.segments)
+
+    def first_after(self, segment: Segment) -> int:
+        """
+        Give the number with which what counts in the segments after this one begins.
+
+        Not always the next one's first: that one may hold nothing but the later part of what a failed sync lost.
+        """
+        with self.changed:
+            return min(later.first for later in islice(self.segments, self.segments.index(segment) + 1, None))
 
     def path(self, name: str) -> str:
         """Give the path of a file in the spool's directory."""

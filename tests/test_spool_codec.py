@@ -1,0 +1,161 @@
+"""The frames of a spool: what is written comes back, and no cut and no change of a byte goes unnoticed."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.disk import SimDisk
+from tests.spooling import make_batch, same
+from twisted_ingest.batch import Batch, ConnectionInfo
+from twisted_ingest.sinks.rendering import render_json
+from twisted_ingest.spool.codec import (
+    HEAD_SIZE,
+    SEGMENT_SIZE,
+    VERSION,
+    DamagedError,
+    ForeignError,
+    Header,
+    count_of,
+    decode_body,
+    decode_head,
+    decode_header,
+    encode_frame,
+    encode_header,
+    sequence_of,
+)
+from twisted_ingest.spool.reading import Damage, Found, FrameReader
+
+MARKER = b"\x01marker\xff"
+
+TEXTS = st.text(max_size=30) | st.text(st.characters(categories=["Cs"]), max_size=3)
+INFOS = st.builds(ConnectionInfo, st.integers(0, 2**64 - 1), TEXTS, TEXTS, st.none() | TEXTS)
+RECORDS = st.lists(st.binary(min_size=1, max_size=50).filter(lambda r: b"\n" not in r), min_size=1, max_size=5)
+LINES = st.builds(
+    lambda records, info, at: Batch(b"".join(r + b"\n" for r in records), len(records), info, at),
+    RECORDS,
+    INFOS,
+    st.floats(0, 4e9),
+)
+SINGLES = st.builds(
+    lambda record, info, at, partial, truncated: Batch(
+        record + b"\0", 1, info, at, b"\0", partial=partial, truncated=truncated
+    ),
+    st.binary(min_size=1, max_size=80),
+    INFOS,
+    st.floats(0, 4e9),
+    st.booleans(),
+    st.booleans(),
+)
+BATCHES = LINES | SINGLES
+SHORT = settings(max_examples=20, deadline=None)
+
+
+def read(data: bytes) -> list[Found | Damage]:
+    """Read a file of frames, from its beginning to its end."""
+    disk = SimDisk()
+    disk.put("/frames", data)
+    return list(FrameReader(disk, disk.open("/frames"), MARKER, 0).read_all(len(data)))
+
+
+class FrameTests(SynchronousTestCase):
+    @given(st.integers(0, 2**64 - 1), BATCHES)
+    def test_round_trip(self, sequence: int, batch: Batch) -> None:
+        """A batch comes back the same in everything a sink can see, and so does its JSON."""
+        frame = encode_frame(MARKER, sequence, batch)
+        head = decode_head(frame, MARKER)
+        back = decode_body(head, frame[HEAD_SIZE:])
+        self.assertTrue(same(back, batch))
+        self.assertEqual(back.records(), batch.records())
+        self.assertEqual(render_json(back), render_json(batch))
+        self.assertEqual((head.sequence, sequence_of(frame)), (sequence, sequence))
+        self.assertEqual((head.count, count_of(frame)), (batch.count, batch.count))
+
+    @SHORT
+    @given(BATCHES, st.integers(1, 255))
+    def test_every_changed_byte_is_noticed(self, batch: Batch, change: int) -> None:
+        """With any one byte changed nothing is read but the frame after it, which is whole."""
+        frame, after = encode_frame(MARKER, 1, batch), encode_frame(MARKER, 2, make_batch(2))
+        for offset in range(len(frame)):
+            data = bytearray(frame + after)
+            data[offset] ^= change
+            damage, found = read(bytes(data))
+            self.assertEqual(damage, Damage(0, len(frame), is_torn=False))
+            self.assertTrue(isinstance(found, Found) and found.sequence == 2 and same(found.batch, make_batch(2)))
+
+    @SHORT
+    @given(BATCHES, st.integers(1, 255))
+    def test_every_changed_byte_of_the_last_frame_is_noticed(self, batch: Batch, change: int) -> None:
+        """With nothing after it neither: a length that was changed reads no byte it should not."""
+        frame = encode_frame(MARKER, 1, batch)
+        for offset in range(len(frame)):
+            data = bytearray(frame)
+            data[offset] ^= change
+            self.assertEqual(read(bytes(data)), [Damage(0, len(frame), is_torn=False)])
+
+    @SHORT
+    @given(BATCHES, BATCHES)
+    def test_every_cut(self, one: Batch, other: Batch) -> None:
+        """Cut anywhere, what was whole is read and the rest is torn: no more, no less."""
+        first, second = encode_frame(MARKER, 1, one), encode_frame(MARKER, 2, other)
+        for cut in range(len(first) + len(second)):
+            items = read((first + second)[:cut])
+            whole = [item for item in items if isinstance(item, Found)]
+            torn = [item for item in items if isinstance(item, Damage)]
+            self.assertEqual([item.sequence for item in whole], [1] if cut >= len(first) else [])
+            start = len(first) if whole else 0
+            self.assertEqual(torn, [Damage(start, cut, is_torn=True)] if cut > start else [])
+
+    def test_length_is_covered(self) -> None:
+        """A length is not believed before its checksum: shortened to a body that would be whole, it is damage still."""
+        frame = bytearray(encode_frame(MARKER, 1, make_batch(1, size=300)))
+        frame[8:12] = (len(frame) - HEAD_SIZE - 1).to_bytes(4, "big")
+        with self.assertRaises(DamagedError):
+            decode_head(bytes(frame), MARKER)
+
+    @given(st.binary(max_size=200))
+    def test_noise_is_no_frame(self, noise: bytes) -> None:
+        """Bytes that nobody wrote are never a frame."""
+        self.assertFalse([item for item in read(noise) if isinstance(item, Found)])
+
+    def test_forged_frame_in_a_record(self) -> None:
+        """A frame that a sender has put into its record, under a marker it cannot know, is never found there."""
+        forged = encode_frame(b"guessed!", 2, make_batch(666))
+        frame = bytearray(encode_frame(MARKER, 1, Batch(forged + b"\n", 1, make_batch(1).info, 0.0)))
+        frame[-1] ^= 1
+        self.assertEqual(read(bytes(frame)), [Damage(0, len(frame), is_torn=False)])
+
+    def test_long_damage(self) -> None:
+        """The next frame is found behind a region longer than one read, a marker across its edge included."""
+        frame = encode_frame(MARKER, 9, make_batch(9))
+        for length in ((1 << 20) - 4, 1 << 20, (5 << 19) + 3):
+            damage, found = read(bytes(length) + frame)
+            self.assertEqual(damage, Damage(0, length, is_torn=False))
+            self.assertTrue(isinstance(found, Found) and found.sequence == 9)
+
+
+class HeaderTests(SynchronousTestCase):
+    @given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.binary(min_size=8, max_size=8))
+    def test_round_trip(self, number: int, first: int, marker: bytes) -> None:
+        """A header comes back."""
+        header = Header(number, first, marker)
+        self.assertEqual(decode_header(encode_header(header)), header)
+
+    def test_every_changed_byte_and_cut_is_noticed(self) -> None:
+        """No header is read that was not written."""
+        data = encode_header(Header(3, 100, MARKER))
+        self.assertEqual(len(data), SEGMENT_SIZE)
+        for offset in range(len(data)):
+            changed = bytearray(data)
+            changed[offset] ^= 0x10
+            for broken in (bytes(changed), data[:offset]):
+                with self.assertRaises(DamagedError):
+                    decode_header(broken)
+
+    def test_other_version(self) -> None:
+        """A whole header of another version is told from a damaged one."""
+        from zlib import crc32  # noqa: PLC0415 - what another version would have written
+
+        data = bytearray(encode_header(Header(3, 100, MARKER))[:-4])
+        data[8:10] = (VERSION + 1).to_bytes(2, "big")
+        with self.assertRaises(ForeignError):
+            decode_header(bytes(data) + crc32(data).to_bytes(4, "big"))
