@@ -5,6 +5,7 @@ The spool on a disk that loses whatever it may: what was acknowledged is there, 
 INGEST_TEST_SPOOL_EXAMPLES and INGEST_TEST_SPOOL_SEEDS make both longer (`make slow`).
 """
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterator
@@ -100,10 +101,8 @@ class World:
     def commit(self) -> None:
         """Keep the position, as the replay does: one that fails is tried again later."""
         assert self.spool is not None
-        try:
+        with contextlib.suppress(OSError):
             self.spool.cursor.commit()
-        except OSError:
-            pass
 
     def end(self, how: Callable[[], None]) -> None:
         """End the run, and look at what a new one finds."""
@@ -113,7 +112,7 @@ class World:
         self.start()
 
     def check(self) -> None:
-        """What counts must be found, in order, however often one looks."""
+        """Fail unless what counts is found, in order, however often one looks."""
         disk = self.disk
         position = read_position(disk, DIRECTORY)
         first = self.left = self.look()
@@ -147,41 +146,41 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @rule(limit=st.sampled_from([1, 500, 1 << 20]))
     def read(self, limit: int) -> None:
-        """A window goes out."""
+        """Have a window go out."""
         if not self.world.out:
             self.guarded(lambda: self.world.read(limit))
 
     @precondition(lambda self: self.world.out)
     @rule(commits=st.booleans())
     def confirm(self, commits: bool) -> None:
-        """The sink behind has taken it."""
+        """Have the sink behind take it."""
         self.world.confirm()
         if commits:
             self.guarded(self.world.commit)
 
     @rule()
     def commit(self) -> None:
-        """The position is kept."""
+        """Have the position kept."""
         self.guarded(self.world.commit)
 
     @rule(offset=st.integers(1, 12), error=st.sampled_from([*ERRORS, None]))
     def plan_fault(self, offset: int, error: int | None) -> None:
-        """An operation to come will fail, or be the last."""
+        """Have an operation to come fail, or be the last."""
         self.world.disk.plan[self.world.disk.operations + offset] = error
 
     @rule(take=st.integers(1, 700))
     def plan_short_write(self, take: int) -> None:
-        """The next write takes less than it is given."""
+        """Have the next write take less than it is given."""
         self.world.disk.take = take
 
     @rule(data=st.data(), kind=st.sampled_from(["nothing", "everything", "some"]))
     def crash(self, data: st.DataObject, kind: str) -> None:
-        """The machine goes off."""
+        """Have the machine go off."""
         self.world.end(lambda: self.world.disk.crash(self.choose(data, kind)))
 
     @rule()
     def kill(self) -> None:
-        """The process is killed."""
+        """Have the process killed."""
         self.world.end(self.world.disk.kill)
 
     def choose(self, data: st.DataObject, kind: str) -> Choose:
@@ -238,6 +237,11 @@ def workload(world: World) -> Iterator[Callable[[], None]]:
     yield lambda: world.append(20)
 
 
+def faults(first: int | None, later: int = 0, second: int | None = None) -> Callable[[int], dict[int, int | None]]:
+    """Plan a fault at an operation, and another so much later; an error number, or ``None`` for the machine's end."""
+    return lambda point: {point: first, point + later: second} if later else {point: first}
+
+
 class FaultPointTests(CrashCase):
     def run_with(self, plan: dict[int, int | None], choose: Choose, sector: int) -> int:
         """
@@ -274,21 +278,19 @@ class FaultPointTests(CrashCase):
 
     def test_dying_at_every_operation(self) -> None:
         """The machine goes off after any one disk operation."""
-        self.assertGreater(self.every_point(lambda point: {point: None}), 30)
+        self.assertGreater(self.every_point(faults(None)), 30)
 
     def test_failing_at_every_operation(self) -> None:
         """Any one disk operation fails, with either error, and the machine goes off at the end."""
         for error in ERRORS:
-            self.assertGreater(self.every_point(lambda point, error=error: {point: error}), 30)  # type: ignore[misc]
+            self.assertGreater(self.every_point(faults(error)), 30)
 
     def test_failing_and_then_dying(self) -> None:
         """Any one operation fails, and the machine goes off after any of the six that follow."""
         for later in range(1, 7):
-            points = self.every_point(lambda point, later=later: {point: errno.EIO, point + later: None})  # type: ignore[misc]
-            self.assertGreater(points, 30)
+            self.assertGreater(self.every_point(faults(errno.EIO, later, None)), 30)
 
     def test_failing_twice(self) -> None:
         """Two operations fail, the second while the first is being dealt with."""
         for later in range(1, 7):
-            points = self.every_point(lambda point, later=later: {point: errno.EIO, point + later: errno.EIO})  # type: ignore[misc]
-            self.assertGreater(points, 30)
+            self.assertGreater(self.every_point(faults(errno.EIO, later, errno.EIO)), 30)

@@ -192,10 +192,12 @@ def _items(disk: Disk, descriptor: int, segment: Segment) -> Iterator[Found | Da
 
 def quarantine(disk: Disk, directory: str, descriptor: int, segment: Segment, damage: Damage) -> bool:
     """
-    Copy a damaged region to a file beside the segment; gives whether that is done now (not by an earlier start).
+    Copy a damaged region to a file beside the segment; gives whether it was new (and not found by an earlier look).
 
     Where it cannot be copied, as on a full disk, the segment is marked to be kept as a whole.
     """
+    if segment.must_keep:
+        return False
     name = f"{segment.path.rpartition('/')[2]}-{damage.start}{QUARANTINE}"
     try:
         if name in disk.list(directory):
