@@ -159,7 +159,7 @@ class DirectoryTests(SynchronousTestCase):
     def test_numbers_go_on(self) -> None:
         """No number is given twice, of a frame or of a segment, however much is delivered and removed."""
         disk = filled()
-        seen = set()
+        seen: set[int] = set()
         for number in range(10, 40):
             spool = Spool(disk, segment_bytes=700)
             spool.append(make_batch(number, 300))

@@ -24,6 +24,7 @@ class Report:
 
     ``records``, ``batches`` and ``size`` (bytes of records) wait to be delivered. ``duplicates`` counts frames whose
     copy in a later segment is the one that counts, ``missing`` the sequence numbers that nothing was found for.
+    ``is_position_lost``: something was delivered once, and nothing says how much.
     """
 
     segments: int = 0
@@ -36,7 +37,7 @@ class Report:
     duplicates: int = 0
     missing: int = 0
     unreadable: list[str] = field(default_factory=list)
-    has_position: bool = False
+    is_position_lost: bool = False
 
     @property
     def is_clean(self) -> bool:
@@ -63,10 +64,11 @@ class Recovered:
 def recover(disk: Disk, directory: str) -> Recovered:
     """Look through a spool's directory. Raises `ForeignError` for another version's, ``OSError`` for no directory."""
     position = read_position(disk, directory)
-    report = Report(has_position=position is not None)
+    report = Report()
     segments = _segments(disk, directory, report)
     report.segments = len(segments)
     start = position.next if position is not None else min((s.first for s in segments if s.first), default=1)
+    report.is_position_lost = position is None and start > 1
     last = _Scan(disk, directory, report, start).run(segments)
     sequence = max([last + 1, start, *(segment.first for segment in segments)])
     highest = max([segment.number for segment in segments], default=0)

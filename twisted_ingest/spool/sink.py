@@ -230,7 +230,7 @@ class SpoolSink:
 def _found(directory: str, report: Report, seconds: float) -> str:
     """Say what a directory held, in one line."""
     parts = [f"{directory}: {report.records} records ({format_size(report.size)}) wait in {report.segments} segments"]
-    if not report.has_position and report.segments:
+    if report.is_position_lost:
         parts.append("no position was found, so some may be delivered again")
     if report.torn_bytes:
         parts.append(f"{format_size(report.torn_bytes)} of unfinished writes ignored")

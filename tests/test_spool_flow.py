@@ -1,0 +1,404 @@
+"""A spool between its two sides: bounded on the disk, positions before removals, and what replays, waits and ends."""
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from queue import SimpleQueue
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from tests.disk import SimDisk
+from tests.spooling import DIRECTORY, Spool, make_batch, same, segment_paths
+from twisted_ingest.batch import Batch, Group
+from twisted_ingest.errors import SinkError
+from twisted_ingest.interfaces import ISink
+from twisted_ingest.observe.events import Events
+from twisted_ingest.sinks import writer
+from twisted_ingest.spool import replay, target
+from twisted_ingest.spool.disk import RealDisk
+from twisted_ingest.spool.position import Position, read_position
+from twisted_ingest.spool.sink import SpoolSink
+from twisted_ingest.testing import MemorySink, StalledSink
+
+PATIENCE = 10.0
+
+
+class RoomTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.patch(target, "ROOM_SECONDS", 0.0)
+
+    def fill(self, spool: Spool) -> list[bytes]:
+        """Write frames until there is no room; gives those that are left over."""
+        number = 0
+        while True:
+            number += 1
+            frames = list(spool.target.frames([make_batch(number, 300)]))
+            if not spool.target.write(frames):
+                return frames
+            spool.target.sync()
+
+    def test_full_is_full(self) -> None:
+        """Past ``max_bytes`` nothing is taken, whatever is tried, until the sink behind has taken something."""
+        spool = Spool(segment_bytes=1000, max_bytes=4000)
+        frames = self.fill(spool)
+        self.assertLessEqual(spool.shelf.used, 4000)
+        self.assertEqual(spool.target.write(frames), 0)
+        self.assertIn("the spool is full", spool.target.trouble or "")
+        taken = spool.deliver()
+        self.assertEqual(spool.target.write(frames), len(frames[0]))
+        self.assertIsNone(spool.target.trouble)
+        self.assertEqual([b.wire for b in taken], [make_batch(n + 1, 300).wire for n in range(len(taken))])
+
+    def test_free_space_floor(self) -> None:
+        """What must stay free on the disk is left free."""
+        spool = Spool(segment_bytes=1000, floor=500)
+        assert isinstance(spool.disk, SimDisk)
+        spool.disk.space = 500 + len(next(spool.target.frames([make_batch(1, 300)]))) - 1
+        self.assertEqual(spool.target.write(list(spool.target.frames([make_batch(2, 300)]))), 0)
+        spool.disk.space += 10
+        self.assertGreater(spool.target.write(list(spool.target.frames([make_batch(3, 300)]))), 0)
+
+    def test_larger_than_the_spool(self) -> None:
+        """With nothing waiting a frame is taken however large it is: it could never go elsewhere."""
+        spool = Spool(segment_bytes=1000, max_bytes=4000)
+        spool.append(make_batch(1, 9000))
+        self.assertEqual(spool.target.write(list(spool.target.frames([make_batch(2)]))), 0)
+        self.assertEqual(len(spool.deliver()), 1)
+        spool.append(make_batch(2))
+        self.assertEqual(len(spool.deliver()), 1)
+        self.assertLess(spool.shelf.used, 4000)
+
+    def test_more_than_fits_in_one_step(self) -> None:
+        """What is written is made durable before room is waited for: the reading side could make none otherwise."""
+        spool = Spool(segment_bytes=1000, max_bytes=4000)
+        frames = list(spool.target.frames([make_batch(n, 300) for n in range(1, 30)]))
+        written = delivered = 0
+        while frames:
+            number = spool.target.write(frames)
+            while number:
+                written += 1
+                number -= len(frames.pop(0))
+            if frames:
+                delivered += len(spool.deliver())
+        spool.target.sync()
+        self.assertEqual(delivered + len(spool.deliver()), 29)
+
+    def test_drop_oldest(self) -> None:
+        """Told to, it gives up what waits longest: what is left is in order, and each one lost is counted."""
+        spool = Spool(segment_bytes=1000, max_bytes=4000, drops_oldest=True)
+        self.fill(spool)
+        dropped: list[Batch] = []
+        first = segment_paths(spool.disk)[0]
+        self.assertTrue(spool.cursor.drop_oldest(dropped.append))
+        self.assertNotIn(first, segment_paths(spool.disk))
+        left = spool.deliver()
+        wires = [batch.wire for batch in dropped + left]
+        self.assertEqual(wires, [make_batch(n + 1, 300).wire for n in range(len(wires))])
+        self.assertTrue(dropped)
+        self.assertEqual(spool.cursor.missing, 0)
+
+    def test_drop_oldest_spares_what_is_out(self) -> None:
+        """What the sink behind has in its hands is not counted as dropped, nor read again."""
+        spool = Spool(segment_bytes=1000, max_bytes=4000, drops_oldest=True)
+        self.fill(spool)
+        out = spool.window(1)
+        assert out is not None
+        dropped: list[Batch] = []
+        self.assertTrue(spool.cursor.drop_oldest(dropped.append))
+        spool.cursor.confirm(out.last)
+        wires = [batch.wire for batch in out.batches + dropped + spool.deliver()]
+        self.assertEqual(wires, [make_batch(n + 1, 300).wire for n in range(len(wires))])
+
+    def test_the_one_being_written_is_not_dropped(self) -> None:
+        """The only segment is never given up."""
+        spool = Spool(segment_bytes=1000)
+        spool.append(make_batch(1))
+        self.assertFalse(spool.cursor.drop_oldest(self.fail))
+
+
+class PositionTests(SynchronousTestCase):
+    def spool(self) -> Spool:
+        """Give one with three segments, of which two are passed."""
+        spool = Spool(segment_bytes=700)
+        for number in range(1, 6):
+            spool.append(make_batch(number, 300))
+        window = spool.window(4 * 300)
+        assert window is not None
+        spool.cursor.confirm(window.last)
+        return spool
+
+    def test_durable_before_anything_is_removed(self) -> None:
+        """The position is on the device, name and all, before the first segment that it passes is removed."""
+        spool = self.spool()
+        disk = spool.disk
+        assert isinstance(disk, SimDisk)
+        before = len(disk.log)
+        spool.cursor.commit()
+        log = disk.log[before:]
+        self.assertEqual(log[:5], ["create", "write", "sync", "rename", "sync_directory"])
+        self.assertEqual(set(log[5:]), {"unlink"})
+
+    def test_not_removed_when_it_cannot_be_kept(self) -> None:
+        """Whatever fails in keeping the position, no segment is removed."""
+        for offset in range(1, 6):
+            spool = self.spool()
+            disk = spool.disk
+            assert isinstance(disk, SimDisk)
+            disk.plan[disk.operations + offset] = errno.EIO
+            before = segment_paths(disk)
+            with self.assertRaises(OSError):
+                spool.cursor.commit()
+            self.assertEqual(segment_paths(disk), before)
+            self.assertTrue(spool.cursor.is_dirty)
+            spool.cursor.commit()
+            self.assertLess(len(segment_paths(disk)), len(before))
+
+    def test_no_further_than_confirmed(self) -> None:
+        """What is read and not confirmed is not passed."""
+        spool = self.spool()
+        window = spool.window(1 << 20)
+        assert window is not None
+        spool.cursor.commit()
+        self.assertEqual(read_position(spool.disk, DIRECTORY), Position(5, 3))
+        spool.cursor.confirm(window.last)
+        spool.cursor.commit()
+        self.assertEqual(read_position(spool.disk, DIRECTORY), Position(6, 3))
+
+
+class Threads(Clock):
+    """A clock that runs what threads ask for when the test lets it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._calls: SimpleQueue[tuple[Callable[..., object], tuple[object, ...]]] = SimpleQueue()
+
+    def callFromThread(self, function: Callable[..., object], *arguments: object) -> None:
+        """Keep a call."""
+        self._calls.put((function, arguments))
+
+    def run_until(self, condition: Callable[[], object]) -> None:
+        """Make the calls asked for, in order, until something holds."""
+        while not condition():
+            function, arguments = self._calls.get(timeout=PATIENCE)
+            function(*arguments)
+
+
+class SinkTests(TestCase):
+    def setUp(self) -> None:
+        self.patch(writer, "RETRY_SECONDS", (0.0001, 0.0002))
+        self.patch(replay, "RETRY_SECONDS", (0.0001, 0.0002))
+        self.directory = tempfile.mkdtemp(prefix="ingest-spool-")
+        self.addCleanup(shutil.rmtree, self.directory)
+        self.reactor = Threads()
+
+    def make(self, inner: ISink, *, max_bytes: int = 1 << 20, drops_oldest: bool = False) -> SpoolSink:
+        """Start a spool in front of a sink."""
+        sink = SpoolSink(
+            inner,
+            os.path.join(self.directory, "spool"),
+            reactor=self.reactor,
+            events=Events(self.reactor.seconds),
+            wall_time=lambda: 1_800_000_100.0,
+            max_bytes=max_bytes,
+            drops_oldest=drops_oldest,
+        )
+        sink.start()
+        self.addCleanup(self.end, sink)
+        return sink
+
+    def end(self, sink: SpoolSink) -> None:
+        """Stop, whatever state it is in; all threads end."""
+        sink.abandon()
+        self.close(sink)
+
+    def close(self, sink: SpoolSink) -> None:
+        """Close, and wait until that is done."""
+        done: list[object] = []
+        _ = sink.close().addBoth(done.append)
+        self.reactor.run_until(lambda: done)
+        self.assertEqual(done, [None])
+
+    def take(self, sink: SpoolSink, *batches: Batch) -> None:
+        """Deliver a group, and wait until the spool has taken it."""
+        done: list[object] = []
+        _ = sink.deliver(Group(list(batches), sum(batch.size for batch in batches))).addBoth(done.append)
+        self.reactor.run_until(lambda: done)
+        self.assertEqual(done, [None])
+
+    def test_all_the_way(self) -> None:
+        """What is delivered comes out behind, the same and in order, and the counts agree."""
+        inner = MemorySink("behind")
+        sink = self.make(inner)
+        sent = [make_batch(number, 50, records=3) for number in range(1, 30)]
+        for batch in sent:
+            self.take(sink, batch)
+        self.reactor.run_until(lambda: len(inner.batches) == len(sent))
+        self.close(sink)
+        self.assertTrue(all(same(one, other) for one, other in zip(inner.batches, sent, strict=True)))
+        details = sink.details()
+        self.assertEqual((details["spooled_records"], details["replayed_records"]), (87, 87))
+        self.assertEqual((details["spool_waiting_records"], details["spool_waiting_batches"]), (0, 0))
+        self.assertEqual(sink.name, "behind")
+        self.assertIsNone(sink.trouble)
+
+    def test_a_stalled_sink_holds_nobody_up(self) -> None:
+        """With the sink behind stalled everything is taken, and shown as waiting; what is left survives a stop."""
+        inner = StalledSink()
+        sink = self.make(inner)
+        for number in range(1, 6):
+            self.take(sink, make_batch(number))
+        self.reactor.run_until(lambda: inner.waiting)
+        details = sink.details()
+        self.assertEqual((details["spool_waiting_records"], details["spool_oldest_seconds"]), (5, 98))
+        self.end(sink)
+        after = MemorySink()
+        again = self.make(after)
+        self.reactor.run_until(lambda: len(after.batches) == 5)
+        self.assertEqual(again.details()["spool_recovered_records"], 5)
+
+    def test_a_window_at_a_time(self) -> None:
+        """However much waits, two windows are in memory: one with the sink behind, one read ahead."""
+        self.patch(replay, "WINDOW_BYTES", 100)
+        inner = StalledSink()
+        sink = self.make(inner)
+        for number in range(1, 9):
+            self.take(sink, make_batch(number, 100))
+        self.reactor.run_until(lambda: inner.waiting)
+        self.assertEqual(len(inner.waiting), 1)
+        self.assertEqual(len(inner.waiting[0][0].batches), 1)
+        while len(inner.batches) < 8:
+            self.reactor.run_until(lambda: inner.waiting)
+            inner.release(1)
+
+    def test_an_error_that_passes(self) -> None:
+        """A sink behind that raises something else than `SinkError` gets the window again, and nothing is lost."""
+        inner = _Raising(3)
+        sink = self.make(inner)
+        self.take(sink, make_batch(1), make_batch(2))
+        self.reactor.run_until(lambda: len(inner.batches) == 2)
+        self.close(sink)
+        self.assertEqual(sink.details()["replay_retries"], 3)
+        self.assertIsNone(sink.trouble)
+
+    def test_a_sink_that_fails_for_good(self) -> None:
+        """After a `SinkError` nothing is replayed, everything is kept, and ``trouble`` says so; more is taken still."""
+        inner = StalledSink()
+        sink = self.make(inner)
+        self.take(sink, make_batch(1))
+        self.reactor.run_until(lambda: inner.waiting)
+        inner.fail()
+        self.reactor.run_until(lambda: sink.trouble)
+        self.assertIn("failed for good", sink.trouble or "")
+        self.take(sink, make_batch(2))
+        self.assertEqual(sink.details()["spool_replaying"], 0)
+        self.close(sink)
+        after = MemorySink()
+        self.make(after)
+        self.reactor.run_until(lambda: len(after.batches) == 2)
+
+    def test_dropping_while_stalled(self) -> None:
+        """With ``drop-oldest`` a stalled sink never holds the senders up; what is lost is counted exactly."""
+        self.patch(replay, "WINDOW_BYTES", 100)
+        self.patch(target, "ROOM_SECONDS", 0.01)
+        inner = StalledSink()
+        sink = self.make(inner, max_bytes=4000, drops_oldest=True)
+        for number in range(1, 31):
+            self.take(sink, make_batch(number, 300))
+        dropped = sink.details()["spool_dropped_records"]
+        self.assertGreater(dropped, 0)
+        while len(inner.batches) < 30 - dropped:
+            self.reactor.run_until(lambda: inner.waiting)
+            inner.release(1)
+        self.close(sink)
+        self.assertEqual(sink.details()["spool_waiting_records"], 0)
+        numbers = [int(record.partition(b".")[0]) for record in inner.records]
+        self.assertEqual(numbers, sorted(numbers))
+
+    def test_full_while_stalled(self) -> None:
+        """With ``block`` a full spool takes nothing and says why; once the sink behind goes on, so does it."""
+        self.patch(target, "ROOM_SECONDS", 0.01)
+        inner = StalledSink()
+        sink = self.make(inner, max_bytes=4000)
+        answers = [0]
+        for number in range(1, 31):
+            done: Deferred[None] = sink.deliver(Group([make_batch(number, 300)], 300))
+            _ = done.addCallback(lambda _: answers.append(1))
+        self.reactor.run_until(lambda: "the spool is full" in (sink.trouble or ""))
+        self.assertLess(sum(answers), 30)
+        while len(inner.batches) < 30:
+            self.reactor.run_until(lambda: inner.waiting)
+            inner.release()
+        self.reactor.run_until(lambda: sum(answers) == 30)
+        self.assertIsNone(sink.trouble)
+        self.assertEqual(sink.details()["spool_dropped_records"], 0)
+
+    def test_a_directory_in_use(self) -> None:
+        """A second spool on the same directory is refused with what to do; the sink behind is not started."""
+        self.make(MemorySink())
+        with self.assertRaisesRegex(SinkError, "in use by another process: each needs a directory of its own"):
+            self.make(MemorySink())
+
+    def test_a_directory_that_cannot_be(self) -> None:
+        """A path that is no directory is refused."""
+        with open(os.path.join(self.directory, "spool"), "wb"):
+            pass
+        with self.assertRaisesRegex(SinkError, "cannot use the spool"):
+            self.make(MemorySink())
+
+    def test_a_sink_that_cannot_start(self) -> None:
+        """Where the sink behind is refused, so is the start, and the directory is free again."""
+        with self.assertRaises(SinkError):
+            self.make(_Refused())
+        self.make(MemorySink())
+
+    def test_what_a_start_found(self) -> None:
+        """The start says in one line what waits and how long looking took."""
+        inner = StalledSink()
+        sink = self.make(inner)
+        self.take(sink, make_batch(1, records=2))
+        self.end(sink)
+        lines: list[str] = []
+        self.patch(Events, "spool_recovered", lambda _, sink, found, is_clean: lines.append(found))
+        self.make(MemorySink())
+        self.assertRegex(lines[0], r"2 records \(10B\) wait in 1 segments; looked through in \d\.\d{3} s")
+
+
+class _Raising(MemorySink):
+    """Raises so many times, then takes."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self._times = times
+
+    def deliver(self, group: Group) -> "Deferred[None]":
+        if self._times:
+            self._times -= 1
+            raise RuntimeError("not now")
+        return super().deliver(group)
+
+
+class _Refused(MemorySink):
+    """Cannot start."""
+
+    def start(self) -> None:
+        raise SinkError("no")
+
+
+class RealDiskTests(TestCase):
+    def test_directories_are_made_durably(self) -> None:
+        """Each directory that is made has its name synced in the one around it."""
+        synced: list[str] = []
+
+        class Disk(RealDisk):
+            def sync_directory(self, path: str) -> None:
+                synced.append(path)
+                super().sync_directory(path)
+
+        root = tempfile.mkdtemp(prefix="ingest-spool-")
+        self.addCleanup(shutil.rmtree, root)
+        Disk().make_directory(os.path.join(root, "a", "b"))
+        self.assertEqual(synced[-2:], [root, os.path.join(root, "a")])
