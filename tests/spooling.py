@@ -33,7 +33,10 @@ def same(one: Batch, other: Batch) -> bool:
 
 
 class _Now:
-    """A reactor whose turn is always now."""
+    """A reactor whose turn is always now, and whose clock stands still."""
+
+    def seconds(self) -> float:
+        return 0.0
 
     def callFromThread(self, function: Callable[..., object], *arguments: object) -> None:
         function(*arguments)
@@ -112,6 +115,10 @@ class Spool:
 
     def on_recovered(self) -> None:
         """See `WriterOwner`."""
+
+    def on_moved(self, rewritten: int | None) -> None:
+        """See `WriterOwner`."""
+        raise AssertionError("segments do not move")
 
     def on_failed(self, reason: str) -> None:
         """See `WriterOwner`."""

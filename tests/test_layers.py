@@ -40,10 +40,8 @@ NO_TWISTED = {
     "flow.ledger",
     "flow.watermark",
     "flow.budget",
-<<<<<<< HEAD
     "flow.rate",
     "flow.pauses",
-=======
     "spool.codec",
     "spool.cursor",
     "spool.disk",
@@ -52,7 +50,6 @@ NO_TWISTED = {
     "spool.recovery",
     "spool.segments",
     "spool.target",
->>>>>>> df1dc90 (Put a durable queue in front of any sink)
 }
 PROMETHEUS = {"observe.metrics", "admin.site"}
 

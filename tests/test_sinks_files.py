@@ -561,11 +561,48 @@ class DescriptorTests(FileCase):
             target.open()
             target.write([b"x\n"])
             self.patch(os, "fsync", self.refuse)
-            target.sync()
+            self.assertRaises(OSError, target.sync)
             target.retire(worthless=bool(number % 3))
         target.close()
         self.assertEqual(self.open_descriptors(), before)
         self.assertEqual(len(os.listdir(self.directory)), 100)
+
+
+class DirectorySyncTests(FileCase):
+    def sync_with(self, error: int) -> None:
+        """Sync a new file where ``fsync`` of its directory fails."""
+
+        def fsync(descriptor: int) -> None:
+            raise OSError(error, os.strerror(error))
+
+        self.patch(os, "fsync", fsync)
+        target = FileTarget(self.path)
+        self.addCleanup(target.close)
+        target.open()
+        target.write([b"x\n"])
+        target.sync()
+
+    def test_what_cannot_be_synced(self) -> None:
+        """A file system that syncs no directories is taken as it is; any other error fails the sync."""
+        for error in (errno.EINVAL, errno.ENOTSUP):
+            self.sync_with(error)
+        for error in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
+            with self.assertRaises(OSError):
+                self.sync_with(error)
+
+    def test_directories_that_were_made(self) -> None:
+        """The names of directories made for the file become durable with it, once, after a retry of the open too."""
+        synced = []
+        self.patch(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+        top = os.path.abspath(self.directory)
+        target = FileTarget(os.path.join(top, "a", "b", "ingest.log"))
+        self.addCleanup(target.close)
+        for _ in range(2):
+            target.open()
+        for _ in range(2):
+            target.write([b"x\n"])
+            target.sync()
+        self.assertEqual(sorted(synced), [top, os.path.join(top, "a"), os.path.join(top, "a", "b")])
 
 
 class FullDiskTests(FileCase):

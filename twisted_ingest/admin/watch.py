@@ -205,7 +205,7 @@ def _sink(outlet: Outlet, in_flight_records: int) -> SinkView:
     details = outlet.sink.details()
     dropped = {reason: sum(tally.records_dropped[reason] for tally in tallies) for reason in DropReason}
     # Lost after they counted as delivered: no part of the accounts, and not to be overlooked all the same.
-    dropped[DropReason.SPOOL_FULL] += details.get("spool_dropped_records", 0)
+    dropped[DropReason.SPOOL_FULL] += int(details.get("spool_dropped_records", 0))
     return SinkView(
         name=outlet.sink.name,
         description=outlet.sink.describe(),

@@ -107,8 +107,10 @@ class Cursor:
         """
         shelf = self._shelf
         with shelf.changed:
-            if self._segment is None and shelf.segments:
-                self._segment = shelf.segments[0]
+            if self._segment not in shelf.segments:
+                # Not begun, or gone because nothing in it became durable: what was read before is passed over.
+                self._leave()
+                self._segment = shelf.segments[0] if shelf.segments else None
             segment = self._segment
             if segment is None:
                 return None, 0, None, shelf.durable

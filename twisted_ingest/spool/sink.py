@@ -6,7 +6,7 @@ replay's business.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -83,7 +83,7 @@ class SpoolSink:
     @property
     def trouble(self) -> str | None:
         """See `ISink`: why the spool takes nothing, or keeps what it has for good."""
-        return self._appender.writer.trouble or self._target.trouble or self._replay.trouble
+        return self._target.trouble or self._appender.writer.trouble or self._replay.trouble
 
     def describe(self) -> str:
         """See `ISink`."""
@@ -191,7 +191,7 @@ class SpoolSink:
 
     # Accounts.
 
-    def details(self) -> dict[str, int]:
+    def details(self) -> Mapping[str, float]:
         """See `ISink`: what is in the spool, where it came from and where it went, and the counters of both sinks."""
         found, writer, replay, cursor = self._found, self._appender.writer, self._replay, self._cursor
         taken = self._target.records
@@ -217,6 +217,8 @@ class SpoolSink:
             "spool_quarantined_bytes": found.quarantined_bytes + cursor.quarantined_bytes,
             "spool_unreadable_segments": len(found.unreadable),
             "spool_retries": writer.retries,
+            "spool_syncs": writer.syncs,
+            "spool_sync_seconds": writer.sync_seconds,
             "spool_sync_failures": writer.sync_failures,
             "spool_rewritten_bytes": writer.rewritten_bytes,
             "spool_position_failures": replay.position_failures,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from twisted_ingest.batch import Batch
-from twisted_ingest.sinks.targets import SyncFailedError
+from twisted_ingest.sinks.targets import Place, SyncFailedError
 from twisted_ingest.spool.codec import (
     MARKER_SIZE,
     SEGMENT_SIZE,
@@ -218,15 +218,27 @@ class SegmentTarget:
         self._open = self._open[-1:]
         self._written_records = self._written_bytes = 0
 
-    def retire(self) -> None:
-        """See `Target`: what was not durable yet will be written again, to a segment that begins with it."""
-        self._drop_open()
+    def place(self) -> Place:
+        """See `Target`: nobody is told of a segment's path, so nobody reads it by that."""
+        return Place.HERE
+
+    def retire(self, *, worthless: bool) -> None:
+        """
+        See `Target`: what was not durable yet will be written again, to a segment that begins with it.
+
+        A segment that holds nothing else goes, whatever is worthless to others: a device whose every sync fails would
+        be filled otherwise.
+        """
+        for opened in [opened for opened in self._open if opened.segment.end == SEGMENT_SIZE]:
+            self._disk.unlink(opened.segment.path)
+            self._disk.close(opened.descriptor)
+            self._open.remove(opened)
+            with self._shelf.changed:
+                self._shelf.segments.remove(opened.segment)
+        self.close()
 
     def close(self) -> None:
-        """See `Target`."""
-        self._drop_open()
-
-    def _drop_open(self) -> None:
+        """See `Target`: what is not durable does not count."""
         with self._shelf.changed:
             self._seal(self._open)
             self._shelf.changed.notify_all()
