@@ -123,6 +123,7 @@ class FrameTests(SynchronousTestCase):
         frame = bytearray(encode_frame(MARKER, 1, Batch(forged + b"\n", 1, make_batch(1).info, 0.0)))
         frame[-1] ^= 1
         self.assertEqual(read(bytes(frame)), [Damage(0, len(frame), is_torn=False)])
+        self.assertEqual(read(forged), [Damage(0, len(forged), is_torn=False)])
 
     def test_long_damage(self) -> None:
         """The next frame is found behind a region longer than one read, a marker across its edge included."""

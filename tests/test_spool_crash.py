@@ -229,12 +229,14 @@ def workload(world: World) -> Iterator[Callable[[], None]]:
     yield world.confirm
     yield world.commit
     yield lambda: world.append(10, 10, 10)
+    # From one segment into the next, and something after it before anything is delivered.
     yield lambda: world.append(700, 700)
+    yield lambda: world.append(20)
     yield lambda: world.read(1 << 20)
     yield world.confirm
     yield world.commit
     yield lambda: world.append(20)
-    yield lambda: world.append(20)
+    yield lambda: world.append(700, 700)
 
 
 def faults(first: int | None, later: int = 0, second: int | None = None) -> Callable[[int], dict[int, int | None]]:

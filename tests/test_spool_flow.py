@@ -168,6 +168,15 @@ class PositionTests(SynchronousTestCase):
         spool.cursor.commit()
         self.assertEqual(read_position(spool.disk, DIRECTORY), Position(6, 3))
 
+    def test_markers_are_nobodys_guess(self) -> None:
+        """Each run marks its frames with random bytes of its own."""
+        markers = set()
+        for _ in range(20):
+            spool = Spool()
+            spool.append(make_batch(1))
+            markers.add(spool.shelf.segments[0].marker)
+        self.assertEqual(len(markers), 20)
+
 
 class Threads(Clock):
     """A clock that runs what threads ask for when the test lets it."""

@@ -118,6 +118,24 @@ class DamageTests(SynchronousTestCase):
         self.assertEqual((report.records, report.duplicates, report.missing), (3, 2, 0))
         self.assertEqual(numbers(disk), [1, 2, 3])
 
+    def test_a_failed_sync_across_segments(self) -> None:
+        """A failed sync of what lay across a segment's end costs nothing: not when it is read, nor after a restart."""
+        for is_killed in (False, True):
+            spool = Spool(segment_bytes=700)
+            disk = spool.disk
+            assert isinstance(disk, SimDisk)
+            spool.append(make_batch(1, 300))
+            # Written to the first segment and to a second one; the sync of the first one fails.
+            disk.plan[disk.operations + 5] = errno.EIO
+            spool.append(make_batch(2, 300), make_batch(3, 300))
+            self.assertEqual((len(spool.acked), disk.failed), (3, ["sync"]))
+            if is_killed:
+                disk.kill()
+                self.assertEqual(numbers(disk), [1, 2, 3])
+            else:
+                self.assertEqual(len(spool.deliver()), 3)
+                self.assertEqual(spool.cursor.missing, 0)
+
 
 class DirectoryTests(SynchronousTestCase):
     def test_empty(self) -> None:
