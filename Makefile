@@ -40,9 +40,11 @@ types: $(VENV)/.tools
 wheel: $(READY)  ## build, install in a clean environment, look, uninstall
 	INGEST_TEST_WHEEL=1 $(BIN)/python -m pytest tests/test_packaging.py
 
-slow: $(READY)  ## the same promises at full length: a stall of ten seconds, ten restarts under 100,000 lines, 5,000 schedules
-	INGEST_TEST_STALL_SECONDS=10 INGEST_TEST_RESTARTS=10 INGEST_TEST_EXAMPLES=5000 $(BIN)/python -m pytest \
-		tests/attacks tests/test_real_clients.py tests/test_relp_clients.py tests/test_stateful.py --durations=10 $(ARGS)
+slow: $(READY)  ## the same promises at full length: stalls, restarts, thousands of schedules and of crashes of a disk
+	INGEST_TEST_STALL_SECONDS=10 INGEST_TEST_RESTARTS=10 INGEST_TEST_EXAMPLES=5000 \
+		INGEST_TEST_SPOOL_EXAMPLES=5000 INGEST_TEST_SPOOL_SEEDS=10 \
+		$(BIN)/python -m pytest tests/attacks tests/test_real_clients.py tests/test_relp_clients.py \
+		tests/test_stateful.py tests/test_spool_crash.py tests/test_spool_server.py --durations=10 $(ARGS)
 
 kill: $(READY)  ## fifty kills under load, with our own client and with rsyslog's
 	INGEST_TEST_KILLS=50 $(BIN)/python -m pytest tests/test_relp_kill.py --durations=5 $(ARGS)
