@@ -1,5 +1,7 @@
 """The frames of a spool: what is written comes back, and no cut and no change of a byte goes unnoticed."""
 
+import contextlib
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -21,6 +23,7 @@ from twisted_ingest.spool.codec import (
     decode_header,
     encode_frame,
     encode_header,
+    is_whole,
     sequence_of,
 )
 from twisted_ingest.spool.reading import Damage, Found, FrameReader
@@ -63,7 +66,8 @@ class FrameTests(SynchronousTestCase):
         """A batch comes back the same in everything a sink can see, and so does its JSON."""
         frame = encode_frame(MARKER, sequence, batch)
         head = decode_head(frame, MARKER)
-        back = decode_body(head, frame[HEAD_SIZE:])
+        self.assertTrue(is_whole(head, frame[HEAD_SIZE:]))
+        back = decode_body(frame[HEAD_SIZE:])
         self.assertTrue(same(back, batch))
         self.assertEqual(back.records(), batch.records())
         self.assertEqual(render_json(back), render_json(batch))
@@ -80,7 +84,7 @@ class FrameTests(SynchronousTestCase):
             data[offset] ^= change
             damage, found = read(bytes(data))
             self.assertEqual(damage, Damage(0, len(frame), is_torn=False))
-            self.assertTrue(isinstance(found, Found) and found.sequence == 2 and same(found.batch, make_batch(2)))
+            self.assertTrue(isinstance(found, Found) and found.sequence == 2 and same(found.batch(), make_batch(2)))
 
     @SHORT
     @given(BATCHES, st.integers(1, 255))
@@ -124,6 +128,12 @@ class FrameTests(SynchronousTestCase):
         frame[-1] ^= 1
         self.assertEqual(read(bytes(frame)), [Damage(0, len(frame), is_torn=False)])
         self.assertEqual(read(forged), [Damage(0, len(forged), is_torn=False)])
+
+    @given(st.binary(max_size=60))
+    def test_body_that_is_no_batch(self, body: bytes) -> None:
+        """A body that nobody wrote is damage, or a batch by chance; never another error."""
+        with contextlib.suppress(DamagedError):
+            decode_body(body)
 
     def test_long_damage(self) -> None:
         """The next frame is found behind a region longer than one read, a marker across its edge included."""

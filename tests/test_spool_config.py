@@ -63,7 +63,8 @@ class SpoolTests(LoadingTestCase):
         ):
             self.assertEqual(self.complaints(f"[spool]\n{table}\n{SPOOLED}"), [expected])
         self.assertEqual(
-            self.complaints(SPOOLED.replace("true", '"perhaps"')), [f"{name}:4: error: spool: 'perhaps' is not true or false"]
+            self.complaints(SPOOLED.replace("true", '"perhaps"')),
+            [f"{name}:4: error: spool: 'perhaps' is not true or false"],
         )
 
     def test_exactly_fitting(self) -> None:

@@ -373,7 +373,7 @@ class SinkTests(TestCase):
         lines: list[str] = []
         self.patch(Events, "spool_recovered", lambda _, sink, found, is_clean: lines.append(found))
         self.make(MemorySink())
-        self.assertRegex(lines[0], r"2 records \(10B\) wait in 1 segments; looked through in \d\.\d{3} s")
+        self.assertRegex(lines[0], r"2 records \(\d+B\) wait in 1 segments; looked through in \d\.\d{3} s")
 
 
 class _Raising(MemorySink):

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import struct
 import tempfile
 from zlib import crc32
 
@@ -102,6 +103,20 @@ class DamageTests(SynchronousTestCase):
         self.assertEqual(len(spool.deliver()), 4)
         self.assertEqual((spool.cursor.missing, spool.cursor.quarantined_regions), (1, 1))
         self.assertEqual(spool.shelf.confirmed, spool.shelf.durable)
+        self.assertEqual(len(quarantined(disk)), 1)
+
+    def test_whole_but_no_batch(self) -> None:
+        """A frame that is whole and holds no batch, which we would not write, is kept aside and passed."""
+        spool = Spool()
+        disk = spool.disk
+        assert isinstance(disk, SimDisk)
+        spool.append(make_batch(1, 300))
+        path = spool.shelf.segments[0].path
+        disk.kill()
+        content = disk.content(path)
+        head = content[SEGMENT_SIZE : SEGMENT_SIZE + 8] + struct.pack(">IQII", 3, 2, 1, crc32(b"???"))
+        disk.put(path, content + head + struct.pack(">I", crc32(head)) + b"???")
+        self.assertEqual(numbers(disk), [1])
         self.assertEqual(len(quarantined(disk)), 1)
 
     def test_copies_of_a_failed_sync(self) -> None:

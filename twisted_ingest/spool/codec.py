@@ -55,7 +55,7 @@ class Header:
     marker: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Head:
     """The beginning of a frame: the body's ``length`` in bytes, its number, and how many records it holds."""
 
@@ -125,10 +125,13 @@ def count_of(frame: bytes | memoryview) -> int:
     return int(_HEAD.unpack_from(frame)[3])
 
 
-def decode_body(head: Head, body: bytes) -> Batch:
-    """Read the batch of a frame; raises `DamagedError`."""
-    if len(body) != head.length or crc32(body) != head.check:
-        raise DamagedError
+def is_whole(head: Head, body: bytes) -> bool:
+    """Whether a frame's body is what was written."""
+    return len(body) == head.length and crc32(body) == head.check
+
+
+def decode_body(body: bytes) -> Batch:
+    """Read the batch of a whole body; raises `DamagedError` for one that we could not have written."""
     try:
         return _decode_batch(body)
     except (struct.error, UnicodeDecodeError) as error:

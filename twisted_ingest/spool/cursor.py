@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from twisted_ingest.batch import Batch
-from twisted_ingest.spool.codec import SEGMENT_SIZE
+from twisted_ingest.spool.codec import SEGMENT_SIZE, DamagedError
 from twisted_ingest.spool.disk import Disk
 from twisted_ingest.spool.position import Position, write_position
 from twisted_ingest.spool.reading import Damage, Found, FrameReader
@@ -83,10 +83,10 @@ class Cursor:
             segment, end, following, durable = self._here()
             item = self._item(segment, end)
             if isinstance(item, Found):
-                if item.sequence >= self._next:
+                if item.sequence >= self._next and (batch := self._made(segment, item)) is not None:
                     self._pass(item.sequence)
                     self._next = item.sequence + 1
-                    return item.batch
+                    return batch
             elif item is not None:
                 self._damaged(segment, item)
             elif segment is None or following is None:
@@ -125,6 +125,13 @@ class Cursor:
             self._descriptor = self._disk.open(segment.path)
             self._reader = FrameReader(self._disk, self._descriptor, segment.marker, SEGMENT_SIZE)
         return self._reader.read(end)
+
+    def _made(self, segment: Segment | None, item: Found) -> Batch | None:
+        try:
+            return item.batch()
+        except DamagedError:
+            self._damaged(segment, Damage(item.start, item.end, is_torn=False))
+            return None
 
     def _pass(self, sequence: int) -> None:
         """Go on to a number; what is skipped is missing."""

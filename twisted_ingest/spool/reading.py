@@ -14,6 +14,7 @@ from twisted_ingest.spool.codec import (
     Head,
     decode_body,
     decode_head,
+    is_whole,
 )
 from twisted_ingest.spool.disk import Disk
 
@@ -21,13 +22,23 @@ BLOCK_BYTES = MIB
 """Bytes read at once."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Found:
-    """A whole frame; ``end`` is the offset after it."""
+    """A whole frame, from one offset to another. Its batch is made when it is asked for: a start only counts."""
 
-    sequence: int
-    batch: Batch
+    head: Head
+    body: bytes
+    start: int
     end: int
+
+    @property
+    def sequence(self) -> int:
+        """The frame's number."""
+        return self.head.sequence
+
+    def batch(self) -> Batch:
+        """Read the batch; raises `DamagedError` for one that we could not have written."""
+        return decode_body(self.body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +82,13 @@ class FrameReader:
     def _frame(self, offset: int, end: int) -> Found | None:
         try:
             head = decode_head(self._bytes(offset, HEAD_SIZE), self._marker)
-            after = offset + HEAD_SIZE + head.length
-            if after > end:
-                return None
-            return Found(head.sequence, decode_body(head, self._bytes(offset + HEAD_SIZE, head.length)), after)
         except DamagedError:
             return None
+        after = offset + HEAD_SIZE + head.length
+        if after > end:
+            return None
+        body = self._bytes(offset + HEAD_SIZE, head.length)
+        return Found(head, body, offset, after) if is_whole(head, body) else None
 
     def _damage(self, end: int) -> Damage:
         if self._is_torn(self.offset, end):

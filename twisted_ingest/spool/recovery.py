@@ -8,7 +8,7 @@ but removes nothing. Run twice, or killed half-way and run again, it comes to th
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from twisted_ingest.spool.codec import SEGMENT_SIZE, DamagedError, Header, decode_header
+from twisted_ingest.spool.codec import SEGMENT_SIZE, DamagedError, Head, Header, decode_header
 from twisted_ingest.spool.disk import Disk
 from twisted_ingest.spool.position import Position, read_position, replace_file
 from twisted_ingest.spool.reading import BLOCK_BYTES, Damage, Found, FrameReader
@@ -22,7 +22,7 @@ class Report:
     """
     What was found.
 
-    ``records``, ``batches`` and ``size`` (bytes of records) wait to be delivered. ``duplicates`` counts frames whose
+    ``records``, ``batches`` and ``size`` (bytes of frames) wait to be delivered. ``duplicates`` counts frames whose
     copy in a later segment is the one that counts, ``missing`` the sequence numbers that nothing was found for.
     ``is_position_lost``: something was delivered once, and nothing says how much.
     """
@@ -144,17 +144,17 @@ class _Scan:
                 elif limit is not None and item.sequence >= limit:
                     self._report.duplicates += 1
                 elif item.sequence > self._last:
-                    self._count(item.sequence, item.batch.count, item.batch.size)
+                    self._count(item.head)
                     segment.end = item.end
         finally:
             self._disk.close(descriptor)
 
-    def _count(self, sequence: int, records: int, size: int) -> None:
-        self._report.missing += sequence - self._last - 1
-        self._report.records += records
-        self._report.size += size
+    def _count(self, head: Head) -> None:
+        self._report.missing += head.sequence - self._last - 1
+        self._report.records += head.count
+        self._report.size += head.length
         self._report.batches += 1
-        self._last = sequence
+        self._last = head.sequence
 
     def _damage(self, descriptor: int, segment: Segment, damage: Damage, limit: int | None) -> None:
         # The next segment begins with what comes after the last frame: nothing is missing that was ever durable.
