@@ -19,9 +19,10 @@ from twisted_ingest.interfaces import ISink
 from twisted_ingest.observe.events import Events
 from twisted_ingest.sinks import writer
 from twisted_ingest.spool import replay, target
-from twisted_ingest.spool.disk import RealDisk
+from twisted_ingest.spool.cursor import Cursor
+from twisted_ingest.spool.disk import Disk, RealDisk
 from twisted_ingest.spool.position import Position, read_position
-from twisted_ingest.spool.sink import SpoolSink
+from twisted_ingest.spool.sink import CLOSE_SECONDS, SpoolSink
 from twisted_ingest.testing import MemorySink, StalledSink
 
 PATIENCE = 10.0
@@ -204,7 +205,9 @@ class SinkTests(TestCase):
         self.addCleanup(shutil.rmtree, self.directory)
         self.reactor = Threads()
 
-    def make(self, inner: ISink, *, max_bytes: int = 1 << 20, drops_oldest: bool = False) -> SpoolSink:
+    def make(
+        self, inner: ISink, *, max_bytes: int = 1 << 20, drops_oldest: bool = False, disk: Disk | None = None
+    ) -> SpoolSink:
         """Start a spool in front of a sink."""
         sink = SpoolSink(
             inner,
@@ -214,6 +217,7 @@ class SinkTests(TestCase):
             wall_time=lambda: 1_800_000_100.0,
             max_bytes=max_bytes,
             drops_oldest=drops_oldest,
+            disk=disk,
         )
         sink.start()
         self.addCleanup(self.end, sink)
@@ -345,6 +349,60 @@ class SinkTests(TestCase):
         self.assertIsNone(sink.trouble)
         self.assertEqual(sink.details()["spool_dropped_records"], 0)
 
+    def test_a_disk_that_cannot_be_read(self) -> None:
+        """Reading is tried again and said to be in trouble; nothing is passed over meanwhile."""
+        disk = _Failing("read", 3)
+        inner = MemorySink()
+        sink = self.make(inner, disk=disk)
+        self.take(sink, make_batch(1))
+        self.reactor.run_until(lambda: len(inner.batches) == 1)
+        self.close(sink)
+        self.assertEqual((sink.details()["replay_retries"], sink.details()["spool_missing_batches"]), (3, 0))
+
+    def test_a_position_that_cannot_be_kept(self) -> None:
+        """A position that cannot be written is tried again and counted, and said to be in trouble until it is."""
+        self.patch(replay, "COMMIT_SECONDS", 0.01)
+        disk = _Failing("rename", 2)
+        inner = MemorySink()
+        sink = self.make(inner, disk=disk)
+        self.take(sink, make_batch(1))
+        self.reactor.run_until(lambda: "cannot keep the position" in (sink.trouble or ""))
+        self.reactor.run_until(lambda: sink.trouble is None)
+        self.assertEqual(sink.details()["spool_position_failures"], 2)
+        self.close(sink)
+        after = MemorySink()
+        again = self.make(after)
+        self.take(again, make_batch(2))
+        self.reactor.run_until(lambda: after.batches)
+        self.assertEqual(after.records, [b"2.0:"])
+
+    def test_a_bug_in_the_reader(self) -> None:
+        """Should the reading thread die, the spool says so, and takes what comes still."""
+        self.patch(Cursor, "read", lambda self, limit: 1 // 0)
+        sink = self.make(MemorySink())
+        self.reactor.run_until(lambda: sink.trouble)
+        self.assertIn("replaying has ended, ZeroDivisionError", sink.trouble or "")
+        self.take(sink, make_batch(1))
+
+    def test_stopped_while_the_sink_behind_is_slow(self) -> None:
+        """At a stop a sink that answers has a second; what it has not taken by then waits for the next start."""
+        self.patch(replay, "WINDOW_BYTES", 1)
+        inner = StalledSink()
+        sink = self.make(inner)
+        for number in (1, 2, 3):
+            self.take(sink, make_batch(number))
+        self.reactor.run_until(lambda: inner.waiting)
+        done: list[object] = []
+        _ = sink.close().addBoth(done.append)
+        self.reactor.run_until(lambda: CLOSE_SECONDS in [call.getTime() for call in self.reactor.getDelayedCalls()])
+        self.reactor.advance(CLOSE_SECONDS)
+        inner.release(1)
+        self.reactor.run_until(lambda: done)
+        after = MemorySink()
+        self.make(after)
+        self.reactor.run_until(lambda: len(after.batches) == 2)
+        self.assertEqual(after.records, [b"2.0:", b"3.0:"])
+
     def test_a_directory_in_use(self) -> None:
         """A second spool on the same directory is refused with what to do; the sink behind is not started."""
         self.make(MemorySink())
@@ -395,6 +453,32 @@ class _Refused(MemorySink):
 
     def start(self) -> None:
         raise SinkError("no")
+
+
+class _Failing(RealDisk):
+    """A disk on which one kind of call fails so many times, once something has been synced."""
+
+    def __init__(self, name: str, times: int) -> None:
+        self._name = name
+        self._times = times
+        self._has_synced = False
+
+    def _fail(self, name: str) -> None:
+        if name == self._name and self._times and self._has_synced:
+            self._times -= 1
+            raise OSError(errno.EIO, "Input/output error")
+
+    def sync(self, descriptor: int) -> None:
+        super().sync(descriptor)
+        self._has_synced = True
+
+    def read(self, descriptor: int, size: int, offset: int) -> bytes:
+        self._fail("read")
+        return super().read(descriptor, size, offset)
+
+    def rename(self, source: str, target: str) -> None:
+        self._fail("rename")
+        super().rename(source, target)
 
 
 class RealDiskTests(TestCase):
