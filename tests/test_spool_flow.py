@@ -265,6 +265,8 @@ class SinkTests(TestCase):
         for number in range(1, 6):
             self.take(sink, make_batch(number))
         self.reactor.run_until(lambda: inner.waiting)
+        # Only once the device has it behind may the spool's copy go.
+        self.assertTrue(inner.waiting[0][0].needs_sync)
         details = sink.details()
         self.assertEqual((details["spool_waiting_records"], details["spool_oldest_seconds"]), (5, 98))
         self.end(sink)

@@ -192,7 +192,7 @@ class World:
         stopped.process.send_signal(signal.SIGSTOP)
         for case in self.cases.values():
             if case.settings.get("write") and case.connection is not None:
-                case.connection.transport.write(b"are you there?\n")  # type: ignore[attr-defined]
+                case.connection.transport.write(b"are you there?\n")
         while (passed := time.monotonic() - gone_at) < self.watch or (passed < 3 * self.watch and self.awaited()):
             await self.pause(0.05)
         watched = time.monotonic() - gone_at

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_ingest.batch import Group
-from twisted_ingest.errors import Fsync, SinkError
+from twisted_ingest.errors import Durability, Fsync, SinkError
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import MIB
 from twisted_ingest.observe.events import Events
@@ -49,6 +49,7 @@ class SpoolSink:
     """
 
     wants_groups = True
+    durability = Durability.FSYNC
 
     def __init__(
         self,
@@ -145,7 +146,9 @@ class SpoolSink:
 
     def on_window(self, window: Window) -> None:
         """See `ReplayOwner`."""
-        done = maybeDeferred(self.inner.deliver, Group(window.batches, window.size))
+        # The device must have them before the position passes them and the only other copy is removed.
+        group = Group(window.batches, window.size, needs_sync=True)
+        done = maybeDeferred(self.inner.deliver, group)
         _ = done.addCallbacks(lambda _: self._replay.answer(None), self._refused)
 
     def _refused(self, failure: Failure) -> None:
