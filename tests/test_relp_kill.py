@@ -108,17 +108,26 @@ class OmrelpTests(KillCase):
         path = omrelp()
         sender = Omrelp(path, self.server.port)
         self.addCleanup(sender.stop)
-        count = 500 * KILLS
-        lines = [b"<13>%08d via omrelp" % number for number in range(count)]
-        feeder = threading.Thread(target=sender.feed, args=(lines, 0.001), daemon=True)
+        lines: list[bytes] = []
+        enough = threading.Event()
+        feeder = threading.Thread(target=self.feed, args=(sender, lines, enough), daemon=True)
         feeder.start()
         for _ in range(KILLS):
             before = len(self.server.output())
             wait_until(lambda n=before: len(self.server.output()) > n, "lines flow", SECONDS)  # type: ignore[misc]
             self.crash()
             self.restart()
+        enough.set()
         feeder.join(SECONDS)
         wait_until(lambda: set(lines) <= set(self.server.output().splitlines()), "every line", SECONDS)
-        got = self.server.output().splitlines()
-        self.check_whole(got, set(lines), KILLS)
-        self.assertEqual(list(dict.fromkeys(text for text in got if text in set(lines))), lines)
+        got, sent = self.server.output().splitlines(), set(lines)
+        self.check_whole(got, sent, KILLS)
+        self.assertEqual(list(dict.fromkeys(text for text in got if text in sent)), lines)
+
+    def feed(self, sender: Omrelp, lines: list[bytes], enough: threading.Event) -> None:
+        """Have it forward line after line until it is enough."""
+        while not enough.is_set():
+            some = [b"<13>%08d via omrelp" % number for number in range(len(lines), len(lines) + 100)]
+            sender.feed(some)
+            lines += some
+            enough.wait(0.1)
