@@ -19,10 +19,11 @@ from twisted_ingest.interfaces import ISink
 from twisted_ingest.observe.events import Events
 from twisted_ingest.sinks import writer
 from twisted_ingest.spool import replay, target
+from twisted_ingest.spool import sink as spool_sink
 from twisted_ingest.spool.cursor import Cursor
 from twisted_ingest.spool.disk import Disk, RealDisk
 from twisted_ingest.spool.position import Position, read_position
-from twisted_ingest.spool.sink import CLOSE_SECONDS, SpoolSink
+from twisted_ingest.spool.sink import SpoolSink
 from twisted_ingest.testing import MemorySink, StalledSink
 
 PATIENCE = 10.0
@@ -387,7 +388,8 @@ class SinkTests(TestCase):
         self.take(sink, make_batch(1))
 
     def test_stopped_while_the_sink_behind_is_slow(self) -> None:
-        """At a stop a sink that answers has a second; what it has not taken by then waits for the next start."""
+        """At a stop a sink that answers has a moment; what it has not taken by then waits for the next start."""
+        self.patch(spool_sink, "CLOSE_SECONDS", 0.125)
         self.patch(replay, "WINDOW_BYTES", 1)
         inner = StalledSink()
         sink = self.make(inner)
@@ -396,8 +398,8 @@ class SinkTests(TestCase):
         self.reactor.run_until(lambda: inner.waiting)
         done: list[object] = []
         _ = sink.close().addBoth(done.append)
-        self.reactor.run_until(lambda: CLOSE_SECONDS in [call.getTime() for call in self.reactor.getDelayedCalls()])
-        self.reactor.advance(CLOSE_SECONDS)
+        self.reactor.run_until(lambda: 0.125 in [call.getTime() for call in self.reactor.getDelayedCalls()])
+        self.reactor.advance(0.125)
         inner.release(1)
         self.reactor.run_until(lambda: done)
         after = MemorySink()
