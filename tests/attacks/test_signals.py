@@ -121,7 +121,8 @@ class StormTests(DiskCase):
         while sent < 500 or not done.is_set():
             server.send_signal(signal.SIGHUP)
             sent += 1
-            if sent % 50 == 0 and len(rotated) < 10 and os.path.exists(server.path):
+            if sent % 50 == 0 and len(rotated) < 10:
+                wait_until(lambda: os.path.exists(server.path), "a file to rotate")
                 rotated.append(f"{server.path}.{len(rotated)}")
                 os.rename(server.path, rotated[-1])
         sender.join(PATIENCE)
