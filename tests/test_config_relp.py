@@ -88,6 +88,11 @@ class DurabilityTests(ConfigCase):
                 self.assertIn(part, message)
             self.assertEqual(self.mistakes(f'{RELP_TABLE}durability="{able}"\n[sinks.s]\ntype="{sink}"'), [])
 
+    def test_behind_a_spool(self) -> None:
+        """A spool keeps what any sink behind it cannot."""
+        for sink in ("stdout", "null"):
+            self.assertEqual(self.mistakes(f'{RELP_TABLE}[sinks.s]\ntype="{sink}"\nspool=true'), [])
+
     def test_beside_one_that_can(self) -> None:
         """A sink that is not required may be as weak as it likes."""
         file = '[sinks.f]\ntype="file"\npath="x"\n'

@@ -147,8 +147,8 @@ def _answers(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
                 yield (
                     (("listeners", name, "durability"), ("listeners", name), ("sinks", sink_name)),
                     f"listener {name!r} asks for durability {wanted.value!r}, and the required sink {sink_name!r} "
-                    f"({sink.type}) can give {able.value!r} at most: put a spool in front of that sink, set "
-                    f"required = false on it, or set durability = {able.value!r} on the listener",
+                    f"({sink.type}) can give {able.value!r} at most: put a spool in front of that sink (spool = true), "
+                    f"set required = false on it, or set durability = {able.value!r} on the listener",
                 )
 
 

@@ -48,6 +48,7 @@ class SpoolSink:
     segment instead.
     """
 
+    durability = Durability.FSYNC
     wants_groups = True
     durability = Durability.FSYNC
 
