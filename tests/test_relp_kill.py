@@ -32,23 +32,25 @@ def line(number: int) -> bytes:
 class RelpServer(Server):
     """A server with one RELP listener, on the same port after every restart."""
 
-    def __init__(self, folder: str, port: int = 0) -> None:
-        super().__init__(f"--relp=tcp:{port}:interface=127.0.0.1", folder=folder, port=port)
+    def __init__(self, folder: str, port: int = 0, sinks: tuple[str, ...] = ()) -> None:
+        super().__init__(f"--relp=tcp:{port}:interface=127.0.0.1", *sinks, folder=folder, port=port)
 
 
 class KillCase(SynchronousTestCase):
     """A server that is killed and started again in one folder."""
 
+    sinks: tuple[str, ...] = ()
+
     def setUp(self) -> None:
         self.folder = self.mktemp()
         os.makedirs(self.folder)
-        self.server = RelpServer(os.path.abspath(self.folder))
+        self.server = RelpServer(os.path.abspath(self.folder), sinks=self.sinks)
         self.addCleanup(self.server.kill)
         self.server.wait_ready()
 
     def restart(self) -> None:
         """Start the next process where the last one was."""
-        self.server = RelpServer(self.server.folder, self.server.port)
+        self.server = RelpServer(self.server.folder, self.server.port, self.sinks)
         self.addCleanup(self.server.kill)
         self.server.wait_ready()
 
@@ -65,9 +67,11 @@ class KillCase(SynchronousTestCase):
             self.assertTrue(any(record.startswith(text) for record in sent), text[:100])
 
 
-class OwnClientTests(KillCase):
-    def test_what_was_answered_is_on_disk(self) -> None:
-        """After every kill each answered record is on disk, whole; first copies are in order, and no copy too many."""
+class OwnClientCase(KillCase):
+    """Kills under the load of our own client."""
+
+    def under_load(self) -> tuple[Sender, list[bytes]]:
+        """Kill and restart, then finish; gives the sender and the records it saw answered."""
         path = tempfile.mktemp(prefix="ingest-acks-")
         ledger = Ledger(path)
         self.addCleanup(os.remove, path)
@@ -76,20 +80,30 @@ class OwnClientTests(KillCase):
         deadline = time.monotonic() + SECONDS
         load = threading.Thread(target=sender.run, args=(deadline,), daemon=True)
         load.start()
-        for turn in range(KILLS):
+        for _ in range(KILLS):
             answered = ledger.count
             wait_until(lambda n=answered: ledger.count > n, "answers")  # type: ignore[misc]
             self.crash()
-            missing = set(ledger.read()) - set(self.server.output().split(b"\n"))
-            self.assertEqual(missing, set(), f"answered, and not on disk after kill {turn + 1}")
+            self.after_crash(ledger.read())
             self.restart()
         sender.finish()
         load.join(max(1.0, deadline - time.monotonic()))
         self.assertFalse(load.is_alive(), "not everything was answered")
-        self.check(sender, ledger.read())
+        self.assertGreater(sender.sessions, KILLS)
+        return sender, ledger.read()
 
-    def check(self, sender: Sender, answered: list[bytes]) -> None:
-        """Hold the file against what was sent and answered."""
+    def after_crash(self, answered: list[bytes]) -> None:
+        """Look at the disk while nothing runs."""
+
+
+class OwnClientTests(OwnClientCase):
+    def after_crash(self, answered: list[bytes]) -> None:
+        """See `OwnClientCase`: everything answered is there."""
+        self.assertEqual(set(answered) - set(self.server.output().split(b"\n")), set(), "answered, and not on disk")
+
+    def test_what_was_answered_is_on_disk(self) -> None:
+        """After every kill each answered record is on disk, whole; first copies are in order, and no copy too many."""
+        sender, answered = self.under_load()
         sent = [line(number) for number in range(sender.sent)]
         lines = self.server.output().splitlines()
         self.check_whole(lines, set(sent), KILLS)
@@ -98,8 +112,21 @@ class OwnClientTests(KillCase):
         self.assertEqual(set(answered), set(sent))
         copies = sum(text in set(sent) for text in lines) - len(sent)
         self.assertLessEqual(copies, sender.exposed)
-        self.assertGreater(sender.sessions, KILLS)
         self.assertEqual(self.server.metrics()["ingest_conservation_error"], 0)
+
+
+class SpooledTests(OwnClientCase):
+    sinks = ("--sink=file:ingest-data/ingest.log?spool=true",)
+
+    def test_what_was_answered_comes_out_of_the_spool(self) -> None:
+        """With a spool in front, everything answered before any kill is delivered after the last, in order."""
+        sender, answered = self.under_load()
+        sent = [line(number) for number in range(sender.sent)]
+        wait_until(lambda: set(sent) <= set(self.server.output().splitlines()), "everything delivered", SECONDS)
+        self.assertEqual(set(answered), set(sent))
+        lines = self.server.output().splitlines()
+        self.check_whole(lines, set(sent), KILLS)
+        self.assertEqual(list(dict.fromkeys(text for text in lines if text in set(sent))), sent)
 
 
 class OmrelpTests(KillCase):

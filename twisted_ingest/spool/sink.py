@@ -50,7 +50,6 @@ class SpoolSink:
 
     durability = Durability.FSYNC
     wants_groups = True
-    durability = Durability.FSYNC
 
     def __init__(
         self,
