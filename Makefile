@@ -71,6 +71,7 @@ soak: $(VENV)/.bench  ## everything at once, at low intensity, every good line v
 bench: $(VENV)/.bench  ## what a chunk costs, then ours against other receivers; quick look: ARGS=--quick
 	$(BIN)/python benchmarks/framing.py
 	$(BIN)/python benchmarks/compare.py $(ARGS)
+	$(BIN)/python benchmarks/relp.py $(filter --quick,$(ARGS))
 
 $(VENV)/.labs: pyproject.toml $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[labs]'

@@ -7,8 +7,8 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 from servers import SERVERS, Setting, UnavailableError
 from tools import Tools
@@ -85,12 +85,23 @@ def free_port() -> int:
 def running(
     name: str, tools: Tools, place: str, *, connections: int = 1, octets: bool = False, flush_seconds: float = 0.1
 ) -> Iterator[Running]:
-    """Run a server; afterwards its process, its folder and its output are gone."""
+    """Run a server; see `running_command`."""
+
+    def command(setting: Setting) -> list[str]:
+        more = {"connections": connections, "octets": octets, "flush_seconds": flush_seconds}
+        return SERVERS[name](replace(setting, copyloop=tools.copyloop, **more))
+
+    with running_command(name, command, place) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def running_command(name: str, make: Callable[[Setting], list[str]], place: str) -> Iterator[Running]:
+    """Run a server by its command; afterwards its process, its folder and its output are gone."""
     folder = tempfile.mkdtemp(prefix="ingest-bench-", dir=place)
     try:
         output, port = os.path.join(folder, "output"), free_port()
-        setting = Setting(port, output, folder, connections, octets, tools.copyloop, flush_seconds)
-        command = SERVERS[name](setting)
+        command = make(Setting(port, output, folder, connections=1, octets=False, copyloop=None))
         with open(os.path.join(folder, "log"), "wb") as log:
             process = subprocess.Popen(
                 command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True

@@ -51,6 +51,11 @@ def prepare(folder: str, *, compile_them: bool = True) -> Tools:
     return Tools(commands["load"], commands["verify"], commands["copyloop"], filler, f"load compiled with {compiler}")
 
 
+def compiled(name: str, folder: str) -> str | None:
+    """Compile a program into a folder; ``None`` without a compiler."""
+    return _compile(shutil.which(os.environ.get("CC", "cc")), name, folder)
+
+
 def _compile(compiler: str | None, name: str, folder: str) -> str | None:
     if compiler is None:
         return None

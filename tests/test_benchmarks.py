@@ -167,3 +167,14 @@ class CompareTests(FolderTestCase):
         printed, runs = self.compare("--workloads", "b", "--no-compiler")
         self.assertIn("load and verifier in Python", printed)
         self.assertEqual([run["missing"] for run in runs], [0, 0])
+
+
+class AcknowledgedTests(FolderTestCase):
+    def test_every_answer_is_kept(self) -> None:
+        """Our server and the C loop answer what is in their files; the table has a row for each number in flight."""
+        self.compiled("syncloop")
+        done = run(sys.executable, FOLDER / "relp.py", "--quick", "--servers", "ours,syncloop", "--in-flight", "1,16")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")][1:]
+        found = [(row[0], row[1], row[-1]) for row in rows if "---" not in row]
+        self.assertEqual(found, [(n, name, "0") for n in ("1", "16") for name in ("ours", "syncloop")])
