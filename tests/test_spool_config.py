@@ -86,4 +86,3 @@ class SpoolTests(LoadingTestCase):
         loaded = self.load(f'[spool]\ndirectory = "{self.folder}"\n{sink}')
         service = IngestService(loaded, Clock(), lambda: 0.0, LogWriter())
         self.assertIn(os.path.join(self.folder, "sink-.."), service.sinks[0].describe())
-        self.assertIn("fsync always", service.sinks[0].describe())

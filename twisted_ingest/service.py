@@ -23,7 +23,7 @@ from twisted_ingest.admin.watch import Watch
 from twisted_ingest.config import checks
 from twisted_ingest.config.load import Loaded
 from twisted_ingest.config.model import OFF, FileSettings, Settings, SinkSettings, SpoolSettings, StdoutSettings
-from twisted_ingest.errors import DropReason, Durability, Fsync, ListenError, SinkError, SpoolPolicy, WireProtocol
+from twisted_ingest.errors import DropReason, Durability, ListenError, SinkError, SpoolPolicy, WireProtocol
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.intake import Intake, Outlet
 from twisted_ingest.flow.rate import PeerBuckets
@@ -113,9 +113,8 @@ class IngestService(Service):
     def _make_sink(self, name: str, sink: SinkSettings) -> ISink:
         match sink:
             case FileSettings():
-                fsync = Fsync.ALWAYS if sink.spool and "fsync" not in sink.model_fields_set else sink.fsync
                 return FileSink(
-                    name, sink.path, reactor=self._reactor, events=self.events, fsync=fsync, format=sink.format
+                    name, sink.path, reactor=self._reactor, events=self.events, fsync=sink.fsync, format=sink.format
                 )
             case StdoutSettings():
                 return StdoutSink(name, reactor=self._reactor, events=self.events, format=sink.format)

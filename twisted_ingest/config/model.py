@@ -165,7 +165,6 @@ class FileSettings(_Table):
     type: Literal["file"]
     path: Annotated[str, StringConstraints(min_length=1), AfterValidator(_path)]
     fsync: Fsync = Fsync.NEVER
-    """Not set on a sink with a spool, ``always``: what a segment held must be durable before it is removed."""
     format: Format = Format.RAW
     required: bool = True
     spool: bool = False
