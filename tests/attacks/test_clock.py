@@ -70,11 +70,11 @@ class JumpTests(SynchronousTestCase):
 
     def test_forwards(self) -> None:
         """In a process whose wall clock jumps ahead by days a speaking peer stays, a silent one is closed."""
-        JUMPS.measured(f"{self.run_process(days=1)} lines in order while it ran ahead, a day every 0.1 s")
+        JUMPS.measured(f"a day ahead every 0.1 s: {self.run_process(days=1)} lines in order, the silent peer closed")
 
     def test_backwards(self) -> None:
         """With a wall clock that falls back by days no timer stands still, and lines arrive."""
-        JUMPS.measured(f"{self.run_process(days=-1)} lines in order while it fell back as fast")
+        JUMPS.measured(f"a day back every 0.1 s: {self.run_process(days=-1)} lines in order, the silent peer closed")
 
     def run_process(self, days: int) -> int:
         """Let one peer speak and another be silent until that one is closed; give how many lines arrived."""
