@@ -103,6 +103,15 @@ def check_sound(mutants: list[Mutant]) -> str:
     return output if status else ""
 
 
+def misfit(mutant: Mutant) -> str:
+    """Say why a fault cannot be planted; empty where it can."""
+    try:
+        mutant.planted((ROOT / mutant.file).read_text())
+    except (OSError, ValueError) as error:
+        return str(error)
+    return ""
+
+
 def report(mutant: Mutant, blind: list[str], seconds: float) -> str:
     """Write one row."""
     tests = ", ".join(test.rpartition("::")[2] for test in mutant.killed_by)
@@ -113,8 +122,10 @@ def report(mutant: Mutant, blind: list[str], seconds: float) -> str:
 def main(words: list[str], workers: int) -> int:
     """Plant all the faults asked for; gives the exit status."""
     mutants = [mutant for mutant in load() if not words or any(word in mutant.name for word in words)]
-    for mutant in mutants:
-        mutant.planted((ROOT / mutant.file).read_text())
+    misfits = list(filter(None, map(misfit, mutants)))
+    if misfits:
+        print("\n".join(misfits))
+        return 1
     print("| fault | killed by | seconds |\n|---|---|---|", flush=True)
     unsound = check_sound(mutants)
     if unsound:
