@@ -67,17 +67,17 @@ def copy_project(folder: pathlib.Path) -> None:
             shutil.copy(ROOT / name, folder / name)
 
 
-def run_tests(folder: pathlib.Path, tests: Iterable[str]) -> tuple[int, str]:
+def run_tests(folder: pathlib.Path, tests: Iterable[str], patience: float = PATIENCE) -> tuple[int, str]:
     """Run tests in a copy; gives pytest's exit status and output, -1 where they did not come to an end."""
     # The path first, so that server processes import the copy too, not what is installed.
     environment = {**os.environ, "PYTHONPATH": str(folder), "CI": "true", "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
     try:
         done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=patience, check=False
         )
     except subprocess.TimeoutExpired:
-        return -1, f"no end within {PATIENCE:g} s"
+        return -1, f"no end within {patience:g} s"
     return done.returncode, done.stdout + done.stderr
 
 
@@ -95,11 +95,10 @@ def survivors_of(mutant: Mutant) -> tuple[list[str], float]:
 
 def check_sound(mutants: list[Mutant]) -> str:
     """Run all the tests without a fault, which must pass; gives what to say where they do not."""
+    tests = list(dict.fromkeys(test for mutant in mutants for test in mutant.killed_by))
     with tempfile.TemporaryDirectory(prefix="ingest-mutant-") as name:
         copy_project(pathlib.Path(name))
-        status, output = run_tests(
-            pathlib.Path(name), dict.fromkeys(test for mutant in mutants for test in mutant.killed_by)
-        )
+        status, output = run_tests(pathlib.Path(name), tests, PATIENCE * len(tests))
     return output if status else ""
 
 
@@ -122,7 +121,7 @@ def report(mutant: Mutant, blind: list[str], seconds: float) -> str:
 def main(words: list[str], workers: int) -> int:
     """Plant all the faults asked for; gives the exit status."""
     mutants = [mutant for mutant in load() if not words or any(word in mutant.name for word in words)]
-    misfits = list(filter(None, map(misfit, mutants)))
+    misfits = list(filter(None, map(misfit, mutants))) if mutants else [f"no fault is named so: {' '.join(words)}"]
     if misfits:
         print("\n".join(misfits))
         return 1
