@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable
 
 from soak.peers import Peers
 from soak.plot import draw
-from soak.samples import Sample, as_rows, summary
+from soak.samples import Sample, as_columns, summary
 from soak.written import Disk, Verifier
 from tests.server import Server
 
@@ -177,7 +177,7 @@ def main(minutes: float, out: str) -> int:
         asyncio.run(soak.run())
     found = soak.table()
     with open(os.path.join(out, "soak.json"), "w") as report:
-        json.dump({"summary": found, "samples": as_rows(soak.samples)}, report, indent=1)
+        json.dump({"summary": found, "samples": as_columns(soak.samples)}, report, separators=(",", ":"))
     print("\n".join(("| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in found.items()))))
     print(draw(soak.samples, os.path.join(out, "soak.png")))
     for failure in soak.failures:
