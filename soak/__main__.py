@@ -64,9 +64,12 @@ class Soak:
         asyncio.get_running_loop().call_later(self.minutes * 60, over.set)
         ours: list[Callable[[], Awaitable[None]]] = [self.rotations, self.stalls, self.freezes, self.pages]
         jobs = [asyncio.ensure_future(job()) for job in [*peers.all(), *(self.until(over, each) for each in ours)]]
-        while not over.is_set():
+        while not over.is_set() and not any(job.done() for job in jobs):
             await asyncio.to_thread(self.sample)
             await peers.pause(1)
+        if not over.is_set():
+            self.failures.append("somebody ended before the soak did")
+            over.set()
         await asyncio.wait_for(asyncio.gather(*jobs), PATIENCE)
         self.failures += peers.problems
         await self.settle(before)

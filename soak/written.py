@@ -72,12 +72,14 @@ class Disk:
     def fill(self, seconds: float) -> None:
         """Leave no room for a while."""
         ballast = os.path.join(self.folder, "ballast")
-        with open(ballast, "wb") as stream, contextlib.suppress(OSError):
+        # There may be no room even for an empty file: then it is full already.
+        with contextlib.suppress(OSError), open(ballast, "wb") as stream:
             while True:
                 stream.write(b"x" * 65536)
                 stream.flush()
         time.sleep(seconds)
-        os.remove(ballast)
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(ballast)
 
     def rotate(self, server: Server, verifier: Verifier) -> None:
         """Rename the file, have it opened anew, and verify and remove the old one."""
