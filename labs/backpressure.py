@@ -41,9 +41,10 @@ def outward(mode: str, total: int, rate: int | None, watermark: int = PIECE) -> 
             receive_buffer = peer.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
         theirs = child.hear()
     samples = [sample | {"t": sample["t"] + theirs["began"] - began} for sample in theirs["samples"]]
-    # The stall's end: nothing is being read, so the two processes' looks belong together.
-    stalled = [s for s in samples if 0 < s["t"] < STALL_SECONDS] or samples
-    waiting = stalled[-1] | {"inq": max(s["inq"] for s in ours.samples if s["t"] < STALL_SECONDS)}
+    # While nothing is being read the looks of the two processes belong together.
+    stalled = [s for s in samples if "queued" in s and s["t"] < STALL_SECONDS] or samples
+    fullest = max(stalled, key=lambda s: s.get("queued", 0))
+    waiting = fullest | {"inq": max(s["inq"] for s in ours.samples if s["t"] < STALL_SECONDS)}
     resting = samples[0]["rss"]
     return {
         "total": total,

@@ -13,6 +13,9 @@ from twisted_ingest.config.checks import RESERVED_DESCRIPTORS
 ENOUGH_SECONDS = 0.5
 """How long a client waits for an answer before it is counted as hanging."""
 
+CONNECT_SECONDS = 10.0
+"""How long a client waits for a connection, or for room to send."""
+
 HANGING_SECONDS = 0.03
 """The same for a client that has closed its own side already: many of them come to a server that hangs."""
 
@@ -30,9 +33,10 @@ def server(kind: str, *flags: str, nofile: int | None = None, idle: float | None
             yield child, child.hear()["port"]
 
 
-def dial(port: int, source: str = "127.0.0.1", patience: float = 10.0) -> socket.socket:
-    """Connect from an address of this machine."""
-    return socket.create_connection(("127.0.0.1", port), patience, (source, 0))
+def dial(port: int, source: str | None = None) -> socket.socket:
+    """Connect, from a certain address of this machine where one is given."""
+    # Not bound without need: binding takes a port that nobody has, connecting one that is free towards this server.
+    return socket.create_connection(("127.0.0.1", port), CONNECT_SECONDS, None if source is None else (source, 0))
 
 
 def outcome(peer: socket.socket) -> str:
@@ -50,19 +54,20 @@ def outcome(peer: socket.socket) -> str:
 
 
 def visit(port: int, *, server_closes: bool) -> str:
-    """Be one client."""
-    with dial(port) as peer:
-        try:
+    """Be one client; gives what it saw."""
+    try:
+        # A server out of descriptors may reset before the client has seen that it is connected.
+        with dial(port) as peer:
             peer.sendall(b"a line\n")
             if server_closes:
                 return outcome(peer)
             peer.shutdown(socket.SHUT_WR)
             peer.settimeout(HANGING_SECONDS)
             return "EOF" if peer.recv(100) == b"" else "answer"
-        except TimeoutError:
-            return "nothing"
-        except OSError:
-            return "reset"
+    except TimeoutError:
+        return "nothing"
+    except OSError:
+        return "reset"
 
 
 def write(peer: socket.socket) -> bool:

@@ -70,6 +70,7 @@ class Replay:
         began = self._marks[name] = self._timeline.now()
         outcome = commit()
         time.sleep(self._settle_seconds)
+        self._timeline.sample()
         during = [sample["rss"] for sample in self._timeline.samples if sample["t"] >= began]
         self._growth[name] = {"most": max(during), "kept": during[-1]}
         return outcome

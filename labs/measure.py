@@ -38,16 +38,10 @@ _SIOCOUTQNSD = 0x894B
 # Offset and format within ``struct tcp_info`` (``include/uapi/linux/tcp.h``); the structure only ever grows.
 _TCP_INFO = {
     "state": (0, "B"),
-    "rto_us": (8, "I"),
-    "unacked": (24, "I"),
-    "rtt_us": (68, "I"),
-    "total_retrans": (100, "I"),
-    "bytes_acked": (120, "Q"),
     "segs_out": (136, "I"),
     "segs_in": (140, "I"),
     "notsent_bytes": (144, "I"),
     "data_segs_out": (156, "I"),
-    "busy_us": (168, "Q"),
     "rwnd_limited_us": (176, "Q"),
     "sndbuf_limited_us": (184, "Q"),
 }
@@ -94,11 +88,6 @@ def rss(pid: int) -> int:
     with contextlib.suppress(OSError):
         return _status(pid, "VmRSS")
     return 0
-
-
-def peak_rss(pid: int) -> int:
-    """Give the most it has been, in bytes."""
-    return _status(pid, "VmHWM")
 
 
 def descriptors(pid: int) -> int:
@@ -153,20 +142,21 @@ class Timeline:
 
     def __enter__(self) -> Self:
         self.began = time.monotonic()
-        self._sample()
+        self.sample()
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
-        self._sample()
+        self.sample()
 
     def now(self) -> float:
         """Give the seconds since the beginning."""
         return time.monotonic() - self.began
 
-    def _sample(self) -> None:
+    def sample(self) -> None:
+        """Look now, whatever the interval: on a busy machine a look may be long in coming."""
         with contextlib.suppress(OSError):
             self.samples.append({"t": self.now(), **self._look()})
 
@@ -174,7 +164,7 @@ class Timeline:
         for _ in range(MOST_SAMPLES):
             if self._over.wait(self._interval):
                 return
-            self._sample()
+            self.sample()
 
     def most(self, key: str) -> float:
         """Give the largest value seen."""

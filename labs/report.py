@@ -75,10 +75,6 @@ class Report:
     tables: list[Table]
     panels: list[Panel]
 
-    def holds(self, name: str) -> bool:
-        """Say whether a finding holds; raises ``StopIteration`` for a name that is none."""
-        return next(finding.holds for finding in self.findings if finding.name == name)
-
 
 @dataclass(frozen=True)
 class Lab:

@@ -16,7 +16,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, Self
 
@@ -164,6 +163,8 @@ class Ours(Process):
 
     def status(self) -> dict[str, Any]:
         """Read its ``/status``."""
+        import urllib.request  # noqa: PLC0415 - dear, and children need it not
+
         with urllib.request.urlopen(f"{self._admin}/status", timeout=PATIENCE) as answer:  # noqa: S310 - loopback, our own
             document: dict[str, Any] = json.load(answer)
         return document

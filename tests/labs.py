@@ -4,10 +4,26 @@ import functools
 import json
 import pathlib
 
+from twisted.trial.unittest import SynchronousTestCase
+
 from labs.__main__ import LABS
 from labs.report import Figures, Report
 
 ROOT = pathlib.Path(__file__).parent.parent
+
+
+class LabTestCase(SynchronousTestCase):
+    """Reads one lab's report: ``lab`` names it."""
+
+    lab = ""
+
+    def setUp(self) -> None:
+        self.figures, self.report = measured(self.lab)
+
+    def assert_holds(self, name: str) -> None:
+        """Assert that the figures bear a finding out."""
+        (found,) = [item for item in self.report.findings if item.name == name]
+        self.assertTrue(found.holds, found.text)
 
 
 def stored(figures: Figures) -> Figures:

@@ -1,31 +1,28 @@
 """The lifecycle lab, in small: how connections end and what is left of them."""
 
-from twisted.trial.unittest import SynchronousTestCase
-
-from tests.labs import measured
+from tests.labs import LabTestCase
 
 
-class LifecycleTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.figures, self.report = measured("lifecycle")
+class LifecycleTests(LabTestCase):
+    lab = "lifecycle"
 
     def test_forgotten_connections(self) -> None:
         """A server that forgets its connections runs out of descriptors, and then refuses clients."""
         leak = self.figures["visits"]["forgetful"]
         self.assertGreater(leak["left"]["server CLOSE_WAIT"], 0)
         self.assertGreater(leak["seen"]["reset"], 0)
-        self.assertTrue(self.report.holds("a forgotten connection is never given back"))
+        self.assert_holds("a forgotten connection is never given back")
 
     def test_ours_forgets_none(self) -> None:
         """Ours serves the same clients and gives every descriptor back."""
         ours = self.figures["visits"]["ours"]
         self.assertEqual(ours["seen"].get("reset", 0), 0)
-        self.assertTrue(self.report.holds("ours gives every descriptor back"))
+        self.assert_holds("ours gives every descriptor back")
 
     def test_time_wait(self) -> None:
         """TIME_WAIT is kept by the side that closed first; after a reset by none."""
-        self.assertTrue(self.report.holds("TIME_WAIT is where the first FIN came from"))
-        self.assertTrue(self.report.holds("a reset takes the answer with it"))
+        self.assert_holds("TIME_WAIT is where the first FIN came from")
+        self.assert_holds("a reset takes the answer with it")
 
     def test_why_an_idle_peer_is_reset(self) -> None:
         """After a FIN a sender's next write succeeds and is lost; after our reset it fails and is sent again."""
@@ -33,13 +30,13 @@ class LifecycleTests(SynchronousTestCase):
         senders = polite["senders"]
         self.assertEqual((polite["writes_that_succeeded"], polite["second_lines_received"]), (senders, 0))
         self.assertEqual((ours["writes_that_succeeded"], ours["second_lines_received"]), (0, senders))
-        self.assertTrue(self.report.holds("after a FIN the next line is lost, after a reset it is kept"))
+        self.assert_holds("after a FIN the next line is lost, after a reset it is kept")
 
     def test_flood(self) -> None:
         """Under a flood a cap keeps an honest client whole, and a cap for each peer has it served meanwhile."""
-        self.assertTrue(self.report.holds("a cap keeps the others whole"))
-        self.assertTrue(self.report.holds("a cap for each peer keeps them served"))
+        self.assert_holds("a cap keeps the others whole")
+        self.assert_holds("a cap for each peer keeps them served")
 
     def test_connection_per_line(self) -> None:
         """A connection for each line is slower than one kept open, and leaves a port in TIME_WAIT each time."""
-        self.assertTrue(self.report.holds("a connection a line costs ports and time"))
+        self.assert_holds("a connection a line costs ports and time")

@@ -2,6 +2,7 @@
 What the figures of the half-open lab mean, and what the rules behind them give for settings nobody waits for.
 """
 
+import math
 from typing import Any
 
 from labs.report import Figures, Finding, Panel, Report, Table, finding
@@ -34,7 +35,7 @@ def keepalive_seconds(idle: float, interval: float, count: int) -> float:
 
 
 def retries_seconds(retries: int) -> float:
-    """Give the least time for which the kernel repeats a segment: each wait twice the last, up to a longest one."""
+    """Give the time for which the kernel repeats a segment at least: each wait twice the last, up to a longest one."""
     return sum(min(FIRST_RTO * float(1 << number), LONGEST_RTO) for number in range(retries + 1))
 
 
@@ -151,14 +152,16 @@ def _write_findings(figures: Figures) -> list[Finding]:
             "a write waits for retransmission",
             agrees(cases[alone], _known(figures, alone), retries),
             f"A write succeeds at once, into the kernel. The error came after {_seconds(_known(figures, alone))}, "
-            f"with `tcp_retries2` at {retries} (at least {least:.1f} s by the rule). At Linux's default of "
-            f"{KERNEL_RETRIES} the same rule gives {retries_seconds(KERNEL_RETRIES) / 60:.1f} minutes (computed).",
+            f"with `tcp_retries2` at {retries} (by the rule {least:.1f} s, and on until the next repetition is "
+            f"due). At Linux's default of {KERNEL_RETRIES} the same rule gives "
+            f"{retries_seconds(KERNEL_RETRIES) / 60:.1f} minutes (computed).",
             f"Not as expected: a write failed after {_seconds(_known(figures, alone))}, where the rule says "
-            f"{least:.1f} s or more.",
+            f"{least:.1f} s.",
         ),
         finding(
             "TCP_USER_TIMEOUT bounds a write, and nothing else",
-            agrees(cases[bounded], _known(figures, bounded), retries) and _known(figures, idle) is None,
+            (_known(figures, bounded) or math.inf) < (_known(figures, alone) or math.inf)
+            and _known(figures, idle) is None,
             f"`TCP_USER_TIMEOUT` brought that down to {_seconds(_known(figures, bounded))}. Without something to "
             "send or keepalive it does nothing at all.",
             f"Not as expected: with `TCP_USER_TIMEOUT` a write failed after {_seconds(_known(figures, bounded))}, "
