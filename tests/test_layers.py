@@ -22,7 +22,7 @@ ROWS = [
     ["spool"],
     ["admin"],
     ["config"],
-    ["process"],
+    ["process", "announce", "assembly"],
     ["service"],
     ["tap"],
     ["cli"],

@@ -17,32 +17,25 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
-from twisted_ingest import __version__, process
+from twisted_ingest import process
 from twisted_ingest.admin.site import build_site
 from twisted_ingest.admin.watch import Watch
-from twisted_ingest.config import checks
+from twisted_ingest.announce import banner, stopped
+from twisted_ingest.assembly import limit_origins, make_admission, make_sinks
 from twisted_ingest.config.load import Loaded
-from twisted_ingest.config.model import OFF, FileSettings, Settings, SinkSettings, SpoolSettings, StdoutSettings
-from twisted_ingest.errors import DropReason, Durability, ListenError, SinkError, SpoolPolicy, WireProtocol
+from twisted_ingest.config.model import OFF
+from twisted_ingest.errors import DropReason, ListenError, SinkError
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.intake import Intake, Outlet
-from twisted_ingest.flow.rate import PeerBuckets
 from twisted_ingest.interfaces import ISink
-from twisted_ingest.limits import FLUSH_GRACE, OPTIONAL_SHARE, OVERSLEPT, STOP_GRACE, SWEEP_SECONDS
+from twisted_ingest.limits import FLUSH_GRACE, OVERSLEPT, STOP_GRACE, SWEEP_SECONDS
 from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.lag import BEAT_SECONDS
 from twisted_ingest.observe.log import LogWriter
 from twisted_ingest.observe.metrics import build_registry
-from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.drain import drain_connections, flush_sinks
 from twisted_ingest.server.listener import FACTORIES, Listener
 from twisted_ingest.server.protocol import IngestProtocol
-from twisted_ingest.sinks.null import NullSink
-from twisted_ingest.sinks.writing import FileSink, StdoutSink
-from twisted_ingest.spool.sink import SpoolSink
-from twisted_ingest.units import Rate
-
-LOOPBACK = frozenset({"127.0.0.1", "::1"})
 
 
 class IngestService(Service):
@@ -58,17 +51,17 @@ class IngestService(Service):
         settings = loaded.settings
         self._settings = settings
         self._reactor = reactor
-        self._wall_time = wall_time
         self._log = log
         self.events = Events(reactor.seconds)
-        self.admission = _admission(settings)
+        self.admission = make_admission(settings)
         self.admission.on_room = self._open_gates
         self.intake = Intake(reactor, Budget(settings.limits.memory), settings.limits.connection_memory)
         self.intake.on_high = self._intake_high
         self.intake.on_low = self._intake_low
         self.intake.on_sink_failed = self._sink_failed
         self.intake.on_bug = self.events.bug
-        self._add_sinks()
+        for sink, is_required, share in make_sinks(settings, reactor, self.events, wall_time):
+            self.intake.add_sink(sink, required=is_required, share=share)
         ids = count(1)
         self.listeners = [
             Listener(
@@ -93,7 +86,7 @@ class IngestService(Service):
             events=self.events,
             log=log,
             seconds=reactor.seconds,
-            limits=_limit_origins(loaded, self.admission.limit),
+            limits=limit_origins(loaded, self.admission.limit),
         )
         self._admin_port: Any = None
         self._sweeper = LoopingCall.withCount(self._sweep)
@@ -101,38 +94,6 @@ class IngestService(Service):
         self._heartbeat: Any = None
         self._has_failed = False
         self.banner_on_stderr = settings.log_format == "text"
-
-    def _add_sinks(self) -> None:
-        optional = sum(not sink.required for sink in self._settings.sinks.values()) or 1
-        for name, sink in self._settings.sinks.items():
-            made = self._make_sink(name, sink)
-            if sink.spool:
-                made = self._put_spool_before(made, self._settings.spool)
-            self.intake.add_sink(made, required=sink.required, share=OPTIONAL_SHARE / optional)
-
-    def _make_sink(self, name: str, sink: SinkSettings) -> ISink:
-        match sink:
-            case FileSettings():
-                return FileSink(
-                    name, sink.path, reactor=self._reactor, events=self.events, fsync=sink.fsync, format=sink.format
-                )
-            case StdoutSettings():
-                return StdoutSink(name, reactor=self._reactor, events=self.events, format=sink.format)
-            case _:
-                return NullSink(name)
-
-    def _put_spool_before(self, sink: ISink, spool: SpoolSettings) -> ISink:
-        return SpoolSink(
-            sink,
-            # Prefixed, because a sink may be named "..".
-            os.path.join(os.path.abspath(spool.directory), f"sink-{sink.name}"),
-            reactor=self._reactor,
-            events=self.events,
-            wall_time=self._wall_time,
-            max_bytes=spool.max_bytes,
-            free_space_floor=spool.free_space_floor or 0,
-            drops_oldest=spool.policy is SpoolPolicy.DROP_OLDEST,
-        )
 
     @property
     def sinks(self) -> list[ISink]:
@@ -207,7 +168,7 @@ class IngestService(Service):
         process.install_signals(self._reactor, self.reopen)
         if self.running:
             self.watch.state = "ready"
-            self._banner()
+            self._show_banner()
             self._beat(self._reactor.seconds())
 
     async def _listen_admin(self) -> None:
@@ -226,29 +187,13 @@ class IngestService(Service):
             if port is not None:
                 port.stopListening()
 
-    def _banner(self) -> None:
-        """Say where everything is, and what to try."""
-        lines = [f"twisted-ingest {__version__}"]
-        lines += [f"  listening  {listener.address} ({_described(listener)})" for listener in self.listeners]
-        lines += [f"  lines to   {sink.describe()}" for sink in self.sinks]
-        if self.admin_address is not None:
-            lines.append(f"  metrics    {self.admin_address}/metrics")
-        host, port, is_relp = _first_tcp(self.listeners)
-        if port:
-            near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-            lines.append(f"  try        {_example(near, port, is_relp=is_relp)}")
-            if host in LOOPBACK:
-                opening = f"--{'relp' if is_relp else 'listen'} tcp:{port} --allow 192.0.2.0/24 opens it to a network"
-                lines.append(f"  network    only this machine can connect; {opening}")
-            elif all(listener.factory.limits.allow for listener in self.listeners):
-                lines.append("  network    the networks of --allow can send: plain TCP has no authentication")
-            else:
-                lines.append("  network    whoever can reach this address can send (--allow NETWORK narrows that)")
+    def _show_banner(self) -> None:
+        lines = banner(self.listeners, self.sinks, self.admin_address)
         if not self.banner_on_stderr:
             self.events.note("{banner}", banner="\n".join(lines))
-        else:
-            for line in lines:
-                self._log.write(line)
+            return
+        for line in lines:
+            self._log.write(line)
 
     def reopen(self) -> None:
         """Let the sinks go of files that were rotated away (SIGHUP)."""
@@ -316,7 +261,7 @@ class IngestService(Service):
             self._sweeper.stop()
         if self._heartbeat is not None:
             self._heartbeat.cancel()
-        self._summary(unread)
+        stopped(self.events, self.watch.view(), [listener.factory.ledger for listener in self.listeners], unread)
         self._confess()
         if self._admin_port is not None:
             await self._admin_port.stopListening()
@@ -330,40 +275,6 @@ class IngestService(Service):
         if not self._has_failed and any(tally.records_dropped[DropReason.SHUTDOWN] for tally in tallies):
             self._exit_failed()
 
-    def _summary(self, unread: int) -> None:
-        """Say in one line what came in and what became of it."""
-        view = self.watch.view()
-        totals = [listener.factory.ledger for listener in self.listeners]
-        dropped: dict[str, int] = {}
-        for sink in view.sinks:
-            for reason, lost in sink.dropped_records.items():
-                dropped[reason.value] = dropped.get(reason.value, 0) + lost
-        for ledger in totals:
-            for reason, lost in ledger.records_dropped.items():
-                dropped[reason.value] = dropped.get(reason.value, 0) + lost
-        self.events.note(
-            "stopped: {connections} connections, {records} records in, {delivered} delivered, dropped {dropped}, "
-            "{unread} bytes left unread in the kernel, conservation error {error}",
-            connections=sum(ledger.connections_opened for ledger in totals),
-            records=sum(ledger.records_framed for ledger in totals),
-            delivered=", ".join(f"{sink.delivered_records} by {sink.name}" for sink in view.sinks),
-            dropped=", ".join(f"{count} ({reason})" for reason, count in dropped.items() if count) or "0",
-            unread=unread,
-            error=view.conservation_error,
-            event="stopped",
-        )
-
-
-def _admission(settings: Settings) -> Admission:
-    limits = settings.limits
-    arrivals = limits.connection_rate_per_peer
-    return Admission(
-        checks.max_connections(settings),
-        limits.max_connections_per_peer,
-        descriptors=checks.descriptor_limit() - checks.RESERVED_DESCRIPTORS,
-        arrivals=None if arrivals is None else PeerBuckets(arrivals.per_second),
-    )
-
 
 def _now(coroutine: Any) -> None:
     """Run a coroutine that does not wait (binding does not), so that its failure can end the start."""
@@ -373,46 +284,3 @@ def _now(coroutine: Any) -> None:
         raise ListenError("an endpoint did not bind at once")
     if isinstance(outcome[0], Failure):
         outcome[0].raiseException()
-
-
-def _described(listener: Listener) -> str:
-    limits = listener.factory.limits
-    if limits.protocol is WireProtocol.LINES:
-        return listener.name
-    return f"{listener.name}: {limits.protocol.value.upper()}, answers once {_PROMISES[limits.durability]}"
-
-
-_PROMISES = {
-    Durability.MEMORY: "a record is in memory",
-    Durability.WRITTEN: "a record is written",
-    Durability.FSYNC: "a record is on disk",
-}
-
-
-def _example(host: str, port: int, *, is_relp: bool) -> str:
-    """Give a command that sends a line to try it with."""
-    if not is_relp:
-        return f"printf 'hello\\n' | nc -w1 {host} {port}"
-    offers = "relp_version=0\\ncommands=syslog"
-    return f"printf '1 open 30 {offers}\\n2 syslog 5 hello\\n3 close 0\\n' | nc -w1 {host} {port}"
-
-
-def _first_tcp(listeners: list[Listener]) -> tuple[str, int, bool]:
-    """Find the first TCP address that is listened on, one for lines before one for RELP."""
-    lines_first = sorted(listeners, key=lambda listener: listener.factory.answers)
-    for listener in lines_first:
-        host = listener.port.getHost()
-        if hasattr(host, "port"):
-            return host.host, host.port, listener.factory.answers
-    return "", 0, False
-
-
-def _limit_origins(loaded: Loaded, connections: int) -> dict[str, dict[str, object]]:
-    """List the limits of the process and where each comes from, for ``/status``."""
-    limits = loaded.settings.limits
-    found: dict[str, dict[str, object]] = {}
-    for name in type(limits).model_fields:
-        value = connections if name == "max_connections" else getattr(limits, name)
-        value = str(value) if isinstance(value, Rate) else value
-        found[name] = {"value": value, "from": loaded.origin("limits", name)}
-    return found

@@ -1,0 +1,90 @@
+"""
+What the process says of itself: at the start where everything is and what to try, at the end what became of it.
+"""
+
+from collections.abc import Sequence
+
+from twisted_ingest import __version__
+from twisted_ingest.errors import Durability, WireProtocol
+from twisted_ingest.flow.ledger import ListenerLedger
+from twisted_ingest.interfaces import ISink
+from twisted_ingest.observe.events import Events
+from twisted_ingest.observe.metrics import View
+from twisted_ingest.server.listener import Listener
+
+LOOPBACK = frozenset({"127.0.0.1", "::1"})
+
+_PROMISES = {
+    Durability.MEMORY: "a record is in memory",
+    Durability.WRITTEN: "a record is written",
+    Durability.FSYNC: "a record is on disk",
+}
+
+
+def banner(listeners: Sequence[Listener], sinks: Sequence[ISink], admin: str | None) -> list[str]:
+    """Say where everything is, and what to try; ``admin`` is the address of the admin endpoint."""
+    lines = [f"twisted-ingest {__version__}"]
+    lines += [f"  listening  {listener.address} ({_described(listener)})" for listener in listeners]
+    lines += [f"  lines to   {sink.describe()}" for sink in sinks]
+    if admin is not None:
+        lines.append(f"  metrics    {admin}/metrics")
+    host, port, is_relp = _first_tcp(listeners)
+    if port:
+        near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        lines.append(f"  try        {_example(near, port, is_relp=is_relp)}")
+        lines.append(f"  network    {_exposure(listeners, host, port, is_relp=is_relp)}")
+    return lines
+
+
+def _exposure(listeners: Sequence[Listener], host: str, port: int, *, is_relp: bool) -> str:
+    """Say who can send, and how to change that."""
+    if host in LOOPBACK:
+        opening = f"--{'relp' if is_relp else 'listen'} tcp:{port} --allow 192.0.2.0/24 opens it to a network"
+        return f"only this machine can connect; {opening}"
+    if all(listener.factory.limits.allow for listener in listeners):
+        return "the networks of --allow can send: plain TCP has no authentication"
+    return "whoever can reach this address can send (--allow NETWORK narrows that)"
+
+
+def _described(listener: Listener) -> str:
+    limits = listener.factory.limits
+    if limits.protocol is WireProtocol.LINES:
+        return listener.name
+    return f"{listener.name}: {limits.protocol.value.upper()}, answers once {_PROMISES[limits.durability]}"
+
+
+def _example(host: str, port: int, *, is_relp: bool) -> str:
+    """Give a command that sends a line to try it with."""
+    if not is_relp:
+        return f"printf 'hello\\n' | nc -w1 {host} {port}"
+    offers = "relp_version=0\\ncommands=syslog"
+    return f"printf '1 open 30 {offers}\\n2 syslog 5 hello\\n3 close 0\\n' | nc -w1 {host} {port}"
+
+
+def _first_tcp(listeners: Sequence[Listener]) -> tuple[str, int, bool]:
+    """Find the first TCP address that is listened on, one for lines before one for RELP."""
+    lines_first = sorted(listeners, key=lambda listener: listener.factory.answers)
+    for listener in lines_first:
+        host = listener.port.getHost()
+        if hasattr(host, "port"):
+            return host.host, host.port, listener.factory.answers
+    return "", 0, False
+
+
+def stopped(events: Events, view: View, ledgers: Sequence[ListenerLedger], unread: int) -> None:
+    """Say in one line what came in and what became of it; ``unread`` bytes stay behind in the kernel."""
+    dropped: dict[str, int] = {}
+    for losses in (*(sink.dropped_records for sink in view.sinks), *(ledger.records_dropped for ledger in ledgers)):
+        for reason, lost in losses.items():
+            dropped[reason.value] = dropped.get(reason.value, 0) + lost
+    events.note(
+        "stopped: {connections} connections, {records} records in, {delivered} delivered, dropped {dropped}, "
+        "{unread} bytes left unread in the kernel, conservation error {error}",
+        connections=sum(ledger.connections_opened for ledger in ledgers),
+        records=sum(ledger.records_framed for ledger in ledgers),
+        delivered=", ".join(f"{sink.delivered_records} by {sink.name}" for sink in view.sinks),
+        dropped=", ".join(f"{count} ({reason})" for reason, count in dropped.items() if count) or "0",
+        unread=unread,
+        error=view.conservation_error,
+        event="stopped",
+    )

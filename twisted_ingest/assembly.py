@@ -1,0 +1,82 @@
+"""
+From settings to parts: what a service is made of.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from twisted_ingest.config import checks
+from twisted_ingest.config.load import Loaded
+from twisted_ingest.config.model import FileSettings, Settings, SinkSettings, SpoolSettings, StdoutSettings
+from twisted_ingest.errors import SpoolPolicy
+from twisted_ingest.flow.rate import PeerBuckets
+from twisted_ingest.interfaces import ISink
+from twisted_ingest.limits import OPTIONAL_SHARE
+from twisted_ingest.observe.events import Events
+from twisted_ingest.server.admission import Admission
+from twisted_ingest.sinks.null import NullSink
+from twisted_ingest.sinks.writing import FileSink, StdoutSink
+from twisted_ingest.spool.sink import SpoolSink
+from twisted_ingest.units import Rate
+
+
+def make_sinks(
+    settings: Settings, reactor: Any, events: Events, wall_time: Callable[[], float]
+) -> Iterator[tuple[ISink, bool, float]]:
+    """Make the sinks; with each whether it is required, and the share of the budget where it is not."""
+    optional = sum(not sink.required for sink in settings.sinks.values()) or 1
+    for name, sink in settings.sinks.items():
+        made = _make_sink(name, sink, reactor, events)
+        if sink.spool:
+            made = _put_spool_before(made, settings.spool, reactor, events, wall_time)
+        yield made, sink.required, OPTIONAL_SHARE / optional
+
+
+def _make_sink(name: str, sink: SinkSettings, reactor: Any, events: Events) -> ISink:
+    match sink:
+        case FileSettings():
+            return FileSink(name, sink.path, reactor=reactor, events=events, fsync=sink.fsync, format=sink.format)
+        case StdoutSettings():
+            return StdoutSink(name, reactor=reactor, events=events, format=sink.format)
+        case _:
+            return NullSink(name)
+
+
+def _put_spool_before(
+    sink: ISink, spool: SpoolSettings, reactor: Any, events: Events, wall_time: Callable[[], float]
+) -> ISink:
+    return SpoolSink(
+        sink,
+        # Prefixed, because a sink may be named "..".
+        os.path.join(os.path.abspath(spool.directory), f"sink-{sink.name}"),
+        reactor=reactor,
+        events=events,
+        wall_time=wall_time,
+        max_bytes=spool.max_bytes,
+        free_space_floor=spool.free_space_floor or 0,
+        drops_oldest=spool.policy is SpoolPolicy.DROP_OLDEST,
+    )
+
+
+def make_admission(settings: Settings) -> Admission:
+    """Make the caps on connections."""
+    limits = settings.limits
+    arrivals = limits.connection_rate_per_peer
+    return Admission(
+        checks.max_connections(settings),
+        limits.max_connections_per_peer,
+        descriptors=checks.descriptor_limit() - checks.RESERVED_DESCRIPTORS,
+        arrivals=None if arrivals is None else PeerBuckets(arrivals.per_second),
+    )
+
+
+def limit_origins(loaded: Loaded, connections: int) -> dict[str, dict[str, object]]:
+    """List the limits of the process and where each comes from, for ``/status``."""
+    limits = loaded.settings.limits
+    found: dict[str, dict[str, object]] = {}
+    for name in type(limits).model_fields:
+        value = connections if name == "max_connections" else getattr(limits, name)
+        value = str(value) if isinstance(value, Rate) else value
+        found[name] = {"value": value, "from": loaded.origin("limits", name)}
+    return found
