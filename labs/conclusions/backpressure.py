@@ -120,7 +120,7 @@ def _buffers_finding(figures: Figures) -> Finding:
 
 
 def _size(size: float) -> str:
-    return f"{size / MIB:g} MiB" if size >= MIB else f"{size / KIB:.4g} KiB"
+    return f"{size / MIB:.4g} MiB" if size >= MIB else f"{size / KIB:.4g} KiB"
 
 
 def _speed(run: Figures) -> str:
@@ -139,10 +139,10 @@ def describe(figures: Figures) -> Report:
         _watermark_finding(figures),
         _buffers_finding(figures),
     ]
-    return Report(findings, _tables(figures, sides, flows), _panels(figures, sides, flows))
+    return Report(findings, [*_flow_tables(sides, flows), *_setting_tables(figures)], _panels(figures, sides, flows))
 
 
-def _tables(figures: Figures, sides: dict[str, Figures], flows: dict[str, Figures]) -> list[Table]:
+def _flow_tables(sides: dict[str, Figures], flows: dict[str, Figures]) -> list[Table]:
     return [
         Table(
             "Out: a fast sender, a slow reader (MiB)",
@@ -179,6 +179,11 @@ def _tables(figures: Figures, sides: dict[str, Figures], flows: dict[str, Figure
                 for name, f in flows.items()
             ],
         ),
+    ]
+
+
+def _setting_tables(figures: Figures) -> list[Table]:
+    return [
         Table(
             "The watermark, with a reader at full speed",
             ["watermark", "MiB/s", "pauses", "most queued", "memory grew by"],

@@ -130,10 +130,10 @@ def _rate(run: Figures) -> float:
 def describe(figures: Figures) -> Report:
     """Make the report."""
     findings = [*_visit_findings(figures), _idle_finding(figures), *_flood_findings(figures), _pooling_finding(figures)]
-    return Report(findings, _tables(figures), _panels(figures))
+    return Report(findings, [*_end_tables(figures), *_load_tables(figures)], _panels(figures))
 
 
-def _tables(figures: Figures) -> list[Table]:
+def _end_tables(figures: Figures) -> list[Table]:
     visits = [
         [
             SERVERS[kind],
@@ -159,6 +159,11 @@ def _tables(figures: Figures) -> list[Table]:
                 for name, kind in (("FIN", "closes-idle"), ("reset (ours)", "ours"))
             ],
         ),
+    ]
+
+
+def _load_tables(figures: Figures) -> list[Table]:
+    return [
         Table(
             "A flood, and one honest client",
             ["server", "flood", "descriptors", "served during it", "after it"],
