@@ -486,6 +486,21 @@ class _Failing(RealDisk):
 
 
 class RealDiskTests(TestCase):
+    def test_a_directory_that_cannot_be_synced(self) -> None:
+        """On a file system that syncs no directories a spool works as well as it can; on one that fails it does not."""
+        root = tempfile.mkdtemp(prefix="ingest-spool-")
+        self.addCleanup(shutil.rmtree, root)
+
+        def fsync(descriptor: int) -> None:
+            raise OSError(error, os.strerror(error))
+
+        self.patch(os, "fsync", fsync)
+        error = errno.EINVAL
+        RealDisk().make_directory(os.path.join(root, "a"))
+        error = errno.EIO
+        with self.assertRaises(OSError):
+            RealDisk().make_directory(os.path.join(root, "b"))
+
     def test_directories_are_made_durably(self) -> None:
         """Each directory that is made has its name synced in the one around it."""
         synced: list[str] = []

@@ -11,6 +11,8 @@ import stat
 from collections.abc import Sequence
 from typing import Protocol
 
+from twisted_ingest.sinks.targets import sync_directory
+
 
 class Disk(Protocol):
     """
@@ -123,11 +125,7 @@ class RealDisk:
 
     def sync_directory(self, path: str) -> None:
         """See `Disk`."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_directory(path)
 
     def rename(self, source: str, target: str) -> None:
         """See `Disk`."""
