@@ -17,7 +17,7 @@ from twisted.trial.unittest import TestCase
 
 from twisted_ingest.errors import Fsync, SinkError
 from twisted_ingest.observe.events import Events
-from twisted_ingest.sinks import writer
+from twisted_ingest.sinks import trouble, writer
 from twisted_ingest.sinks.appender import Appender
 from twisted_ingest.sinks.progress import Progress
 from twisted_ingest.sinks.targets import IOV_MAX, Place
@@ -289,7 +289,7 @@ def lines_of(jobs: list[list[bytes]]) -> list[bytes]:
 
 class AppenderCase(TestCase):
     def setUp(self) -> None:
-        self.patch(writer, "RETRY_SECONDS", (0.0001, 0.0002))
+        self.patch(trouble, "RETRY_SECONDS", (0.0001, 0.0002))
 
     def bench(self, fsync: Fsync = Fsync.NEVER, snapshot: Callable[[Medium], bytes] = Medium.durable_bytes) -> Bench:
         """Make an appender that ends with the test; ``snapshot`` is taken at each answer."""
@@ -538,7 +538,7 @@ class SyncTests(AppenderCase):
 
     def test_failing_syncs_back_off(self) -> None:
         """A device whose every sync fails is given time: no file is put aside before a wait, which a stop can end."""
-        self.patch(writer, "RETRY_SECONDS", (600.0, 600.0))
+        self.patch(trouble, "RETRY_SECONDS", (600.0, 600.0))
         bench = self.bench(Fsync.ALWAYS)
         bench.medium.plan("sync", fail(errno.EIO))
         bench.start()
@@ -560,7 +560,7 @@ class SyncTests(AppenderCase):
         bench.reactor.advance(600)
         bench.appender.reopen()  # wakes the thread
         bench.reactor.run_until(lambda: bench.log and not bench.appender.writer.trouble)
-        self.assertEqual(bench.appender.writer._delay, writer.RETRY_SECONDS[0])
+        self.assertEqual(bench.appender.writer._trouble._delay, trouble.RETRY_SECONDS[0])
         bench.hear(bench.submit(b"b\n"))
         bench.close()
         self.assertEqual(bench.medium.put_aside, 1)
@@ -856,7 +856,7 @@ class EndTests(AppenderCase):
 
     def test_abandon_in_a_retry_wait(self) -> None:
         """Abandoning fails what is outstanding at once, lets a waiting close go, and ends the thread's wait."""
-        self.patch(writer, "RETRY_SECONDS", (600.0, 600.0))
+        self.patch(trouble, "RETRY_SECONDS", (600.0, 600.0))
         bench = self.bench()
         bench.medium.plan("write", take(1), fail(errno.ENOSPC))
         bench.start()
@@ -871,7 +871,7 @@ class EndTests(AppenderCase):
 
     def test_abandon_in_a_retry_of_open(self) -> None:
         """Abandoning ends the wait for a file that cannot be opened."""
-        self.patch(writer, "RETRY_SECONDS", (600.0, 600.0))
+        self.patch(trouble, "RETRY_SECONDS", (600.0, 600.0))
         bench = self.bench()
         bench.medium.plan("open", fail(errno.EMFILE))
         bench.start(is_open=False)
@@ -881,7 +881,7 @@ class EndTests(AppenderCase):
 
     def test_close_with_nothing_to_write(self) -> None:
         """With nothing outstanding a close does not wait for a file that cannot be opened."""
-        self.patch(writer, "RETRY_SECONDS", (600.0, 600.0))
+        self.patch(trouble, "RETRY_SECONDS", (600.0, 600.0))
         bench = self.bench()
         bench.medium.plan("open", fail(errno.EMFILE))
         bench.start(is_open=False)
@@ -956,15 +956,15 @@ class StallTests(AppenderCase):
         """See that a hanging call is trouble after a while, is told once, and is no more when it returns."""
         hold.wait(hold.entered)
         self.assertIsNone(bench.appender.writer.trouble)
-        bench.reactor.advance(writer.STALL_SECONDS + 1)
+        bench.reactor.advance(trouble.STALL_SECONDS + 1)
         self.assertRegex(bench.appender.writer.trouble or "", f"{what} for 3 s")
-        bench.reactor.pump([writer.STALL_SECONDS] * 3)
+        bench.reactor.pump([trouble.STALL_SECONDS] * 3)
         self.assertEqual([line for line in bench.log if what in line], bench.log)
         self.assertEqual(len(bench.log), 1)
         hold.release()
         bench.hear(job)
         self.assertIsNone(bench.appender.writer.trouble)
-        bench.reactor.advance(writer.STALL_SECONDS)
+        bench.reactor.advance(trouble.STALL_SECONDS)
         self.assertEqual(bench.log[1:], ["sink test: writing again"])
         self.assertEqual(bench.reactor.getDelayedCalls(), [])
 
@@ -980,7 +980,7 @@ class StallTests(AppenderCase):
         bench.start()
         self.check(bench, hold, bench.submit(b"a\n"), "a sync has not returned")
         self.assertEqual(bench.appender.writer.syncs, 1)
-        self.assertGreater(bench.appender.writer.sync_seconds, writer.STALL_SECONDS)
+        self.assertGreater(bench.appender.writer.sync_seconds, trouble.STALL_SECONDS)
 
     def test_hanging_open(self) -> None:
         """So is an open that does not return."""
@@ -1005,7 +1005,7 @@ class StallTests(AppenderCase):
         for hold in holds:
             self.addCleanup(hold.release)
             hold.wait(hold.entered)
-            bench.reactor.advance(writer.STALL_SECONDS * 0.75)
+            bench.reactor.advance(trouble.STALL_SECONDS * 0.75)
             troubles.append(bench.appender.writer.trouble)
             hold.release()
         self.assertIsNone(troubles[0])
@@ -1022,7 +1022,7 @@ class StallTests(AppenderCase):
         job = bench.submit(b"abc\n")
         for hold in holds:
             hold.wait(hold.entered)
-            bench.reactor.advance(writer.STALL_SECONDS - 1)
+            bench.reactor.advance(trouble.STALL_SECONDS - 1)
             self.assertIsNone(bench.appender.writer.trouble)
             hold.release()
         bench.hear(job)
@@ -1034,7 +1034,7 @@ class StallTests(AppenderCase):
         bench.start()
         job = bench.submit(b"a\n")
         hold.wait(hold.entered)
-        bench.reactor.advance(writer.STALL_SECONDS + 1)
+        bench.reactor.advance(trouble.STALL_SECONDS + 1)
         bench.appender.abandon()
         self.assertIsInstance(job.error, SinkError)
         self.assertEqual(bench.reactor.getDelayedCalls(), [])
@@ -1058,7 +1058,7 @@ class ErrorTests(AppenderCase):
 
     def test_waits_grow_and_begin_anew(self) -> None:
         """Each wait is twice the one before up to a limit, and the first after a recovery is short again."""
-        self.patch(writer, "RETRY_SECONDS", (0.0001, 600.0))
+        self.patch(trouble, "RETRY_SECONDS", (0.0001, 600.0))
         bench = self.bench()
         bench.start()
         for _ in range(30):

@@ -21,7 +21,7 @@ from twisted_ingest.errors import Fsync, SinkError
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import KIB, MIB
 from twisted_ingest.observe.events import Events
-from twisted_ingest.sinks import writer
+from twisted_ingest.sinks import trouble, writer
 from twisted_ingest.sinks.targets import FileTarget
 from twisted_ingest.sinks.writing import FileSink
 
@@ -50,7 +50,7 @@ class FileCase(TestCase):
     timeout = 10
 
     def setUp(self) -> None:
-        self.patch(writer, "RETRY_SECONDS", (0.001, 0.002))
+        self.patch(trouble, "RETRY_SECONDS", (0.001, 0.002))
         self.directory = self.mktemp()
         os.mkdir(self.directory)
         self.path = os.path.join(self.directory, "ingest.log")

@@ -13,7 +13,7 @@ from twisted_ingest.errors import SinkError
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import KIB, MIB
 from twisted_ingest.observe.events import Events
-from twisted_ingest.sinks import writer
+from twisted_ingest.sinks import trouble
 from twisted_ingest.sinks.writing import StdoutSink
 
 INFO = ConnectionInfo(1, "test", "192.0.2.1:1", "192.0.2.1")
@@ -36,7 +36,7 @@ class StdoutTests(TestCase):
     timeout = 10
 
     def setUp(self) -> None:
-        self.patch(writer, "RETRY_SECONDS", (0.001, 0.002))
+        self.patch(trouble, "RETRY_SECONDS", (0.001, 0.002))
         self.reader, self.descriptor = os.pipe()
         fcntl.fcntl(self.descriptor, fcntl.F_SETPIPE_SZ, 4 * KIB)
         self.addCleanup(os.close, self.descriptor)

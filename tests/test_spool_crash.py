@@ -18,7 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.disk import Choose, Crash, SimDisk, keep_everything, keep_nothing, seeded
 from tests.spooling import DIRECTORY, Spool, make_batch, same
 from twisted_ingest.batch import Batch
-from twisted_ingest.sinks import writer
+from twisted_ingest.sinks import trouble
 from twisted_ingest.spool.position import read_position
 
 EXAMPLES = int(os.environ.get("INGEST_TEST_SPOOL_EXAMPLES", "150"))
@@ -204,7 +204,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
 class CrashCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.patch(writer, "RETRY_SECONDS", (0.0, 0.0))
+        self.patch(trouble, "RETRY_SECONDS", (0.0, 0.0))
 
 
 class MachineTests(CrashCase):

@@ -17,7 +17,7 @@ from twisted_ingest.batch import Batch, Group
 from twisted_ingest.errors import SinkError
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.observe.events import Events
-from twisted_ingest.sinks import writer
+from twisted_ingest.sinks import trouble
 from twisted_ingest.spool import replay, target
 from twisted_ingest.spool import sink as spool_sink
 from twisted_ingest.spool.cursor import Cursor
@@ -200,7 +200,7 @@ class Threads(Clock):
 
 class SinkTests(TestCase):
     def setUp(self) -> None:
-        self.patch(writer, "RETRY_SECONDS", (0.0001, 0.0002))
+        self.patch(trouble, "RETRY_SECONDS", (0.0001, 0.0002))
         self.patch(replay, "RETRY_SECONDS", (0.0001, 0.0002))
         self.directory = tempfile.mkdtemp(prefix="ingest-spool-")
         self.addCleanup(shutil.rmtree, self.directory)

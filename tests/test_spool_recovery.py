@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.disk import Crash, SimDisk, keep_nothing
 from tests.spooling import DIRECTORY, Spool, make_batch, same, segment_paths
-from twisted_ingest.sinks import writer
+from twisted_ingest.sinks import trouble
 from twisted_ingest.spool.codec import SEGMENT_SIZE, VERSION, ForeignError, Header, encode_header
 from twisted_ingest.spool.disk import RealDisk
 from twisted_ingest.spool.position import read_position
@@ -49,7 +49,7 @@ def quarantined(disk: SimDisk) -> list[str]:
 
 class DamageTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.patch(writer, "RETRY_SECONDS", (0.0, 0.0))
+        self.patch(trouble, "RETRY_SECONDS", (0.0, 0.0))
 
     def test_every_changed_byte(self) -> None:
         """A byte changed anywhere costs the frame it is in, or nothing; it is counted, and its region kept aside."""

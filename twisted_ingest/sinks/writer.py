@@ -7,18 +7,17 @@ reported as written before the file that has it was seen to have a name still.
 
 import threading
 from collections.abc import Callable, Iterable
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from twisted_ingest.errors import Fsync
 from twisted_ingest.sinks.progress import Progress
 from twisted_ingest.sinks.targets import Place, SyncFailedError, Target
+from twisted_ingest.sinks.trouble import AbandonedError, Trouble
 
 COMMIT_BYTES = 4 * 1024 * 1024
 """Bytes written before the groups they belong to are reported; bounds how late the first of a long queue is."""
-
-RETRY_SECONDS = (0.1, 5.0)
-"""First and longest wait after an error; doubled each time until everything at hand is written."""
 
 SYNC_SECONDS = 1.0
 """Interval of ``Fsync.SECOND``."""
@@ -26,10 +25,6 @@ SYNC_SECONDS = 1.0
 MOVE_SECONDS = 1.0
 """How long a file that was renamed is written on to unless we are told to reopen: who renames it may be about to make
 the next one, as logrotate does, and must not find that we were faster."""
-
-STALL_SECONDS = 2.0
-"""How long a call to the target may take before that counts as trouble: four megabytes to a disk that is alive, or to
-a reader that reads, take a fraction of it."""
 
 
 class WriterOwner(Protocol):
@@ -62,10 +57,6 @@ _WAKE = _Order()
 _STOP = _Order()
 
 
-class _AbandonedError(Exception):
-    """The thread was told to stop trying."""
-
-
 class Writer:
     """
     Writes jobs (buffers that end in LF each) to one target, in order.
@@ -95,11 +86,7 @@ class Writer:
         self._has_reported = False
         """Whether the open file may hold a record that was reported as written."""
         self._moved_since: float | None = None
-        self._delay = 0.0
-        self._error: str | None = None
-        self._under_way: tuple[str, float] | None = None
-        """What the target has been asked for and not done yet, and since when."""
-        self.retries = 0
+        self._trouble = Trouble(target, reactor.seconds, self._abandoned, partial(self._tell, owner.on_stalled))
         self.syncs = 0
         self.sync_seconds = 0.0
         self.sync_failures = 0
@@ -135,17 +122,17 @@ class Writer:
     @property
     def trouble(self) -> str | None:
         """Why nothing is being written at the moment, or ``None``."""
-        return self._error or self.stall
+        return self._trouble.now
 
     @property
     def stall(self) -> str | None:
-        """What the target has not done for longer than `STALL_SECONDS`, or ``None``: no error will tell of that."""
-        under_way = self._under_way
-        if under_way is None:
-            return None
-        what, since = under_way
-        lasting = self._seconds() - since
-        return f"{what} for {lasting:.0f} s; senders are held back meanwhile" if lasting > STALL_SECONDS else None
+        """What the target has not done for too long, or ``None``; see `Trouble.stall`."""
+        return self._trouble.stall
+
+    @property
+    def retries(self) -> int:
+        """How often something was tried again after an error."""
+        return self._trouble.retries
 
     # Called in the thread.
 
@@ -157,13 +144,12 @@ class Writer:
         try:
             while self._step():
                 pass
-        except _AbandonedError:
+        except AbandonedError:
             pass
         except Exception as failure:  # noqa: BLE001 - a dead writer must be visible, whatever killed it
-            self._error = _reason(failure) if isinstance(failure, OSError) else f"{type(failure).__name__}: {failure}"
-            self._tell(self._owner.on_failed, self._error)
+            self._tell(self._owner.on_failed, self._trouble.is_final(failure))
         finally:
-            self._under_way = None
+            self._trouble.end()
             self._target.close()
             self._tell(self._owner.on_ended)
 
@@ -173,7 +159,8 @@ class Writer:
         progress = Progress([buffer for job in jobs for buffer in job])
         while not self._is_settled(progress, is_last=not go_on):
             pass
-        self._recovered()
+        if self._trouble.is_over(shorten=not self._is_on_trial):
+            self._tell(self._owner.on_recovered)
         if jobs:
             self._has_reported = True
             self._tell(self._owner.on_written, len(jobs))
@@ -234,20 +221,19 @@ class Writer:
 
     def _write_some(self, progress: Progress) -> None:
         if self._abandoned.is_set():
-            raise _AbandonedError
-        if self._under_way is None:
-            self._under_way = ("a write has taken nothing", self._seconds())
+            raise AbandonedError
+        self._trouble.begin("a write has taken nothing")
         try:
             taken = self._target.write(progress.window())
         except OSError as failure:
-            self._back_off("cannot write", failure)
+            self._trouble.back_off("cannot write", failure)
             # To make room an operator removes or renames the file, or mounts another disk over it.
             self._is_still_here(progress)
             return
         progress.advance(taken)
         if taken:
             # A stream that is full takes nothing and says so at once: that goes on being the same stall.
-            self._under_way = None
+            self._trouble.end()
         if self._unsynced_since is None:
             self._unsynced_since = self._seconds()
 
@@ -269,9 +255,9 @@ class Writer:
         return False
 
     def _find_file(self) -> Place:
-        self._under_way = ("a look at where the file is has not returned", self._seconds())
+        self._trouble.begin("a look at where the file is has not returned")
         place = self._target.place()
-        self._under_way = None
+        self._trouble.end()
         return place
 
     def _is_move_fresh(self) -> bool:
@@ -308,7 +294,7 @@ class Writer:
         self._reopen_wanted = False
         self._has_reported = False
         self._moved_since = None
-        self._insist("open", self._target.open)
+        self._trouble.insist("open", self._target.open)
 
     def _is_sync_due(self) -> bool:
         if self._fsync is not Fsync.SECOND or self._unsynced_since is None:
@@ -327,13 +313,13 @@ class Writer:
             return
         self._unsynced_since = None
         began = self._seconds()
-        self._under_way = ("a sync has not returned", began)
+        self._trouble.begin("a sync has not returned")
         try:
             self._target.sync()
         except OSError as failure:
             raise SyncFailedError(failure) from failure
         finally:
-            self._under_way = None
+            self._trouble.end()
             self.syncs += 1
             self.sync_seconds += self._seconds() - began
         self._is_on_trial = False
@@ -350,47 +336,7 @@ class Writer:
         self.torn_records += progress.step_back()
         self.rewritten_bytes += progress.written
         progress.restart()
-        self._back_off("cannot sync", failure)
+        self._trouble.back_off("cannot sync", failure)
         worthless = not self._has_reported
-        self._insist("put aside the file whose sync failed", lambda: self._target.retire(worthless=worthless))
+        self._trouble.insist("put aside the file whose sync failed", lambda: self._target.retire(worthless=worthless))
         self._open()
-
-    def _insist(self, what: str, call: Callable[[], None]) -> None:
-        """Call something of the target's until it works; ``what`` is a verb."""
-        while True:
-            self._under_way = (f"an attempt to {what} has not returned", self._seconds())
-            try:
-                call()
-            except OSError as failure:
-                self._back_off(f"cannot {what}", failure)
-            else:
-                self._under_way = None
-                return
-
-    def _back_off(self, what: str, failure: OSError) -> None:
-        """Wait before another try, longer each time. Raises when there is none."""
-        self._under_way = None
-        if failure.errno in self._target.final_errors:
-            raise failure
-        self.retries += 1
-        self._report(f"{what}: {_reason(failure)}; trying again, senders are held back meanwhile")
-        first, longest = RETRY_SECONDS
-        self._delay = min(self._delay * 2 or first, longest)
-        if self._abandoned.wait(self._delay):
-            raise _AbandonedError
-
-    def _report(self, trouble: str) -> None:
-        if self._error != trouble:
-            self._error = trouble
-            self._tell(self._owner.on_stalled, trouble)
-
-    def _recovered(self) -> None:
-        if not self._is_on_trial:
-            self._delay = 0.0
-        if self._error is not None:
-            self._error = None
-            self._tell(self._owner.on_recovered)
-
-
-def _reason(failure: OSError) -> str:
-    return failure.strerror or str(failure)

@@ -1,0 +1,114 @@
+"""
+What keeps a target from taking what it is given: errors, which are waited out, and calls that do not return.
+"""
+
+import threading
+from collections.abc import Callable
+
+from twisted_ingest.sinks.targets import Target
+
+RETRY_SECONDS = (0.1, 5.0)
+"""First and longest wait after an error; doubled each time until everything at hand is written."""
+
+STALL_SECONDS = 2.0
+"""How long a call to the target may take before that counts as trouble: four megabytes to a disk that is alive, or to
+a reader that reads, take a fraction of it."""
+
+
+class AbandonedError(Exception):
+    """The thread was told to stop trying."""
+
+
+class Trouble:
+    """
+    The troubles of one writer with its target, kept by its thread.
+
+    ``retries`` only grows. It, `now` and `stall` may be read from any thread. ``tell`` is called with each new error;
+    ``abandoned`` ends every wait.
+    """
+
+    def __init__(
+        self, target: Target, seconds: Callable[[], float], abandoned: threading.Event, tell: Callable[[str], None]
+    ) -> None:
+        self._target = target
+        self._seconds = seconds
+        self._abandoned = abandoned
+        self._tell = tell
+        self._delay = 0.0
+        self._error: str | None = None
+        self._under_way: tuple[str, float] | None = None
+        """What the target has been asked for and not done yet, and since when."""
+        self.retries = 0
+
+    # Called in any thread.
+
+    @property
+    def now(self) -> str | None:
+        """Why nothing is being written at the moment, or ``None``."""
+        return self._error or self.stall
+
+    @property
+    def stall(self) -> str | None:
+        """What the target has not done for longer than `STALL_SECONDS`, or ``None``: no error will tell of that."""
+        under_way = self._under_way
+        if under_way is None:
+            return None
+        what, since = under_way
+        lasting = self._seconds() - since
+        return f"{what} for {lasting:.0f} s; senders are held back meanwhile" if lasting > STALL_SECONDS else None
+
+    # Called in the writer's thread.
+
+    def begin(self, what: str) -> None:
+        """Note a call to the target, as in "a sync has not returned"; one that goes on is the same stall."""
+        if self._under_way is None:
+            self._under_way = (what, self._seconds())
+
+    def end(self) -> None:
+        """Note that it has done something."""
+        self._under_way = None
+
+    def insist(self, what: str, call: Callable[[], None]) -> None:
+        """Call something of the target's until it works; ``what`` is a verb."""
+        while True:
+            self.begin(f"an attempt to {what} has not returned")
+            try:
+                call()
+            except OSError as failure:
+                self.back_off(f"cannot {what}", failure)
+            else:
+                self.end()
+                return
+
+    def back_off(self, what: str, failure: OSError) -> None:
+        """Wait before another try, longer each time. Raises ``failure`` when there is none, or `AbandonedError`."""
+        self.end()
+        if failure.errno in self._target.final_errors:
+            raise failure
+        self.retries += 1
+        self._report(f"{what}: {_reason(failure)}; trying again, senders are held back meanwhile")
+        first, longest = RETRY_SECONDS
+        self._delay = min(self._delay * 2 or first, longest)
+        if self._abandoned.wait(self._delay):
+            raise AbandonedError
+
+    def _report(self, error: str) -> None:
+        if self._error != error:
+            self._error = error
+            self._tell(error)
+
+    def is_final(self, failure: Exception) -> str:
+        """Note what has ended the thread, for good; gives it in words."""
+        self._error = _reason(failure) if isinstance(failure, OSError) else f"{type(failure).__name__}: {failure}"
+        return self._error
+
+    def is_over(self, *, shorten: bool) -> bool:
+        """Note that all is written; true when an error had been told of. ``shorten`` begins with short waits again."""
+        if shorten:
+            self._delay = 0.0
+        had_error, self._error = self._error is not None, None
+        return had_error
+
+
+def _reason(failure: OSError) -> str:
+    return failure.strerror or str(failure)
