@@ -20,7 +20,7 @@ from tests.test_relp_clients import Omrelp, omrelp
 KILLS = int(os.environ.get("INGEST_TEST_KILLS", "5"))
 """Kills under load; `make kill` sets fifty."""
 
-SECONDS = 30 + KILLS * 10
+SECONDS = 60 + KILLS * 20
 """The most that all rounds of one test may take."""
 
 
