@@ -58,7 +58,8 @@ class Outlet:
 
     def delivered(self, group: Group) -> None:
         """Count a group as taken by this sink: batch by batch, so that one lost on the way is missed."""
-        listener, tally = None, Tally()
+        listener = group.batches[0].info.listener
+        tally = self.tally(listener)
         for batch in group.batches:
             if batch.info.listener is not listener:
                 listener = batch.info.listener

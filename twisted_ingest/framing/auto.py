@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted_ingest.batch import LF, NUL, Batch
 from twisted_ingest.errors import DiscardReason
-from twisted_ingest.framing.detect import COUNTED, NUL_ENDED, PADDING, is_undecided
+from twisted_ingest.framing.detect import COUNTED, NUL_ENDED, PADDING, UNDECIDED_BYTES, is_undecided
 from twisted_ingest.framing.octets import CountedFramer
 
 # Line beginnings that may be more than that; the first search is the cheap one.
@@ -19,8 +19,6 @@ _ODD = re.compile(rb"\n(?: {1,8}<|\xef\xbb\xbf<|[1-9][0-9]{0,6} (?:\xef\xbb\xbf)
 
 _PLAIN = frozenset(range(0x100)) - frozenset(b"\n\0 \xef123456789")
 """First bytes that make a line an ordinary one."""
-
-_EITHER = re.compile(rb"[\n\0]")
 
 
 class AutoFramer(CountedFramer):
@@ -80,6 +78,8 @@ class AutoFramer(CountedFramer):
         while position < len(data) and self.closed is None:
             position = self._lines(data, position, now, batches)
             if position < len(data) and self.closed is None:
+                if self._holds_line(data, position):
+                    return
                 position = self._frame(data, position, now, batches)
         if self.closed is not None:
             self._discard(self.closed, len(data) - position)
@@ -101,6 +101,20 @@ class AutoFramer(CountedFramer):
         self.crossed = True
         self._frame_lines(data[position:end], now, batches, has_no_empty=suspect is None)
         return end
+
+    def _holds_line(self, data: bytes, position: int) -> bool:
+        """Hold what is left of a chunk where it is the beginning of an ordinary line: as most chunks end."""
+        if (
+            not UNDECIDED_BYTES <= len(data) - position <= self._limit
+            or data[position] not in _PLAIN
+            or self._speaks_nul
+            or data.find(LF, position) >= 0
+            or data.find(NUL, position) >= 0
+        ):
+            return False
+        self._is_nul_ended = NUL_ENDED.match(data, position) is not None
+        self.partial = data[position:]
+        return True
 
     def _frame(self, data: bytes, position: int, now: float, batches: list[Batch]) -> int:
         """Frame what is no block of ordinary lines, as far as it goes; give where the data goes on behind it."""
@@ -149,8 +163,9 @@ class AutoFramer(CountedFramer):
             return data.find(LF, position)
         if self._speaks_nul:
             return data.find(NUL, position)
-        found = _EITHER.search(data, position)
-        return found.start() if found is not None else -1
+        end = data.find(LF, position)
+        nul = data.find(NUL, position, end) if end >= 0 else data.find(NUL, position)
+        return nul if nul >= 0 else end
 
     def _last(self, data: bytes, position: int, now: float, batches: list[Batch]) -> int:
         """Deal with a record that is too long, or has not come whole."""

@@ -33,7 +33,7 @@ _UNDECIDED = re.compile(
 )
 _UNDECIDED_COUNT = re.compile(rb"\n?(?:[1-9][0-9]{0,6})?")
 _UNDECIDED_RELP = re.compile(rb"[0-9]{1,9}(?: (?:[A-Za-z]{1,32}(?: (?:[0-9]{1,9})?)?)?)?")
-_UNDECIDED_BYTES = 16
+UNDECIDED_BYTES = 16
 """The longest of them: seven digits, a blank, a BOM, ``<`` and three digits."""
 
 HEAD_BYTES = 1024
@@ -42,7 +42,7 @@ HEAD_BYTES = 1024
 
 def is_undecided(tail: bytes | bytearray) -> bool:
     """Whether the beginning of a frame does not show yet what kind of frame it is."""
-    return len(tail) < _UNDECIDED_BYTES and _UNDECIDED.fullmatch(tail) is not None
+    return len(tail) < UNDECIDED_BYTES and _UNDECIDED.fullmatch(tail) is not None
 
 
 def counted_is_undecided(tail: bytes | bytearray) -> bool:
