@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import Any, Protocol
 
 from twisted.internet import error, main, tcp, unix
-from twisted.internet.interfaces import IAddress, IReactorFDSet, IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorFDSet
 from twisted.internet.protocol import ServerFactory
 from twisted.python.failure import Failure
 
@@ -31,6 +31,7 @@ from twisted_ingest.limits import (
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.pace import JUDGED_SIZE, Pace
+from twisted_ingest.server.readiness import HAS_EPOLL, Readiness
 
 ACCEPT_BACKOFF_SECONDS = (0.1, 5.0)
 """First and longest wait after the kernel could not give us a connection; doubled each time."""
@@ -142,6 +143,20 @@ class _Reading:
         self.server.pace.judge(self, size, perf_counter() - begun)
         return None
 
+    def startReading(self) -> None:
+        """Have the port's `Readiness` watch us, where there is one."""
+        if self.server.readiness is not None:
+            self.server.readiness.add(self)
+        else:
+            super().startReading()  # type: ignore[misc]
+
+    def stopReading(self) -> None:
+        """Be watched no longer."""
+        if self.server.readiness is not None:
+            self.server.readiness.remove(self)
+        else:
+            super().stopReading()  # type: ignore[misc]
+
     def connectionLost(self, reason: Failure) -> None:
         """Leave the pace, then as Twisted does."""
         self.server.pace.forget(self)
@@ -200,6 +215,8 @@ class _GatedPort:
     read_buffer: memoryview
     """What the connections read into, one after the other."""
     pace: Pace
+    readiness: Readiness | None
+    """Who reads from the connections; ``None`` where that is the reactor itself."""
     # Of the Twisted port:
     factory: ServerFactory
     reactor: Any
@@ -301,7 +318,7 @@ class ListeningReactor:
     """
 
     def __init__(
-        self, reactor: IReactorFDSet | IReactorTime, admission: Admission, events: Events, receive_buffer: int | None
+        self, reactor: IReactorFDSet, admission: Admission, events: Events, receive_buffer: int | None
     ) -> None:
         self._reactor = reactor
         self._admission = admission
@@ -339,6 +356,7 @@ class ListeningReactor:
         port.receive_buffer = self._receive_buffer
         port.read_buffer = memoryview(bytearray(READ_SIZE))
         port.pace = Pace()
+        port.readiness = Readiness(self._reactor) if HAS_EPOLL else None
         port.startListening()
 
 
