@@ -1,0 +1,127 @@
+"""Readiness: who can be read is read once a turn, whoever is paused or ends meanwhile is not; no descriptor is left."""
+
+import os
+import socket
+from typing import Any
+
+from twisted.internet import main
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from twisted_ingest.server.readiness import HAS_EPOLL, Readiness
+
+
+class Watcher:
+    """A reactor as far as watching goes."""
+
+    def __init__(self) -> None:
+        self.readers: list[object] = []
+
+    def addReader(self, reader: object) -> None:
+        self.readers.append(reader)
+
+    def removeReader(self, reader: object) -> None:
+        self.readers.remove(reader)
+
+
+class End:
+    """One end of a real pair of sockets, as a transport is to a `Readiness`."""
+
+    def __init__(self, case: SynchronousTestCase, readiness: Readiness) -> None:
+        self.socket, self.peer = socket.socketpair()
+        case.addCleanup(self.socket.close)
+        case.addCleanup(self.peer.close)
+        self.socket.setblocking(False)
+        self._readiness = readiness
+        self.seen: list[bytes] = []
+        self.lost: list[object] = []
+        self.on_read: Any = None
+        readiness.add(self)
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    def doRead(self) -> Exception | None:
+        data = self.socket.recv(100)
+        if not data:
+            return main.CONNECTION_DONE
+        self.seen.append(data)
+        return self.on_read() if self.on_read is not None else None
+
+    def readConnectionLost(self, reason: Failure) -> None:
+        self.lost.append(type(reason.value))
+
+    connectionLost = readConnectionLost
+
+    def stopWriting(self) -> None:
+        """Nothing is written here."""
+
+
+class ReadinessTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        if not HAS_EPOLL:
+            raise SkipTest("needs epoll (Linux)")
+        self.reactor = Watcher()
+        self.readiness = Readiness(self.reactor)  # type: ignore[arg-type]
+        self.addCleanup(self.readiness.connectionLost, Failure(ConnectionLost()))
+
+    def end(self) -> End:
+        return End(self, self.readiness)
+
+    def test_each_once_a_turn(self) -> None:
+        """Everyone who has something to read is read once, nobody else, and the reactor watches one descriptor."""
+        ends = [self.end() for _ in range(3)]
+        for end in ends[:2]:
+            end.peer.sendall(b"x")
+        self.readiness.doRead()
+        self.assertEqual([end.seen for end in ends], [[b"x"], [b"x"], []])
+        self.assertEqual(self.reactor.readers, [self.readiness])
+
+    def test_paused_by_a_neighbour(self) -> None:
+        """Who is removed by a read before its own in the same turn is not read; added again, it is."""
+        first, second = self.end(), self.end()
+        for end in (first, second):
+            end.peer.sendall(b"x")
+        first.on_read = lambda: self.readiness.remove(second)
+        second.on_read = lambda: self.readiness.remove(first)
+        self.readiness.doRead()
+        self.assertEqual(sorted([first.seen, second.seen]), [[], [b"x"]])
+        unread = first if not first.seen else second
+        unread.on_read = None
+        self.readiness.add(unread)
+        self.readiness.doRead()
+        self.assertEqual(unread.seen, [b"x"])
+
+    def test_ends(self) -> None:
+        """The end of a peer ends its transport, an error or a bug too; the others are read all the same."""
+        closed, broken, fine = self.end(), self.end(), self.end()
+        closed.peer.close()
+        broken.peer.sendall(b"x")
+        fine.peer.sendall(b"x")
+
+        def bug() -> None:
+            raise ZeroDivisionError
+
+        broken.on_read = bug
+        self.readiness.doRead()
+        self.assertEqual((closed.lost, broken.lost, fine.lost), ([ConnectionDone], [ZeroDivisionError], []))
+        self.assertEqual(fine.seen, [b"x"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_holds_nothing_when_nobody_is_watched(self) -> None:
+        """The last one removed takes the descriptor with it; removing twice, or one that is closed, is harmless."""
+        before = len(os.listdir("/proc/self/fd"))
+        end = self.end()
+        self.readiness.remove(end)
+        self.readiness.remove(end)
+        self.assertEqual((self.reactor.readers, self.readiness.fileno()), ([], -1))
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before + 2)
+        end.socket.close()
+        self.readiness.add(end)
+        self.assertEqual(self.reactor.readers, [])
+        other = self.end()
+        self.readiness.add(other)
+        other.peer.sendall(b"x")
+        self.readiness.doRead()
+        self.assertEqual(other.seen, [b"x"])
