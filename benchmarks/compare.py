@@ -39,6 +39,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--megabytes", type=int, help=f"of lines in a run ({FULL.megabytes}; quick: {QUICK.megabytes})")
     parser.add_argument("--quick", action="store_true", help="small sizes: does it work, not how fast is it")
     parser.add_argument("--no-compiler", action="store_true", help="as on a machine without one")
+    parser.add_argument("--place", help="folder that servers write to (in memory, where there is room)")
     parser.add_argument("--results", default=RESULTS, help="folder for compare.json and compare.png")
     chosen = parser.parse_args()
     for given, known in ((chosen.workloads, KINDS), (chosen.servers, SERVERS)):
@@ -143,7 +144,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="ingest-bench-") as folder:
         tools = prepare(folder, compile_them=not chosen.no_compiler)
         print(tools.note)
-        comparison = Comparison(scale, tools, output_place(scale))
+        comparison = Comparison(scale, tools, chosen.place or output_place(scale))
         interrupted = False
         try:
             for number in range(chosen.rounds or (1 if chosen.quick else 3)):

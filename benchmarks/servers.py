@@ -121,6 +121,8 @@ SERVERS: dict[str, Callable[[Setting], list[str]]] = {
     "copyloop": copyloop,
     "ours": ours(),
     "ours-json": ours("?format=json"),
+    "ours-durable": ours("?fsync=always"),
+    "ours-spool": ours("?spool=true"),
     "linereceiver": reference("linereceiver"),
     "lineonlyreceiver": reference("lineonlyreceiver"),
     "streams": reference("streams"),

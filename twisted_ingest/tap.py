@@ -174,6 +174,7 @@ def makeService(options: Options) -> IngestService:
     from twisted.internet import reactor  # noqa: PLC0415 - twistd has chosen it by now
 
     process.take_steady_time(reactor)
+    process.share_interpreter()
     outer: Mapping[str, Any] = options.parent or {}
     own_log = bool(outer.get("nodaemon")) and not any(outer.get(name) for name in ("logfile", "syslog", "logger"))
     return _Daemon(options.loaded, reactor, own_log=own_log)
