@@ -27,7 +27,7 @@ class RelpClient:
     ``answered`` lists the records answered with 200, as the ledger at ``path`` does, one index a line.
     """
 
-    def __init__(self, port: int, ledger: "Ledger | None" = None, patience: float = 20.0) -> None:
+    def __init__(self, port: int, ledger: "Ledger | None" = None, patience: float = 60.0) -> None:
         self._ledger = ledger
         self._held = b""
         self.number = 0

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from prometheus_client.parser import text_string_to_metric_families
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds a step of a real process may take before the test fails; far above what it does take."""
 
 RELP_ENDPOINT = "tcp:0:interface=127.0.0.1"
