@@ -76,7 +76,8 @@ class OwnLogTests(SynchronousTestCase):
         server.send(b"\n".join(lines) + b"\n")
         written = server.wait_output(before + sum(len(line) + 1 for line in lines))
         self.assertEqual(written.splitlines()[-len(lines) :], lines)
-        self.assertEqual(self.waiting(server), full)
+        # Nobody has read any of it; a short line may have found room in the page meanwhile.
+        self.assertGreaterEqual(self.waiting(server), full)
         self.assertEqual(server.metrics()["ingest_conservation_error"], 0)
         server.process.terminate()
         server.process.wait(20)
