@@ -23,7 +23,8 @@ from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.factory import IngestFactory
 from twisted_ingest.server.listener import Listener
 from twisted_ingest.server.protocol import IngestProtocol
-from twisted_ingest.server.sockets import ACCEPT_BACKOFF_SECONDS, ListeningReactor, TCPPort, address_text
+from twisted_ingest.server.sockets import ACCEPT_BACKOFF_SECONDS, ListeningReactor, TCPPort
+from twisted_ingest.server.transports import address_text
 from twisted_ingest.testing import MemorySink, Rig
 
 

@@ -21,7 +21,7 @@ from twisted_ingest.limits import ListenerLimits
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.protocol import IngestProtocol
-from twisted_ingest.server.sockets import IngestTransport, address_text, hung_up
+from twisted_ingest.server.transports import IngestTransport, address_text, hung_up
 
 FRAMERS: dict[Framing, type[Framer]] = {
     Framing.AUTO: AutoFramer,

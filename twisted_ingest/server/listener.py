@@ -13,7 +13,8 @@ from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.factory import IngestFactory
 from twisted_ingest.server.relp import RelpFactory
-from twisted_ingest.server.sockets import ListeningReactor, address_text
+from twisted_ingest.server.sockets import ListeningReactor
+from twisted_ingest.server.transports import address_text
 
 FACTORIES: dict[WireProtocol, type[IngestFactory]] = {
     WireProtocol.LINES: IngestFactory,

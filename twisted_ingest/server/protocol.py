@@ -20,7 +20,7 @@ from twisted_ingest.flow.lane import Lane
 from twisted_ingest.framing.base import Framer
 from twisted_ingest.interfaces import IBatchProducer
 from twisted_ingest.limits import CLOSE_TIMEOUT, OVERSLEPT, ListenerLimits
-from twisted_ingest.server.sockets import IngestTransport
+from twisted_ingest.server.transports import IngestTransport
 
 if TYPE_CHECKING:
     from twisted_ingest.server.factory import IngestFactory

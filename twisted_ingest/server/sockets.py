@@ -1,23 +1,17 @@
 """
-Sockets as we want them: options on the listening socket, accepting with a gate, counting what is unread.
+Listening as we want it: options on the listening socket, accepting with a gate and a back-off.
 
 Accepted sockets inherit the options of the listening one (Linux; checked by a test on a real pair).
 """
 
 import errno
-import fcntl
-import select
 import socket as sockets
 import struct
-import termios
-from collections.abc import Sequence
-from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
-from twisted.internet import error, main, tcp, unix
-from twisted.internet.interfaces import IAddress, IReactorFDSet
+from twisted.internet import tcp, unix
+from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.protocol import ServerFactory
-from twisted.python.failure import Failure
 
 from twisted_ingest.limits import (
     ACCEPTS_PER_TURN,
@@ -30,8 +24,9 @@ from twisted_ingest.limits import (
 )
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
-from twisted_ingest.server.pace import JUDGED_SIZE, Pace
+from twisted_ingest.server.pace import Pace
 from twisted_ingest.server.readiness import HAS_EPOLL, Readiness
+from twisted_ingest.server.transports import TCPTransport, UNIXTransport
 
 ACCEPT_BACKOFF_SECONDS = (0.1, 5.0)
 """First and longest wait after the kernel could not give us a connection; doubled each time."""
@@ -39,150 +34,8 @@ ACCEPT_BACKOFF_SECONDS = (0.1, 5.0)
 _RESET = struct.pack("ii", 1, 0)
 """``SO_LINGER`` on, zero seconds: closing sends RST."""
 
-# Out of descriptors or kernel memory: the socket stays readable, so without a wait the reactor would spin.
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # Of the one connection only: the peer is gone already, or a packet filter said no.
 _NEXT = frozenset({errno.ECONNABORTED, errno.EPERM, errno.EINTR, errno.EPROTO})
-
-
-class IngestTransport(Protocol):
-    """What the protocol needs of a transport: a TCP or UNIX one, or `twisted_ingest.testing.PumpTransport`."""
-
-    disconnecting: Any
-
-    def unread_bytes(self) -> int:
-        """Count the bytes that wait in the kernel for us to read."""
-
-    def notice_end(self) -> None:
-        """Lose the connection whose peer has hung up, of which nothing is left to read."""
-
-    def write(self, data: bytes) -> None:
-        """Send, after everything written before; never blocks."""
-
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """Pause this producer while more is written than is being sent."""
-
-    def unregisterProducer(self) -> None:
-        """Pause nobody any more. Harmless where nobody is registered."""
-
-    def pauseProducing(self) -> None:
-        """Stop reading."""
-
-    def resumeProducing(self) -> None:
-        """Go on reading."""
-
-    def loseConnection(self) -> None:
-        """Close in good order."""
-
-    def loseWriteConnection(self) -> None:
-        """Send FIN and go on reading."""
-
-    def abortConnection(self) -> None:
-        """Reset."""
-
-
-_HUNG_UP = select.POLLRDHUP | select.POLLHUP | select.POLLERR
-
-
-def hung_up(transports: Sequence[Any]) -> frozenset[Any]:
-    """Ask the kernel, in one call for all, which of our sockets have lost their peer (FIN or RST), read or not."""
-    poll, by_number = select.poll(), {}
-    for transport in transports:
-        number = transport.fileno()
-        if number >= 0:
-            by_number[number] = transport
-            poll.register(number, select.POLLRDHUP)
-    return frozenset(by_number[number] for number, events in poll.poll(0) if events & _HUNG_UP)
-
-
-def unread_bytes(handle: sockets.socket) -> int:
-    """Ask the kernel (``SIOCINQ``) how many bytes of a socket we have not read; 0 when it is closed."""
-    try:
-        answer = fcntl.ioctl(handle.fileno(), termios.FIONREAD, b"\0\0\0\0")
-    except (OSError, ValueError):
-        return 0
-    count: int = struct.unpack("i", answer)[0]
-    return count
-
-
-class _Reading:
-    """
-    Reading through a buffer that the connections of a port share, mixed into Twisted's transports.
-
-    Twisted's own `Connection.doRead` has Python allocate the whole of a read in advance and give most of it back: for
-    a line of 200 bytes that costs more than the line. Nobody sees the buffer: what was read is copied out at once.
-    """
-
-    # Of the Twisted transport:
-    protocol: Any
-    server: "_GatedPort"
-    socket: sockets.socket
-
-    read_size = READ_SIZE
-    """Bytes of the next read; set by the `Pace` of the port."""
-
-    def doRead(self) -> error.ConnectionDone | error.ConnectionLost | None:
-        """Read once, and hand it on."""
-        view = self.server.read_buffer
-        is_dear = self.read_size != READ_SIZE
-        if is_dear:
-            view = view[: self.read_size]
-        try:
-            size = self.socket.recv_into(view)
-        except BlockingIOError:
-            return None
-        except OSError:
-            return main.CONNECTION_LOST
-        if not size:
-            return main.CONNECTION_DONE
-        if size < JUDGED_SIZE and not is_dear:
-            self.protocol.dataReceived(bytes(view[:size]))
-            return None
-        begun = perf_counter()
-        self.protocol.dataReceived(bytes(view[:size]))
-        self.server.pace.judge(self, size, perf_counter() - begun)
-        return None
-
-    def startReading(self) -> None:
-        """Have the port's `Readiness` watch us, where there is one."""
-        if self.server.readiness is not None:
-            self.server.readiness.add(self)
-        else:
-            super().startReading()  # type: ignore[misc]
-
-    def stopReading(self) -> None:
-        """Be watched no longer."""
-        if self.server.readiness is not None:
-            self.server.readiness.remove(self)
-        else:
-            super().stopReading()  # type: ignore[misc]
-
-    def connectionLost(self, reason: Failure) -> None:
-        """Leave the pace, then as Twisted does."""
-        self.server.pace.forget(self)
-        protocol = self.protocol
-        try:
-            super().connectionLost(reason)  # type: ignore[misc]
-        except Exception:  # noqa: BLE001 - nobody else would take the connection out of the registry
-            protocol.end_badly()
-
-    def unread_bytes(self) -> int:
-        """See `IngestTransport`."""
-        return unread_bytes(self.socket)
-
-    def notice_end(self) -> None:
-        """See `IngestTransport`; what the reactor would do, did it watch this socket."""
-        reason = self.doRead()
-        if reason is not None:
-            self.connectionLost(Failure(reason))
-
-
-class TCPTransport(_Reading, tcp.Server):  # type: ignore[misc]
-    """An accepted TCP connection."""
-
-
-class UNIXTransport(_Reading, unix.Server):  # type: ignore[misc]
-    """An accepted UNIX connection."""
 
 
 def set_options(listening: sockets.socket, receive_buffer: int | None) -> None:
@@ -202,7 +55,7 @@ def set_options(listening: sockets.socket, receive_buffer: int | None) -> None:
         listening.setsockopt(level, option, value)
 
 
-class _GatedPort:
+class GatedPort:
     """
     Accepting that stops at the cap and backs off, mixed into Twisted's ports.
 
@@ -245,6 +98,7 @@ class _GatedPort:
             except OSError as failure:
                 if failure.errno in _NEXT:
                     continue
+                # Out of descriptors or kernel memory the socket stays readable: without a wait the reactor would spin.
                 self._back_off(failure)
                 return False
             self._backoff = 0.0
@@ -292,7 +146,7 @@ class _GatedPort:
         self.open_gate()
 
 
-class TCPPort(_GatedPort, tcp.Port):  # type: ignore[misc]
+class TCPPort(GatedPort, tcp.Port):  # type: ignore[misc]
     """A listening TCP socket, IPv4 or IPv6."""
 
     transport = TCPTransport
@@ -304,7 +158,7 @@ class TCPPort(_GatedPort, tcp.Port):  # type: ignore[misc]
         return created
 
 
-class UNIXPort(_GatedPort, unix.Port):  # type: ignore[misc]
+class UNIXPort(GatedPort, unix.Port):  # type: ignore[misc]
     """A listening UNIX socket."""
 
     transport = UNIXTransport
@@ -358,13 +212,3 @@ class ListeningReactor:
         port.pace = Pace()
         port.readiness = Readiness(self._reactor) if HAS_EPOLL else None
         port.startListening()
-
-
-def address_text(address: IAddress) -> tuple[str, str | None]:
-    """Write a peer's address, and the host that per-peer limits count by (``None`` for UNIX sockets)."""
-    host = getattr(address, "host", None)
-    if host is None:
-        name = getattr(address, "name", None)
-        return f"unix:{name.decode('utf-8', 'replace') if name else 'anonymous'}", None
-    port: int = address.port  # type: ignore[attr-defined]
-    return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}"), str(host)
