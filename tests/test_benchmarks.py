@@ -62,7 +62,7 @@ class FolderTestCase(SynchronousTestCase):
             thread = threading.Thread(target=receive, daemon=True)
             thread.start()
             done = run(*load, "-p", port, "-c", connections, "-n", LINES, "-s", 0, "-f", self.filler, *options)
-            thread.join(20)
+            thread.join(60)
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(json.loads(done.stdout)["bytes"], sum(map(len, streams)))
         return streams

@@ -123,7 +123,7 @@ class DurabilityTests(ConfigCase):
         """The refusal is one line with its place, and exit status 78."""
         server = Server(f"--relp={RELP_ENDPOINT}", "--sink=stdout:")
         self.addCleanup(server.kill)
-        self.assertEqual(server.process.wait(20), 78)
+        self.assertEqual(server.process.wait(60), 78)
         server.kill()
         self.assertEqual(len(server.log), 1)
         self.assertTrue(server.log[0].startswith("--sink stdout:: error: listener 'relp-0' asks for"), server.log)
@@ -135,6 +135,6 @@ class DurabilityTests(ConfigCase):
         os.mkfifo(os.path.join(folder, "pipe"))
         server = Server(f"--relp={RELP_ENDPOINT}", "--sink=file:pipe", folder=os.path.abspath(folder))
         self.addCleanup(server.kill)
-        self.assertEqual(server.process.wait(20), 1)
+        self.assertEqual(server.process.wait(60), 1)
         server.kill()
         self.assertTrue([line for line in server.log if "no regular file" in line], server.log)

@@ -31,7 +31,7 @@ class SpoolServerTests(SynchronousTestCase):
     def end(self, server: Server) -> None:
         """Kill a process the hard way."""
         server.process.kill()
-        server.process.wait(20)
+        server.process.wait(60)
 
     def lines(self) -> list[bytes]:
         """Give what the sink behind has written."""
@@ -98,7 +98,7 @@ class SpoolServerTests(SynchronousTestCase):
         taken = _taken(server)
         self.end(server)
         stopping.set()
-        sender.join(20)
+        sender.join(60)
         return taken
 
     def test_two_processes(self) -> None:
@@ -106,8 +106,8 @@ class SpoolServerTests(SynchronousTestCase):
         self.server(f"file:{self.output}?spool=true")
         other = Server("--sink", "file:other.log?spool=true", folder=self.folder)
         self.addCleanup(other.kill)
-        self.assertEqual(other.process.wait(20), 1)
-        other._reader.join(20)
+        self.assertEqual(other.process.wait(60), 1)
+        other._reader.join(60)
         self.assertTrue(any(re.search("error: .*in use by another process", line) for line in other.log), other.log)
 
 

@@ -130,6 +130,7 @@ class DoorTests(SynchronousTestCase):
                 server.connect().close()
         wait_until(lambda: server.metrics()[_refused("not_allowed")] == 1000, "all refused")
         self.assertEqual(server.metrics()["ingest_connections_opened_total"], 0)
+        wait_until(lambda: any("refused" in line for line in server.log), "a line in the log")
         lines = [line for line in server.log if "refused" in line]
         self.assertIn("not_allowed", lines[0])
         self.assertLessEqual(len(lines), 20)
@@ -167,7 +168,7 @@ class DoorTests(SynchronousTestCase):
             with contextlib.suppress(BlockingIOError):
                 peer.connect(address)
         for number, peer in enumerate(peers):
-            peer.settimeout(20)
+            peer.settimeout(60)
             peer.connect_ex(address)  # waits for the handshake
             peer.sendall(b"client %03d\n" % number)
         output = server.wait_output(1000 * 11)

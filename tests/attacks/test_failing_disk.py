@@ -146,7 +146,7 @@ class FailingDiskTests(DiskCase):
             other.sendall(b"of another connection\n")
             wait_until(lambda: server.metrics()["ingest_records_total"] > metrics["ingest_records_total"], "it is read")
         self.delivered(server, len(lines) + 3)
-        sender.join(20)
+        sender.join(60)
         metrics = server.metrics()
         self.assertGreater(metrics["ingest_sink_sync_seconds_total[file]"], SYNC_SECONDS)
         expected = {b"before", b"held", b"of another connection", *lines}

@@ -46,7 +46,7 @@ class FairnessTests(SynchronousTestCase):
             self.assertTrue(flooder.is_alive())
         finally:
             stop.set()
-            flooder.join(20)
+            flooder.join(60)
         self.assertEqual(server.metrics()["ingest_conservation_error"], 0)
         FAIR.measured(
             f"a round of {PEERS} lines took {alone * 1000:.0f} ms alone, {max(delays) * 1000:.0f} ms at most beside it"

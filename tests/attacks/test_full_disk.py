@@ -61,7 +61,7 @@ class FullDiskTests(SynchronousTestCase):
         self.assertEqual(server.metrics()["ingest_sink_up[file]"], 0)
         os.remove(ballast)
         wait_until(lambda: os.path.getsize(output) >= sum(len(line) + 1 for line in lines), "all lines")
-        sender.join(20)
+        sender.join(60)
         with open(output, "rb") as written:
             self.assertEqual(written.read().splitlines(), lines)
         wait_until(lambda: server.get("readyz") == "ready\n", "ready again")

@@ -104,7 +104,7 @@ class HangUpTests(SynchronousTestCase):
             sender.start()
         wait_until(lambda: server.metrics()["ingest_paused_connections"] >= number, "all paused")
         for sender in senders:
-            sender.join(20)
+            sender.join(60)
         return peers
 
     def server(self) -> Server:
@@ -157,7 +157,8 @@ class HangUpTests(SynchronousTestCase):
             else:
                 self.addCleanup(peer.close)
         server.process.send_signal(signal.SIGTERM)
-        server.process.wait(20)
+        server.process.wait(60)
+        wait_until(lambda: any("stopped:" in line for line in server.log), "the last line of the log")
         (last,) = [line for line in server.log if "stopped:" in line]
         self.assertIn(f"stopped: {PEERS} connections", last)
         self.assertIn("conservation error 0", last)

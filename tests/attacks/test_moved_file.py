@@ -85,7 +85,7 @@ class Load:
             do()
         finally:
             done.set()
-            sender.join(20)
+            sender.join(60)
 
     def finish(self) -> None:
         """Wait until all is delivered."""

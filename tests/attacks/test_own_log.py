@@ -80,7 +80,7 @@ class OwnLogTests(SynchronousTestCase):
         self.assertGreaterEqual(self.waiting(server), full)
         self.assertEqual(server.metrics()["ingest_conservation_error"], 0)
         server.process.terminate()
-        server.process.wait(20)
+        server.process.wait(60)
         STALLED.measured(f"{len(lines):,} lines delivered meanwhile, each once and in order; a stop came to its end")
 
     def test_flood_of_errors(self) -> None:

@@ -38,7 +38,7 @@ class RateTests(SynchronousTestCase):
             wait_until(lambda: server.metrics()["ingest_connections_paused[rate]"] == 1, "the fast one at rest")
             other.sendall(b"in between\n")
             wait_until(lambda: b"in between" in server.output(), "the other peer's line")
-            sender.join(20)
+            sender.join(60)
             fast.shutdown(socket.SHUT_WR)
             self.assertEqual(fast.recv(1), b"")
             took = time.monotonic() - began

@@ -59,7 +59,7 @@ class StalledSinkTests(SynchronousTestCase):
         self.assertLess(grown, (64 + 64) * MIB)
         seen = self.drain(server, len(peers) * LINES)
         for sender in senders:
-            sender.join(20)
+            sender.join(60)
         self.assertEqual(seen, [LINES] * len(peers))
         wait_until(lambda: server.metrics()["ingest_connections_open"] == 0, "all connections closed")
         metrics = server.metrics()
