@@ -5,11 +5,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: run test coverage lint types wheel slow kill reliability mutants soak bench labs clean
+.PHONY: run test coverage lint types wheel slow kill reliability sanitize mutants soak bench labs clean
 .DEFAULT_GOAL := run
 
 # The project is installed in place; only its dependencies and entry points need this again.
-$(READY): pyproject.toml
+SCANNER := hatch_build.py twisted_ingest/framing/_scan.c
+
+$(READY): pyproject.toml $(SCANNER)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	touch $(READY)
@@ -48,6 +50,9 @@ slow: $(READY)  ## the same promises at full length: stalls, restarts, thousands
 
 kill: $(READY)  ## fifty kills under load, with our own client and with rsyslog's
 	INGEST_TEST_KILLS=50 $(BIN)/python -m pytest tests/test_relp_kill.py tests/test_relp_spool.py --durations=5 $(ARGS)
+
+sanitize: $(READY)  ## the C scanner under gcc's sanitizers
+	PATH=$(abspath $(BIN)):$$PATH fuzz/sanitize.sh $(ARGS)
 
 mutants: $(READY)  ## plant faults one at a time; each must be noticed by the tests it names; ARGS='lane budget' for some
 	$(BIN)/python -m mutants.run $(ARGS)

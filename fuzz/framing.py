@@ -3,9 +3,9 @@ Coverage-guided fuzzing of the framers.
 
     python fuzz/framing.py lines|nul|octets|auto|relp [libFuzzer options] fuzz/corpus/NAME
 
-Invariant: the same bytes, whole and cut anywhere, give the same records and the same accounts; every byte and record is
-accounted for after every call; and no exception is tolerated, of any kind. The first bytes of an input choose limit,
-policy and cuts, the rest is the stream.
+Invariant: the same bytes, whole and cut anywhere, with the C scanner and without, give the same records and the same
+accounts; every byte and record is accounted for after every call; and no exception is tolerated, of any kind. The first
+bytes of an input choose limit, policy and cuts, the rest is the stream.
 """
 
 import sys
@@ -18,6 +18,7 @@ with atheris.instrument_imports(include=["twisted_ingest.framing"]):
     from twisted_ingest.framing.lines import LineFramer, NulFramer
     from twisted_ingest.framing.octets import OctetFramer
     from twisted_ingest.framing.relp import RelpFramer
+    from twisted_ingest.framing.scan import no_frames, no_lines
 
 from twisted_ingest.batch import ConnectionInfo
 from twisted_ingest.errors import Oversize
@@ -44,6 +45,12 @@ def answers(framer: Framer) -> list[tuple[int, bytes]]:
     return found
 
 
+def without_scanner(kind: type[Framer] | type[RelpFramer]) -> type[Framer] | type[RelpFramer]:
+    """Give a framer that finds nothing in C."""
+    found = {"__slots__": (), "_lines_in": staticmethod(no_lines), "_frames_in": staticmethod(no_frames)}
+    return type(f"Plain{kind.__name__}", (kind,), found)
+
+
 def run(
     kind: type[Framer] | type[RelpFramer], chunks: list[bytes], limit: int, policy: Oversize, *, sniff: bool
 ) -> object:
@@ -68,7 +75,7 @@ def run(
     return records, answers(framer), ledger.snapshot(), closed
 
 
-def target(kind: type[Framer] | type[RelpFramer], data: bytes) -> None:
+def target(kind: type[Framer] | type[RelpFramer], plain: type[Framer] | type[RelpFramer], data: bytes) -> None:
     """Try one input."""
     if len(data) < HEADER:
         return
@@ -79,12 +86,15 @@ def target(kind: type[Framer] | type[RelpFramer], data: bytes) -> None:
         chunks = [stream[at : at + size] for at in range(0, len(stream), size)]
         if run(kind, chunks, limit, policy, sniff=sniff) != whole:
             raise AssertionError(f"cut into pieces of {size}, the stream gives something else")
+    if run(plain, [stream], limit, policy, sniff=sniff) != whole:
+        raise AssertionError("without the scanner, the stream gives something else")
 
 
 def main() -> None:
     """Fuzz one framer."""
     kind = KINDS[sys.argv.pop(1)]
-    atheris.Setup(sys.argv, lambda data: target(kind, data))
+    plain = without_scanner(kind)
+    atheris.Setup(sys.argv, lambda data: target(kind, plain, data))
     atheris.Fuzz()
 
 

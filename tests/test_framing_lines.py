@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.scanners import both
 from twisted_ingest.batch import LF, NUL, Batch, ConnectionInfo
 from twisted_ingest.errors import DiscardReason, DropReason, Oversize
 from twisted_ingest.flow.ledger import Balance, ListenerLedger
@@ -78,9 +79,18 @@ def model(data: bytes, limit: int, policy: Oversize, delimiter: bytes) -> Outcom
 
 
 def run(chunks: list[bytes], limit: int, policy: Oversize, delimiter: bytes) -> Outcome:
-    """Feed a framer and read off what it did."""
-    ledger = ListenerLedger()
-    framer = KINDS[delimiter](INFO, ledger, limit, policy, sniff=False)
+    """Feed a framer, and one that finds nothing in C, and read off what they did."""
+    found, plain = (
+        run_one(kind(INFO, ListenerLedger(), limit, policy, sniff=False), chunks) for kind in both(KINDS[delimiter])
+    )
+    if found != plain:
+        raise AssertionError(f"with the scanner {found}, without it {plain}")
+    return found
+
+
+def run_one(framer: LineFramer, chunks: list[bytes]) -> Outcome:
+    """Feed one framer."""
+    ledger = framer._ledger
     batches: list[Batch] = []
     for chunk in chunks:
         ledger.bytes_received += len(chunk)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.scanners import both
 from twisted_ingest.batch import Batch, ConnectionInfo
 from twisted_ingest.errors import DiscardReason, Oversize
 from twisted_ingest.flow.ledger import Balance, ListenerLedger
@@ -207,9 +208,16 @@ def unfinished(model: Model, tail: bytes, is_nul: bool) -> None:
 
 
 def run(kind: type[Framer], chunks: list[bytes], limit: int, policy: Oversize) -> Outcome:
-    """Feed a framer, end the stream, and read off what it did."""
-    ledger = ListenerLedger()
-    framer = kind(INFO, ledger, limit, policy, sniff=False)
+    """Feed a framer, and one that finds nothing in C, and read off what they did."""
+    found, plain = (run_one(one(INFO, ListenerLedger(), limit, policy, sniff=False), chunks) for one in both(kind))
+    if found != plain:
+        raise AssertionError(f"with the scanner {found}, without it {plain}")
+    return found
+
+
+def run_one(framer: Framer, chunks: list[bytes]) -> Outcome:
+    """Feed one framer and end the stream."""
+    ledger = framer._ledger
     batches: list[Batch] = []
     for chunk in chunks:
         ledger.bytes_received += len(chunk)

@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_ingest import __version__
 from twisted_ingest.errors import CloseReason, DiscardReason, DropReason, Oversize, RefuseReason
 from twisted_ingest.flow.intake import Intake, Outlet
+from twisted_ingest.framing.scan import SCANNER
 from twisted_ingest.observe.metrics import build_registry
 from twisted_ingest.testing import MemorySink, Rig, StalledSink
 
@@ -129,13 +130,14 @@ class FormatTests(MetricsTestCase):
                 if sample.name.startswith("ingest_"):
                     self.assertEqual(sample.name.endswith("_total"), family.type == "counter", sample.name)
                     self.assertTrue(
-                        set(sample.labels) <= {"listener", "sink", "reason", "version", "le", "level", "command"},
+                        set(sample.labels)
+                        <= {"listener", "sink", "reason", "version", "scanner", "le", "level", "command"},
                         sample,
                     )
 
     def test_version(self) -> None:
         """The page says which version runs."""
-        self.assertEqual(self.page.value("ingest_build_info", version=__version__), 1)
+        self.assertEqual(self.page.value("ingest_build_info", version=__version__, scanner=SCANNER), 1)
 
 
 class SeriesTests(MetricsTestCase):

@@ -11,12 +11,15 @@ import zipfile
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from twisted_ingest.framing import scan
+
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-def run(*command: object, cwd: object = None) -> str:
-    """Run a command; gives its standard output, fails with its standard error."""
+def run(*command: object, cwd: object = None, **more: str) -> str:
+    """Run a command, with ``more`` in its environment; gives its standard output, fails with its standard error."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "COVERAGE"))}
+    environment.update(more)
     done = subprocess.run(  # noqa: PLW1510 - checked below, with its output
         [str(part) for part in command],
         capture_output=True,
@@ -58,15 +61,16 @@ class WheelTests(SynchronousTestCase):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="ingest-wheel-"))
         self.addCleanup(shutil.rmtree, self.folder)
 
-    def build(self) -> pathlib.Path:
+    def build(self, **environment: str) -> pathlib.Path:
         source = self.folder / "source"
         ignored = shutil.ignore_patterns(
-            ".venv", ".git", ".tox", "_trial_temp*", "__pycache__", ".hypothesis", "ingest-data", ".*_cache"
+            ".venv", ".git", ".tox", "_trial_temp*", "__pycache__", ".hypothesis", "ingest-data", ".*_cache", "*.so"
         )
         shutil.copytree(ROOT, source, ignore=ignored)
         # Left behind by any twistd that ran in the checkout; in a wheel it would overwrite Twisted's own.
         (source / "twisted" / "plugins" / "dropin.cache").write_bytes(b"stray")
-        run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", self.folder, source)
+        build = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", self.folder, source)
+        run(*build, **environment)
         (wheel,) = self.folder.glob("*.whl")
         return wheel
 
@@ -82,8 +86,21 @@ class WheelTests(SynchronousTestCase):
         bin_folder = self.folder / "env" / "bin"
         run(bin_folder / "pip", "install", "--quiet", wheel)
         self.assertIn("\n    ingest ", run(bin_folder / "twistd", "--help"))
-        self.assertIn("twisted-ingest ", run(bin_folder / "twisted-ingest", "--version"))
+        self.assertIn(f"(scanner: {scan.SCANNER})", run(bin_folder / "twisted-ingest", "--version"))
         self.assertEqual(run(bin_folder / "twistd", "-n", "ingest", "--check"), "")
         run(bin_folder / "pip", "uninstall", "--quiet", "--yes", "twisted-ingest")
         self.assertNotIn("\n    ingest ", run(bin_folder / "twistd", "--help"))
         run(bin_folder / "python", "-c", "import twisted.internet.reactor")
+
+    def test_without_compiler(self) -> None:
+        """Without a compiler the wheel is made all the same: one of pure Python, for every machine."""
+        wheel = self.build(CC="/bin/false")
+        self.assertTrue(wheel.name.endswith("-py3-none-any.whl"), wheel.name)
+        with zipfile.ZipFile(wheel) as archive:
+            self.assertEqual([name for name in archive.namelist() if name.endswith((".so", ".c"))], [])
+
+    def test_scanner_can_be_switched_off(self) -> None:
+        """The environment says so, at build time and at run time."""
+        self.assertTrue(self.build(**{scan.PURE: "1"}).name.endswith("-py3-none-any.whl"))
+        code = "from twisted_ingest.framing import scan; print(scan.SCANNER)"
+        self.assertEqual(run(sys.executable, "-c", code, cwd=ROOT, **{scan.PURE: "1"}), "python\n")

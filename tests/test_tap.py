@@ -11,6 +11,7 @@ import tempfile
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_ingest import __version__
+from twisted_ingest.framing.scan import SCANNER
 from twisted_ingest.tap import EX_CONFIG, Options
 
 TWISTD = os.path.join(os.path.dirname(sys.executable), "twistd")
@@ -84,7 +85,8 @@ class OptionsTests(SynchronousTestCase):
 
     def test_version(self) -> None:
         """``--version`` prints one line with our version and exits 0, whatever else is wrong."""
-        self.assertEqual(self.leave("--version", "--memory", "x"), (0, f"twisted-ingest {__version__}\n", ""))
+        line = f"twisted-ingest {__version__} (scanner: {SCANNER})\n"
+        self.assertEqual(self.leave("--version", "--memory", "x"), (0, line, ""))
 
     def test_help(self) -> None:
         """``--help`` lists every flag with its default and exits 0."""

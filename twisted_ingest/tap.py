@@ -17,6 +17,7 @@ from twisted_ingest import __version__, process
 from twisted_ingest.config.checks import nearest
 from twisted_ingest.config.load import Loaded, load
 from twisted_ingest.errors import ConfigurationError, IngestError
+from twisted_ingest.framing.scan import SCANNER
 from twisted_ingest.observe.log import LogObserver, LogWriter
 from twisted_ingest.service import IngestService
 
@@ -82,7 +83,7 @@ class Options(usage.Options):
 
     def opt_version(self) -> NoReturn:
         """Show the version and exit."""
-        print(f"twisted-ingest {__version__}")  # noqa: T201
+        print(f"twisted-ingest {__version__} (scanner: {SCANNER})")  # noqa: T201
         raise SystemExit(0)
 
     def parseOptions(self, options: Any = None) -> None:

@@ -14,6 +14,7 @@ from twisted_ingest.errors import DropReason, WireProtocol
 from twisted_ingest.escaping import escape
 from twisted_ingest.flow.intake import Intake, Outlet
 from twisted_ingest.flow.ledger import Balance
+from twisted_ingest.framing.scan import SCANNER
 from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.lag import LoopLag
 from twisted_ingest.observe.log import LogWriter
@@ -140,6 +141,7 @@ class Watch:
         view = self.view()
         return {
             "version": view.version,
+            "scanner": SCANNER,
             "state": self.state,
             "ready": not view.reasons,
             "reasons": view.reasons,

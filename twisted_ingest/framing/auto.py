@@ -40,10 +40,17 @@ class AutoFramer(CountedFramer):
         self._speaks_nul = False
 
     def _feed(self, chunk: bytes, now: float, batches: list[Batch]) -> None:
-        if self._need is None and not self.partial and self._is_one_line(chunk):
-            self._emit_line(chunk, now, batches)
-        else:
-            self._feed_any(chunk, now, batches)
+        if self._need is None and not self._speaks_nul:
+            end = self._ordinary(chunk, 0, now, batches, evidence=True)
+            if end:
+                if end == len(chunk) or self._holds_line(chunk, end):
+                    return
+                chunk = chunk[end:]
+            elif not self.partial and self._is_one_line(chunk):
+                self.crossed = True
+                self._give(Batch(chunk, 1, self._info, now), len(chunk), batches)
+                return
+        self._feed_any(chunk, now, batches)
 
     def _is_one_line(self, chunk: bytes) -> bool:
         """Whether a chunk is one ordinary line and nothing else: what most clients send at a time."""
@@ -52,17 +59,7 @@ class AutoFramer(CountedFramer):
             and chunk[0] in _PLAIN
             and b"\r" not in chunk
             and NUL not in chunk
-            and not self._speaks_nul
         )
-
-    def _emit_line(self, line: bytes, now: float, batches: list[Batch]) -> None:
-        """Make a batch of one ordinary line, its LF included."""
-        ledger = self._ledger
-        ledger.bytes_framing += 1
-        ledger.bytes_accepted += len(line) - 1
-        ledger.records_framed += 1
-        self.crossed = True
-        batches.append(Batch(line, 1, self._info, now))
 
     def _feed_any(self, chunk: bytes, now: float, batches: list[Batch]) -> None:
         if self._need is not None:
@@ -87,6 +84,9 @@ class AutoFramer(CountedFramer):
     def _lines(self, data: bytes, position: int, now: float, batches: list[Batch]) -> int:
         """Frame ordinary lines from ``position`` on as one block; give where something else begins."""
         if self._speaks_nul or PADDING.match(data, position) or COUNTED.match(data, position):
+            return position
+        position, begin = self._ordinary(data, position, now, batches, evidence=True), position
+        if position > begin:
             return position
         end = data.rfind(LF, position) + 1
         nul = data.find(NUL, position, end)

@@ -11,6 +11,7 @@ from twisted_ingest.batch import LF, NUL, Batch, ConnectionInfo
 from twisted_ingest.errors import DiscardReason, DropReason, Oversize
 from twisted_ingest.flow.ledger import ListenerLedger
 from twisted_ingest.framing.detect import Signature, diagnose
+from twisted_ingest.framing.scan import LinesIn, lines_in
 from twisted_ingest.limits import PARTIAL_OVERHEAD
 
 # Finds two delimiters in a row. `\n[\n]` runs as a memchr in CPython's `re`; `b"\n\n" in block` takes
@@ -70,6 +71,8 @@ class Framer:
 
     delimiter = LF
     """What ends a line."""
+
+    _lines_in: LinesIn = staticmethod(lines_in)
 
     _diagnose = staticmethod(diagnose)
     """What judges the first bytes."""
@@ -335,22 +338,34 @@ class Framer:
 
         ``consumed`` is how many bytes of the stream they were, which is the block's length but for counted frames.
         """
-        ledger = self._ledger
         if delimiter == LF and b"\r" in block:
             block = block.replace(b"\r\n", LF)
             has_no_empty = False  # a CR alone was a line too
         if block[:1] == delimiter or (not has_no_empty and _EMPTY[delimiter].search(block) is not None):
             block = self._without_empty(block, delimiter)
             if not block:
-                ledger.bytes_framing += consumed
+                self._ledger.bytes_framing += consumed
                 return
         # Deleting a byte and comparing lengths counts it four times as fast as `bytes.count`.
-        content = len(block.replace(delimiter, b""))
-        count = len(block) - content
+        count = len(block) - len(block.replace(delimiter, b""))
+        self._give(Batch(block, count, self._info, now, delimiter), consumed, batches)
+
+    def _give(self, batch: Batch, consumed: int, batches: list[Batch]) -> None:
+        """Account for a batch that was ``consumed`` bytes of the stream."""
+        ledger, content = self._ledger, batch.size - batch.count
         ledger.bytes_framing += consumed - content
         ledger.bytes_accepted += content
-        ledger.records_framed += count
-        batches.append(Batch(block, count, self._info, now, delimiter))
+        ledger.records_framed += batch.count
+        batches.append(batch)
+
+    def _ordinary(self, data: bytes, position: int, now: float, batches: list[Batch], *, evidence: bool) -> int:
+        """Make a batch of the unfinished record and all lines behind it, up to the first odd one; give where it is."""
+        wire, count, end = self._lines_in(self.partial, data, position, self._limit, evidence)
+        if count:
+            self.partial = b""
+            self.crossed = True
+            self._give(Batch(wire, count, self._info, now), len(wire), batches)
+        return end
 
     def _without_empty(self, block: bytes, delimiter: bytes) -> bytes:
         """Take out the empty records (keep-alives) and count them."""

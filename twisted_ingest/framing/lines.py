@@ -15,6 +15,8 @@ class LineFramer(Framer):
     __slots__ = ()
 
     def _feed(self, chunk: bytes, now: float, batches: list[Batch]) -> None:
+        if self.delimiter == LF:
+            chunk = chunk[self._ordinary(chunk, 0, now, batches, evidence=False) :]
         end = chunk.rfind(self.delimiter) + 1
         if not end:
             self._extend(chunk)

@@ -10,7 +10,8 @@ import re
 from twisted_ingest.batch import LF, NUL, Batch
 from twisted_ingest.errors import DiscardReason
 from twisted_ingest.framing.base import Framer
-from twisted_ingest.framing.detect import ANY_COUNTED, BOM, counted_is_undecided
+from twisted_ingest.framing.detect import ANY_COUNTED, BOM, COUNTED, counted_is_undecided
+from twisted_ingest.framing.scan import FramesIn, frames_in
 
 TRAILER = 2
 """Bytes that may stand at the end of a frame and do not count towards the limit: CRLF."""
@@ -28,6 +29,7 @@ class CountedFramer(Framer):
     __slots__ = ()
 
     _header: re.Pattern[bytes]
+    _frames_in: FramesIn = staticmethod(frames_in)
 
     def finish(self, now: float) -> list[Batch]:
         """See `Framer`."""
@@ -48,6 +50,7 @@ class CountedFramer(Framer):
 
     def _frames(self, data: bytes, position: int, now: float, batches: list[Batch]) -> int:
         """Frame whole frames from ``position`` on, up to what is none or is too long; give where that begins."""
+        position = self._ordinary_frames(data, position, now, batches)
         records: list[bytes] = []
         match, limit, size, begin = self._header.match, self._limit, len(data), position
         while True:
@@ -64,6 +67,14 @@ class CountedFramer(Framer):
             self.crossed = True
             self._emit_frames(records, position - begin, now, batches)
         return position
+
+    def _ordinary_frames(self, data: bytes, position: int, now: float, batches: list[Batch]) -> int:
+        """Make a batch of all frames up to the first odd one; give where that begins."""
+        wire, count, end = self._frames_in(data, position, self._limit, self._header is COUNTED)
+        if count:
+            self.crossed = True
+            self._give(Batch(wire, count, self._info, now), end - position, batches)
+        return end
 
     def _begin(self, data: bytes, found: re.Match[bytes], now: float, batches: list[Batch]) -> int:
         """Begin a frame that has not come whole, or may be too long; give where the data goes on behind it."""

@@ -32,6 +32,7 @@ from twisted_ingest.errors import (
     RelpError,
 )
 from twisted_ingest.flow.ledger import ACK_SECONDS
+from twisted_ingest.framing.scan import SCANNER
 from twisted_ingest.observe.lag import LagView
 
 LEVELS = frozenset(
@@ -134,7 +135,11 @@ class IngestCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Give every family, each series known in advance included."""
         view = self._watch.view()
-        yield InfoMetricFamily("ingest_build", "The version that runs.", value={"version": view.version})
+        yield InfoMetricFamily(
+            "ingest_build",
+            "The version that runs, and what finds the ends of its records.",
+            value={"version": view.version, "scanner": SCANNER},
+        )
         yield from self._totals(view)
         yield from self._by_listener(view)
         yield from _relp(view)

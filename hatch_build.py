@@ -1,0 +1,54 @@
+"""
+Builds the scanner, where there is a C compiler: without one the wheel is a pure one, and works the same more slowly.
+
+Set ``TWISTED_INGEST_PURE_PYTHON`` to have none built (or, at run time, none used).
+"""
+
+import os
+import sysconfig
+import tempfile
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from setuptools import Distribution, Extension
+from setuptools.errors import BaseError, CCompilerError
+
+MODULE = "twisted_ingest.framing._scan"
+
+
+class ScannerBuildHook(BuildHookInterface[Any]):
+    """Compiles in place, so that an editable install has it too."""
+
+    PLUGIN_NAME = "custom"
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Build, and say so in the wheel's tag."""
+        # The limited API, which makes one wheel do for all versions, is not to be had without the interpreter's lock.
+        if os.environ.get("TWISTED_INGEST_PURE_PYTHON") or sysconfig.get_config_var("Py_GIL_DISABLED"):
+            return
+        try:
+            built = self._build()
+        except (BaseError, CCompilerError) as failure:
+            self.app.display_warning(f"no C scanner, the wheel is pure Python: {failure}")
+            return
+        platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+        build_data["pure_python"] = False
+        build_data["tag"] = f"cp311-abi3-{platform}"
+        build_data["artifacts"].append(built)
+
+    def _build(self) -> str:
+        """Give the path of what was built, from the root."""
+        source = MODULE.replace(".", "/") + ".c"
+        extension = Extension(MODULE, [source], py_limited_api=True, extra_compile_args=["-Wall", "-Wextra"])
+        command = Distribution({"name": "twisted-ingest", "ext_modules": [extension]}).get_command_obj("build_ext")
+        before = os.getcwd()
+        os.chdir(self.root)
+        try:
+            with tempfile.TemporaryDirectory() as scratch:
+                command.build_lib = command.build_temp = scratch
+                command.inplace = command.force = True
+                command.ensure_finalized()
+                command.run()
+            return os.path.relpath(command.get_ext_fullpath(MODULE), self.root)
+        finally:
+            os.chdir(before)

@@ -1,0 +1,113 @@
+"""The scanner written in C, held against what it ought to find, said in Python."""
+
+import os
+import re
+import shutil
+import sysconfig
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from twisted_ingest.batch import LF
+from twisted_ingest.framing import scan
+from twisted_ingest.framing.octets import payload
+
+BOM = b"\xef\xbb\xbf"
+ODD = re.compile(rb" {1,8}<|\xef\xbb\xbf<|[1-9][0-9]{0,6} (?:\xef\xbb\xbf)?<[0-9]{1,3}>")
+COUNT = {
+    True: re.compile(rb"([1-9][0-9]{0,6}) (?=<[0-9]{1,3}>)"),
+    False: re.compile(rb"\n?([1-9][0-9]{0,6}) (?!\xef)"),
+}
+
+PIECES = st.one_of(
+    st.sampled_from([b"a", b"word", b"\n", b"\n\n", b"\r\n", b"\r", b"\0", b" ", b"        ", b"<", b"<1>", b"<191>"]),
+    st.sampled_from([b"0", b"1 ", b"12 <13>", b"1234567 <1>", b"12345678 <1>", BOM, b"\xef", b"9 " + BOM + b"<1>"]),
+    st.sampled_from([b"6 <1>abc", b"7 <1>abc\n", b"8 <1>abc\r\n", b"7 <1>abc\0", b"7 <1>a\nbc", b"1 \n", b"3 abc"]),
+    st.binary(max_size=5),
+)
+DATA = st.lists(PIECES, max_size=12).map(b"".join)
+LIMITS = st.integers(1, 20)
+EXAMPLES = int(os.environ.get("INGEST_TEST_SCANS", "800"))
+
+
+def lines(partial: bytes, data: bytes, position: int, limit: int, evidence: bool) -> tuple[bytes, int, int]:
+    """Find ordinary lines, one at a time."""
+    found: list[bytes] = []
+    begin = position
+    while (end := data.find(LF, position)) >= 0:
+        line = (b"" if found else partial) + data[position:end]
+        odd = not line or len(line) > limit or line.endswith(b"\r")
+        if odd or (evidence and (b"\0" in line or ODD.match(line))):
+            break
+        found.append(line + LF)
+        position = end + 1
+    return b"".join(found), len(found), position if found else begin
+
+
+def frames(data: bytes, position: int, limit: int, evidence: bool) -> tuple[bytes, int, int]:
+    """Find ordinary frames, one at a time."""
+    found = []
+    while header := COUNT[evidence].match(data, position):
+        end = header.end() + int(header[1])
+        record = payload(data[header.end() : end])
+        if int(header[1]) > limit or end > len(data) or not record or LF in record:
+            break
+        found.append(record + LF)
+        position = end
+    return b"".join(found), len(found), position
+
+
+class ScannerTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        if not scan.IS_COMPILED:
+            raise SkipTest("no C scanner was built")
+
+    @settings(max_examples=EXAMPLES, deadline=None)
+    @given(st.one_of(st.just(b""), DATA), DATA, st.integers(0, 10), LIMITS, st.booleans())
+    def test_lines(self, partial: bytes, data: bytes, position: int, limit: int, evidence: bool) -> None:
+        """It finds the lines before the first odd one, the first of them begun elsewhere, and all of them."""
+        position = min(position, len(data))
+        partial = partial.replace(LF, b"")
+        expected = lines(partial, data, position, limit, evidence)
+        for held in (partial, bytearray(partial)):
+            self.assertEqual(scan.lines_in(held, data, position, limit, evidence), expected)
+
+    @settings(max_examples=EXAMPLES, deadline=None)
+    @given(DATA, st.integers(0, 10), LIMITS, st.booleans())
+    def test_frames(self, data: bytes, position: int, limit: int, evidence: bool) -> None:
+        """It finds the frames before the first odd one, and all of them."""
+        position = min(position, len(data))
+        self.assertEqual(scan.frames_in(data, position, limit, evidence), frames(data, position, limit, evidence))
+
+    def test_beginning_in_two_parts(self) -> None:
+        """A beginning that is evidence is seen wherever the chunks were cut."""
+        for beginning in (b"1234567 " + BOM + b"<123>x", b"        <x", BOM + b"<x", b"1 <1>"):
+            for cut in range(len(beginning)):
+                held, rest = beginning[:cut], beginning[cut:] + b"\nnext\n"
+                self.assertEqual(scan.lines_in(held, rest, 0, 100, True), (b"", 0, 0))
+                self.assertEqual(scan.lines_in(held, rest, 0, 100, False)[1:], (2, len(rest)))
+
+    def test_whole_chunk_is_not_copied(self) -> None:
+        """A chunk of ordinary lines is the wire of its batch."""
+        chunk = b"one\ntwo\n"
+        self.assertIs(scan.lines_in(b"", chunk, 0, 100, True)[0], chunk)
+
+    def test_mistakes_of_the_caller(self) -> None:
+        """A position outside the data and what is no buffer are refused, as in Python."""
+        for position in (-1, 4):
+            self.assertRaises(ValueError, scan.lines_in, b"", b"abc", position, 9, True)
+            self.assertRaises(ValueError, scan.frames_in, b"abc", position, 9, True)
+        self.assertRaises(TypeError, scan.lines_in, b"", "text", 0, 9, True)
+        self.assertRaises(TypeError, scan.lines_in, "text", b"", 0, 9, True)
+
+
+class BuildTests(SynchronousTestCase):
+    def test_built_where_it_can_be(self) -> None:
+        """Where there are a compiler and Python's headers, the scanner was built and is in use."""
+        if not shutil.which("cc") or not Path(sysconfig.get_path("include"), "Python.h").exists():
+            raise SkipTest("no C compiler, or no headers of Python")
+        if os.environ.get(scan.PURE):
+            raise SkipTest(f"{scan.PURE} is set")
+        self.assertTrue(scan.IS_COMPILED)

@@ -1,0 +1,66 @@
+"""
+How far a chunk is ordinary: found in C where that was built (``_scan.c``), left to the framers where it was not.
+
+A framer is complete without: these functions may stop wherever they like, and what they find is what the framer would.
+"""
+
+import os
+from typing import Protocol
+
+PURE = "TWISTED_INGEST_PURE_PYTHON"
+"""The environment variable that keeps C from being used where it is set and not empty, and from being built."""
+
+
+class LinesIn(Protocol):
+    """Finds ordinary lines."""
+
+    def __call__(
+        self, partial: bytes | bytearray, data: bytes, position: int, limit: int, evidence: bool, /
+    ) -> tuple[bytes, int, int]:
+        """
+        Give the lines from ``position`` on up to the first odd one, their number, and where that begins.
+
+        The first line begins with ``partial``. Odd are lines that are empty, longer than ``limit``, or end in CR; with
+        ``evidence`` also those that hold NUL or begin as no plain line does (`twisted_ingest.framing.detect`). Where
+        the number is 0, ``partial`` is still unfinished.
+        """
+
+
+class FramesIn(Protocol):
+    """Finds ordinary counted frames."""
+
+    def __call__(self, data: bytes, position: int, limit: int, evidence: bool, /) -> tuple[bytes, int, int]:
+        """
+        Give the contents of the frames from ``position`` on, LF behind each, their number, and where the next begins.
+
+        It ends at a frame that is not whole, longer than ``limit``, empty, holds an LF, or begins with a BOM; with
+        ``evidence`` at one without a priority.
+        """
+
+
+def no_lines(
+    _partial: bytes | bytearray, _data: bytes, position: int, _limit: int, _evidence: bool, /
+) -> tuple[bytes, int, int]:
+    """Find nothing; see `LinesIn`."""
+    return b"", 0, position
+
+
+def no_frames(_data: bytes, position: int, _limit: int, _evidence: bool, /) -> tuple[bytes, int, int]:
+    """Find nothing; see `FramesIn`."""
+    return b"", 0, position
+
+
+def _chosen() -> tuple[LinesIn, FramesIn, bool]:
+    if os.environ.get(PURE):
+        return no_lines, no_frames, False
+    try:
+        from twisted_ingest.framing import _scan  # noqa: PLC0415 - it may not be there
+    except ImportError:
+        return no_lines, no_frames, False
+    return _scan.lines, _scan.frames, True
+
+
+lines_in, frames_in, IS_COMPILED = _chosen()
+
+SCANNER = "c" if IS_COMPILED else "python"
+"""What is in use, as metrics and ``--version`` call it."""
