@@ -2,15 +2,17 @@
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from servers import SERVERS, Setting, UnavailableError
+from servers import COUNTED, SERVERS, Setting, UnavailableError
 from tools import Tools
 
 TICK = os.sysconf("SC_CLK_TCK")
@@ -27,6 +29,7 @@ class Running:
     process: subprocess.Popen[bytes]
     port: int
     output: str
+    admin: int = 0
 
     def cpu(self) -> float:
         """Give the seconds it has computed, in user and system mode, all threads together."""
@@ -61,6 +64,19 @@ class Running:
     def written_at(self) -> float:
         """Give the time of the last write, as the kernel keeps it."""
         return os.stat(self.output).st_mtime if os.path.exists(self.output) else time.time()
+
+    def replayed(self) -> int:
+        """Ask our server how many records have come through its spool."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/metrics", timeout=10) as answer:
+            found = re.search(rb"^ingest_sink_replayed_records_total\S* (\S+)$", answer.read(), re.MULTILINE)
+        return int(float(found[1])) if found else 0
+
+    def wait_replayed(self, records: int, patience: float) -> float:
+        """Wait until so many have, or for as long as we have patience; gives the time when that was."""
+        end = time.time() + patience
+        while self.replayed() < records and time.time() < end:
+            time.sleep(0.02)  # each look costs the server a millisecond or two
+        return time.time()
 
     def wait_written(self, size: int, quiet: float, patience: float) -> bool:
         """Wait until the file has a size, or has not grown for ``quiet`` seconds; says whether it has."""
@@ -101,14 +117,15 @@ def running_command(name: str, make: Callable[[Setting], list[str]], place: str)
     folder = tempfile.mkdtemp(prefix="ingest-bench-", dir=place)
     try:
         output, port = os.path.join(folder, "output"), free_port()
-        command = make(Setting(port, output, folder, connections=1, octets=False, copyloop=None))
+        admin = free_port() if name in COUNTED else 0
+        command = make(Setting(port, output, folder, connections=1, octets=False, copyloop=None, admin=admin))
         with open(os.path.join(folder, "log"), "wb") as log:
             process = subprocess.Popen(
                 command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         try:
             wait_listening(process, port, log.name)
-            yield Running(name, process, port, output)
+            yield Running(name, process, port, output, admin)
         finally:
             stop(process)
     finally:

@@ -26,6 +26,7 @@ class Setting:
     octets: bool
     copyloop: list[str] | None
     flush_seconds: float = 0.1
+    admin: int = 0
 
     def lines_only(self) -> None:
         """Refuse octet-counted framing."""
@@ -40,14 +41,15 @@ class Setting:
         return path
 
 
-def ours(query: str = "", *flags: str) -> Callable[[Setting], list[str]]:
+def ours(query: str = "", *flags: str, sink: str = "file:{output}") -> Callable[[Setting], list[str]]:
     """Make the command of this project's server; ``query`` is the sink's."""
 
     def command(setting: Setting) -> list[str]:
         framing = ("--framing", "octet-counted") if setting.octets else ()
-        listen = ("--listen", f"tcp:{setting.port}:interface=127.0.0.1", "--admin", "off")
-        sink = ("--sink", f"file:{setting.output}{query}")
-        return [sys.executable, "-m", "twisted_ingest", *listen, *sink, *framing, *flags]
+        admin = f"tcp:{setting.admin}:interface=127.0.0.1" if setting.admin else "off"
+        listen = ("--listen", f"tcp:{setting.port}:interface=127.0.0.1", "--admin", admin)
+        to = ("--sink", sink.format(output=setting.output) + query)
+        return [sys.executable, "-m", "twisted_ingest", *listen, *to, *framing, *flags]
 
     return command
 
@@ -123,9 +125,13 @@ SERVERS: dict[str, Callable[[Setting], list[str]]] = {
     "ours-json": ours("?format=json"),
     "ours-durable": ours("?fsync=always"),
     "ours-spool": ours("?spool=true"),
+    "ours-spool-null": ours("?spool=true", sink="null:"),
     "linereceiver": reference("linereceiver"),
     "lineonlyreceiver": reference("lineonlyreceiver"),
     "streams": reference("streams"),
     "rsyslog": rsyslog,
     "syslog-ng": syslog_ng,
 }
+
+COUNTED = frozenset({"ours-spool-null"})
+"""Servers that write no file: what has come through them is what they say themselves."""
