@@ -6,16 +6,25 @@ from typing import Any
 
 from twisted.internet import main
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from twisted_ingest.server.readiness import HAS_EPOLL, Readiness
+from twisted_ingest.server.readiness import (
+    DENSE_SECONDS,
+    HAS_EPOLL,
+    REST_SECONDS,
+    ROUNDS_PER_TURN,
+    TURN_SECONDS,
+    Readiness,
+)
 
 
-class Watcher:
+class Watcher(Clock):
     """A reactor as far as watching goes."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.readers: list[object] = []
 
     def addReader(self, reader: object) -> None:
@@ -63,7 +72,7 @@ class ReadinessTests(SynchronousTestCase):
         if not HAS_EPOLL:
             raise SkipTest("needs epoll (Linux)")
         self.reactor = Watcher()
-        self.readiness = Readiness(self.reactor)  # type: ignore[arg-type]
+        self.readiness = Readiness(self.reactor, seconds=self.reactor.seconds)
         self.addCleanup(self.readiness.connectionLost, Failure(ConnectionLost()))
 
     def end(self) -> End:
@@ -77,6 +86,26 @@ class ReadinessTests(SynchronousTestCase):
         self.readiness.doRead()
         self.assertEqual([end.seen for end in ends], [[b"x"], [b"x"], []])
         self.assertEqual(self.reactor.readers, [self.readiness])
+
+    def test_bulk_is_read_in_rounds(self) -> None:
+        """While reads bring much and are quick, all are read once more, each as often as the other, within bounds."""
+        first, second = self.end(), self.end()
+        for end in (first, second):
+            end.peer.sendall(b"x" * 10_000)
+            end.on_read = self.note_bulk
+        self.readiness.doRead()
+        self.assertEqual((len(first.seen), len(second.seen)), (ROUNDS_PER_TURN, ROUNDS_PER_TURN))
+
+        def slowly() -> None:
+            self.note_bulk()
+            self.reactor.advance(TURN_SECONDS)
+
+        first.on_read = slowly
+        self.readiness.doRead()
+        self.assertEqual((len(first.seen), len(second.seen)), (ROUNDS_PER_TURN + 1, ROUNDS_PER_TURN + 1))
+
+    def note_bulk(self) -> None:
+        self.readiness.is_bulk = True
 
     def test_paused_by_a_neighbour(self) -> None:
         """Who is removed by a read before its own in the same turn is not read; added again, it is."""
@@ -125,3 +154,65 @@ class ReadinessTests(SynchronousTestCase):
         other.peer.sendall(b"x")
         self.readiness.doRead()
         self.assertEqual(other.seen, [b"x"])
+
+
+class RestTests(SynchronousTestCase):
+    """Small reads that follow each other closely are made fewer and larger."""
+
+    def setUp(self) -> None:
+        if not HAS_EPOLL:
+            raise SkipTest("needs epoll (Linux)")
+        self.reactor = Watcher()
+        self.readiness = Readiness(self.reactor, rests=True, seconds=self.reactor.seconds)
+        self.addCleanup(self.readiness.connectionLost, Failure(ConnectionLost()))
+        self.end = End(self, self.readiness)
+
+    def read(self, after: float) -> bool:
+        """Read a line after a time; gives whether the reactor watches on."""
+        self.reactor.advance(after)
+        self.end.peer.sendall(b"x")
+        self.readiness.doRead()
+        return bool(self.reactor.readers)
+
+    def test_lines_now_and_then(self) -> None:
+        """A line that comes alone costs no timer."""
+        self.assertTrue(self.read(0))
+        self.assertTrue(self.read(DENSE_SECONDS))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_close_together(self) -> None:
+        """After the second of two that follow closely nothing is read for a while, and then again."""
+        self.assertTrue(self.read(0))
+        self.assertFalse(self.read(DENSE_SECONDS / 2))
+        self.reactor.advance(REST_SECONDS)
+        self.assertEqual(self.reactor.readers, [self.readiness])
+
+    def test_bulk(self) -> None:
+        """Nobody rests while a peer has more than a small read can take."""
+
+        def more() -> None:
+            self.readiness.is_bulk = True
+
+        self.end.on_read = more
+        self.assertTrue(all(self.read(0) for _ in range(3)))
+
+    def test_long_turn(self) -> None:
+        """A turn that took as long as the rest would is followed by the next at once."""
+        self.end.on_read = lambda: self.reactor.advance(REST_SECONDS)
+        self.assertTrue(all(self.read(0) for _ in range(3)))
+
+    def test_ends_while_resting(self) -> None:
+        """The last connection that goes takes the timer with it; another one is watched at once."""
+        self.read(0)
+        self.read(0)
+        self.readiness.remove(self.end)
+        self.assertEqual((self.reactor.readers, self.reactor.getDelayedCalls()), ([], []))
+        self.readiness.add(self.end)
+        self.assertEqual(self.reactor.readers, [self.readiness])
+
+    def test_ends_all_while_resting(self) -> None:
+        """The reactor's end leaves no timer either."""
+        self.read(0)
+        self.read(0)
+        self.readiness.connectionLost(Failure(ConnectionLost()))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])

@@ -210,5 +210,6 @@ class ListeningReactor:
         port.receive_buffer = self._receive_buffer
         port.read_buffer = memoryview(bytearray(READ_SIZE))
         port.pace = Pace()
-        port.readiness = Readiness(self._reactor) if HAS_EPOLL else None
+        answers = getattr(port.factory, "answers", False)
+        port.readiness = Readiness(self._reactor, rests=not answers) if HAS_EPOLL else None
         port.startListening()

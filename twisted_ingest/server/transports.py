@@ -115,6 +115,8 @@ class _Reading:
         if size < JUDGED_SIZE and not is_dear:
             self.protocol.dataReceived(bytes(view[:size]))
             return None
+        if self.server.readiness is not None:
+            self.server.readiness.is_bulk = True
         begun = perf_counter()
         self.protocol.dataReceived(bytes(view[:size]))
         self.server.pace.judge(self, size, perf_counter() - begun)
