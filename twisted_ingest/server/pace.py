@@ -16,6 +16,10 @@ A tenth of the 50 ms that another peer's line may be late, with room for what el
 SMALLEST_READ = 512
 """Bytes. Smaller reads cost more in turns than they save: one costs as much as framing a hundred bytes dearly."""
 
+FIRST_READ = 1024
+"""Bytes of a connection's first read, doubled while they are cheap. A flooder that connects anew each time is never
+read whole before it is known; six more reads are nothing to a peer that stays."""
+
 JUDGED_SIZE = 4096
 """Bytes. A shorter read cannot hold up a turn (0.6 µs/B at most was measured): it is not worth asking the clock."""
 
@@ -24,13 +28,14 @@ class Paced(Protocol):
     """A transport as far as its pace goes."""
 
     read_size: int
+    is_dear: bool
 
 
 class Pace:
     """
     Sets ``read_size`` of the connections of one listener.
 
-    ``dear`` counts those that are read in smaller pieces; they share `WORK_SECONDS` equally, so that none starves.
+    ``dear`` counts those whose bytes have been found dear; they share `WORK_SECONDS` equally, so that none starves.
     """
 
     __slots__ = ("dear",)
@@ -40,15 +45,22 @@ class Pace:
 
     def judge(self, transport: Paced, size: int, seconds: float) -> None:
         """Set the size of a connection's next read by what the last one of ``size`` bytes has cost."""
-        was_dear = transport.read_size < READ_SIZE
         share = WORK_SECONDS / max(1, self.dear)
         if seconds > share:
             transport.read_size = max(SMALLEST_READ, min(READ_SIZE // 2, int(size * share / seconds)))
-        elif was_dear and seconds < share / 2:
+            self._mark(transport, is_dear=True)
+        elif transport.read_size == READ_SIZE:
+            return
+        elif seconds > share / 2:
+            self._mark(transport, is_dear=True)  # it has grown as far as it may
+        else:
             transport.read_size = min(READ_SIZE, transport.read_size * 2)
-        self.dear += (transport.read_size < READ_SIZE) - was_dear
+            self._mark(transport, is_dear=transport.is_dear and transport.read_size < READ_SIZE)
 
     def forget(self, transport: Paced) -> None:
         """Count a connection out that is gone."""
-        self.dear -= transport.read_size < READ_SIZE
-        transport.read_size = READ_SIZE
+        self._mark(transport, is_dear=False)
+
+    def _mark(self, transport: Paced, *, is_dear: bool) -> None:
+        self.dear += is_dear - transport.is_dear
+        transport.is_dear = is_dear

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IAddress
 from twisted.python.failure import Failure
 
 from twisted_ingest.limits import READ_SIZE
-from twisted_ingest.server.pace import JUDGED_SIZE
+from twisted_ingest.server.pace import FIRST_READ, JUDGED_SIZE
 
 if TYPE_CHECKING:
     from twisted_ingest.server.sockets import GatedPort
@@ -95,14 +95,16 @@ class _Reading:
     server: "GatedPort"
     socket: sockets.socket
 
-    read_size = READ_SIZE
+    read_size = FIRST_READ
     """Bytes of the next read; set by the `Pace` of the port."""
+
+    is_dear = False
+    """Whether framing what comes is dear; set by it too."""
 
     def doRead(self) -> error.ConnectionDone | error.ConnectionLost | None:
         """Read once, and hand it on."""
         view = self.server.read_buffer
-        is_dear = self.read_size != READ_SIZE
-        if is_dear:
+        if self.read_size < READ_SIZE:
             view = view[: self.read_size]
         try:
             size = self.socket.recv_into(view)
@@ -112,7 +114,7 @@ class _Reading:
             return main.CONNECTION_LOST
         if not size:
             return main.CONNECTION_DONE
-        if size < JUDGED_SIZE and not is_dear:
+        if size < JUDGED_SIZE and size < self.read_size and not self.is_dear:
             self.protocol.dataReceived(bytes(view[:size]))
             return None
         if self.server.readiness is not None:
