@@ -6,6 +6,7 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet import reactor
@@ -65,11 +66,11 @@ class FileCase(TestCase):
         """Give a Deferred that fires with the next event of a kind."""
         return self._waiting.setdefault(kind, Deferred())
 
-    def make(self, path: str | None = None, fsync: Fsync = Fsync.NEVER) -> FileSink:
+    def make(self, path: str | None = None, fsync: Fsync = Fsync.NEVER, sync_for: str | None = None) -> FileSink:
         """Make a sink that ends with the test."""
         events = Events(reactor.seconds)
         events.log = Logger(observer=self._observe)  # type: ignore[arg-type]
-        sink = FileSink("file", path or self.path, reactor=reactor, events=events, fsync=fsync)
+        sink = FileSink("file", path or self.path, reactor=reactor, events=events, fsync=fsync, sync_for=sync_for)
         self.addCleanup(sink.abandon)
         return sink
 
@@ -476,6 +477,54 @@ class SyncTests(FileCase):
             for fsync in (Fsync.ALWAYS, Fsync.SECOND):
                 failure = self.assertRaises(SinkError, self.make(path, fsync).start)
                 self.assertIn("no regular file", str(failure))
+
+    async def test_nothing_irregular_takes_its_place(self) -> None:
+        """What must be synced is not written to a FIFO or a device put where the file was: it waits for a file."""
+        makers: tuple[Callable[[str], None], ...] = (os.mkfifo, partial(os.symlink, os.devnull))
+        for number, make in enumerate(makers):
+            for fsync, sync_for in ((Fsync.ALWAYS, None), (Fsync.NEVER, "listener relp-0 (durability fsync)")):
+                path = os.path.join(self.directory, f"{number}-{fsync.value}.log")
+                await self.replace_and_mend(self.make(path, fsync, sync_for), make)
+
+    async def replace_and_mend(self, sink: FileSink, make: Callable[[str], None]) -> None:
+        """Put something else in place of the sink's file, tell it, then take that away."""
+        sink.start()
+        await sink.deliver(group(b"one\n"))
+        os.rename(sink.path, f"{sink.path}.1")
+        make(sink.path)
+        stalled = self.event("sink_stalled")
+        sink.reopen()
+        delivered = sink.deliver(Group(group(b"two\n").batches, 4, needs_sync=True))
+        await stalled
+        self.assertNoResult(delivered)
+        self.assertIn(f"{sink.path} is no regular file", str(sink.trouble))
+        os.remove(sink.path)
+        await delivered
+        self.assertEqual((read(f"{sink.path}.1"), read(sink.path), sink.trouble), (b"one\n", b"two\n", None))
+
+    async def test_without_a_signal(self) -> None:
+        """A file that was removed and replaced by a FIFO is noticed before what was written counts, and waited out."""
+        sink = self.make(sync_for="listener relp-0 (durability fsync)")
+        sink.start()
+        await sink.deliver(group(b"one\n"))
+        os.remove(self.path)
+        os.mkfifo(self.path)
+        stalled = self.event("sink_stalled")
+        delivered = sink.deliver(group(b"two\n"))
+        await stalled
+        self.assertNoResult(delivered)
+        for part in (self.path, "listener relp-0 (durability fsync)", "put a regular file there"):
+            self.assertIn(part, str(sink.trouble))
+        os.remove(self.path)
+        await delivered
+        self.assertEqual(read(self.path), b"two\n")
+
+    def test_who_relies_on_it_is_named(self) -> None:
+        """At the start the refusal names the path, who needs the syncs, and what to do."""
+        os.mkfifo(self.path)
+        failure = self.assertRaises(SinkError, self.make(sync_for="listener relp-0 (durability fsync)").start)
+        for part in (self.path, "listener relp-0 (durability fsync)", "put a regular file there"):
+            self.assertIn(part, str(failure))
 
     def test_devices_are_never_renamed(self) -> None:
         """Syncing what cannot be synced does nothing."""

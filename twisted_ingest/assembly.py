@@ -9,7 +9,7 @@ from typing import Any
 from twisted_ingest.config import checks
 from twisted_ingest.config.load import Loaded
 from twisted_ingest.config.model import FileSettings, Settings, SinkSettings, SpoolSettings, StdoutSettings
-from twisted_ingest.errors import SpoolPolicy
+from twisted_ingest.errors import Durability, SpoolPolicy
 from twisted_ingest.flow.rate import PeerBuckets
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import OPTIONAL_SHARE
@@ -27,16 +27,33 @@ def make_sinks(
     """Make the sinks; with each whether it is required, and the share of the budget where it is not."""
     optional = sum(not sink.required for sink in settings.sinks.values()) or 1
     for name, sink in settings.sinks.items():
-        made = _make_sink(name, sink, reactor, events)
+        made = _make_sink(name, sink, _relier(settings, sink), reactor, events)
         if sink.spool:
             made = _put_spool_before(made, settings.spool, reactor, events, wall_time)
         yield made, sink.required, OPTIONAL_SHARE / optional
 
 
-def _make_sink(name: str, sink: SinkSettings, reactor: Any, events: Events) -> ISink:
+def _relier(settings: Settings, sink: SinkSettings) -> str | None:
+    """Name a listener that relies on syncs of this sink; a spool in front of one keeps what it cannot."""
+    if sink.required and not sink.spool:
+        for name in settings.listeners:
+            if settings.durability(name) is Durability.FSYNC:
+                return f"listener {name} (durability fsync)"
+    return None
+
+
+def _make_sink(name: str, sink: SinkSettings, sync_for: str | None, reactor: Any, events: Events) -> ISink:
     match sink:
         case FileSettings():
-            return FileSink(name, sink.path, reactor=reactor, events=events, fsync=sink.fsync, format=sink.format)
+            return FileSink(
+                name,
+                sink.path,
+                reactor=reactor,
+                events=events,
+                fsync=sink.fsync,
+                format=sink.format,
+                sync_for=sync_for,
+            )
         case StdoutSettings():
             return StdoutSink(name, reactor=reactor, events=events, format=sink.format)
         case _:

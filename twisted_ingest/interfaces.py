@@ -11,7 +11,6 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import Attribute, Interface
 
 from twisted_ingest.batch import Batch, Group
-from twisted_ingest.errors import Durability
 
 
 class IBatchProducer(IPushProducer):
@@ -87,7 +86,6 @@ class ISink(Interface):
 
     name: str = Attribute("The sink's configured name: a metric label.")
     wants_groups: bool = Attribute("Whether a call of ``deliver`` is dear, so that batches had better be gathered.")
-    durability: Durability = Attribute("What is true of records at best once ``deliver`` has fired.")
     trouble: str | None = Attribute("Why nothing is being taken at the moment, for ``/readyz``; ``None``: all is well.")
 
     def describe() -> str:

@@ -24,7 +24,7 @@ from twisted_ingest.announce import banner, stopped
 from twisted_ingest.assembly import limit_origins, make_admission, make_sinks
 from twisted_ingest.config.load import Loaded
 from twisted_ingest.config.model import OFF
-from twisted_ingest.errors import DropReason, ListenError, SinkError
+from twisted_ingest.errors import DropReason, ListenError
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.intake import Intake, Outlet
 from twisted_ingest.interfaces import ISink
@@ -135,7 +135,6 @@ class IngestService(Service):
         try:
             for sink in self.sinks:
                 sink.start()
-            self._check_durability()
         except BaseException:
             self._unbind()
             raise
@@ -143,19 +142,6 @@ class IngestService(Service):
         # A failing sweep is a bug; it is logged and the process goes on without deadlines, visibly.
         _ = self._sweeper.start(SWEEP_SECONDS, now=False).addErrback(self._sweep_failed)
         self._reactor.callWhenRunning(self._begin)
-
-    def _check_durability(self) -> None:
-        """Refuse what only an open file tells: a FIFO or a device cannot keep what a session is answered."""
-        for listener in self.listeners:
-            limits = listener.factory.limits
-            if not listener.factory.answers:
-                continue
-            for outlet in self.intake.outlets:
-                if outlet.required and not outlet.sink.durability.covers(limits.durability):
-                    raise SinkError(
-                        f"listener {listener.name} asks for durability {limits.durability.value}, and sink "
-                        f"{outlet.sink.name} can give {outlet.sink.durability.value}: it is no regular file"
-                    )
 
     def _beat(self, due: float) -> None:
         """Measure how late the reactor is, until the stop is over."""

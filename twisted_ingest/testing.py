@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from twisted_ingest.admin.watch import Watch
 from twisted_ingest.batch import Batch, Group
-from twisted_ingest.errors import Durability, SinkError, WireProtocol
+from twisted_ingest.errors import SinkError, WireProtocol
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.intake import Intake
 from twisted_ingest.flow.rate import PeerBuckets
@@ -166,8 +166,6 @@ class PumpTransport:
 class MemorySink:
     """Keeps every batch it was handed, and answers at once."""
 
-    # As strong as a test asks for: it is the test that says what became of the records.
-    durability = Durability.FSYNC
     wants_groups = False
 
     def __init__(self, name: str = "memory") -> None:

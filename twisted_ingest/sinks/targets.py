@@ -29,6 +29,10 @@ class Place(Enum):
     """It has no name: nobody will ever read what was written to it."""
 
 
+class IrregularError(OSError):
+    """What was opened cannot be synced, and somebody relies on that."""
+
+
 class SyncFailedError(Exception):
     """What was written since the last sync may be lost: it must be written again, elsewhere."""
 
@@ -114,15 +118,17 @@ class FileTarget:
 
     The file is never truncated. One that ends in half a line gets its LF when it is opened: ``repaired`` counts.
     ``truncations`` counts how often somebody else was seen to have shortened it. ``can_sync`` says whether what was
-    opened last can be synced; where not, ``sync`` does nothing.
+    opened last can be synced; where not, ``sync`` does nothing. With ``sync_for`` (who relies on syncs, in words)
+    only a regular file is opened: anything else raises `IrregularError`, and another try may find that mended.
     """
 
     # Waiting may mend each of them: space freed, a remount, a restored directory.
     final_errors: frozenset[int] = frozenset()
 
-    def __init__(self, path: str, mode: int = 0o640) -> None:
+    def __init__(self, path: str, mode: int = 0o640, sync_for: str | None = None) -> None:
         self.path = path
         self._mode = mode
+        self._sync_for = sync_for
         self._descriptor = -1
         self._is_named = False
         self._written = 0
@@ -136,11 +142,6 @@ class FileTarget:
         self.truncations = 0
         self.on_repair: Callable[[], None] = lambda: None
         self.on_truncation: Callable[[], None] = lambda: None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether there is a file to write to."""
-        return self._descriptor >= 0
 
     def open(self) -> None:
         """See `Target`."""
@@ -161,6 +162,12 @@ class FileTarget:
     def _take_stock(self) -> None:
         status = os.fstat(self._descriptor)
         self.can_sync = stat.S_ISREG(status.st_mode)
+        if self._sync_for is not None and not self.can_sync:
+            raise IrregularError(
+                errno.EINVAL,
+                f"{self.path} is no regular file and cannot be synced, which {self._sync_for} asks for: "
+                "put a regular file there, or take away what is there now",
+            )
         self._written = 0
         self._least = status.st_size
         if self.can_sync and status.st_size:

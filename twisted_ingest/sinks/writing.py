@@ -11,12 +11,12 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from twisted_ingest.batch import Group
-from twisted_ingest.errors import Durability, Format, Fsync, SinkError
+from twisted_ingest.errors import Format, Fsync, SinkError
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.observe.events import Events
 from twisted_ingest.sinks.appender import Appender
 from twisted_ingest.sinks.rendering import RENDERERS
-from twisted_ingest.sinks.targets import FileTarget, StreamTarget
+from twisted_ingest.sinks.targets import FileTarget, IrregularError, StreamTarget
 
 # At start these are the operator's mistake and no waiting mends them; anything else is tried again.
 _MISTAKES = frozenset(
@@ -56,7 +56,12 @@ class _WritingSink:
 
 @implementer(ISink)
 class FileSink(_WritingSink):
-    """Appends lines to one file. A group that needs it is synced, whatever ``fsync`` says of the others."""
+    """
+    Appends lines to one file. A group that needs it is synced, whatever ``fsync`` says of the others.
+
+    ``sync_for`` names who relies on that, for a message: then the path must be a regular file, at the start and
+    whenever it is opened anew. With an ``fsync`` of its own it must be one anyway.
+    """
 
     def __init__(
         self,
@@ -68,10 +73,11 @@ class FileSink(_WritingSink):
         fsync: Fsync = Fsync.NEVER,
         format: Format = Format.RAW,  # noqa: A002
         mode: int = 0o640,
+        sync_for: str | None = None,
     ) -> None:
         self.path = os.path.abspath(path)
         self.fsync = fsync
-        self._target = FileTarget(self.path, mode)
+        self._target = FileTarget(self.path, mode, sync_for if fsync is Fsync.NEVER else f"fsync={fsync.value}")
         self._target.on_repair = lambda: reactor.callFromThread(events.sink_repaired, name, self.path)
         self._target.on_truncation = lambda: reactor.callFromThread(events.sink_truncated, name, self.path)
         super().__init__(name, Appender(name, self._target, reactor, events, fsync), format)
@@ -81,11 +87,6 @@ class FileSink(_WritingSink):
         form = "" if self.format is Format.RAW else f", {self.format.value}"
         return f"file {self.path} (fsync {self.fsync.value}{form})"
 
-    @property
-    def durability(self) -> Durability:
-        """See `ISink`: a FIFO or a device can only be written to. What is not open yet is taken for a file."""
-        return Durability.FSYNC if self._target.can_sync or not self._target.is_open else Durability.WRITTEN
-
     def start(self) -> None:
         """See `ISink`: a path that can never be used is refused, a full disk is waited for."""
         self._appender.start(is_open=self._is_open())
@@ -94,14 +95,13 @@ class FileSink(_WritingSink):
         """Open the file; false where that may work later."""
         try:
             self._target.open()
+        except IrregularError as failure:
+            raise SinkError(f"sink {self.name}: {failure.strerror}") from failure
         except OSError as failure:
             if failure.errno in _MISTAKES:
                 self._target.close()
                 raise SinkError(f"sink {self.name}: cannot open {self.path}: {failure.strerror}") from failure
             return False
-        if self.fsync is not Fsync.NEVER and not self._target.can_sync:
-            self._target.close()
-            raise SinkError(f"sink {self.name}: {self.path} is no regular file: fsync={self.fsync.value} cannot hold")
         return True
 
     def reopen(self) -> None:
@@ -128,8 +128,6 @@ class FileSink(_WritingSink):
 @implementer(ISink)
 class StdoutSink(_WritingSink):
     """Writes lines to standard output; a reader that stalls holds the senders back."""
-
-    durability = Durability.WRITTEN
 
     def __init__(
         self,
