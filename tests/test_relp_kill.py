@@ -10,6 +10,7 @@ import random
 import tempfile
 import threading
 import time
+from bisect import bisect_left
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -22,6 +23,10 @@ KILLS = int(os.environ.get("INGEST_TEST_KILLS", "5"))
 
 SECONDS = 60 + KILLS * 20
 """The most that all rounds of one test may take."""
+
+
+FLOW = 200
+"""Lines after which omrelp is under load: more than its window."""
 
 
 def line(number: int) -> bytes:
@@ -63,8 +68,11 @@ class KillCase(SynchronousTestCase):
         """Every line is a record that was sent; each kill may have left the beginning of one."""
         torn = [text for text in lines if text not in sent]
         self.assertLessEqual(len(torn), kills)
+        ordered = sorted(sent)
         for text in torn:
-            self.assertTrue(any(record.startswith(text) for record in sent), text[:100])
+            # What it is the beginning of, if of anything, is the first that does not sort before it.
+            (first,) = ordered[bisect_left(ordered, text) :][:1] or [b""]
+            self.assertTrue(first.startswith(text), text[:100])
 
 
 class OwnClientCase(KillCase):
@@ -129,32 +137,81 @@ class SpooledTests(OwnClientCase):
         self.assertEqual(list(dict.fromkeys(text for text in lines if text in set(sent))), sent)
 
 
+class Tail:
+    """
+    What a file holds, read as it grows: the cost of a test's looks at it must not grow with the rounds.
+
+    ``lines`` are the whole ones so far, in order.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._offset = 0
+        self._half = b""
+        self.lines: list[bytes] = []
+
+    def read(self) -> list[bytes]:
+        """Read on; gives the lines that are new."""
+        if not os.path.exists(self._path):
+            return []
+        with open(self._path, "rb") as stream:
+            stream.seek(self._offset)
+            data = stream.read()
+        self._offset += len(data)
+        *new, self._half = (self._half + data).split(b"\n")
+        self.lines += new
+        return new
+
+
 class OmrelpTests(KillCase):
+    def setUp(self) -> None:
+        path = omrelp()
+        super().setUp()
+        self.sender = Omrelp(path, self.server.port)
+        self.addCleanup(self.sender.stop)
+        self.tail = Tail(self.server.path)
+        self.lines: list[bytes] = []
+        """What it was fed."""
+
     def test_every_line_of_omrelp_arrives(self) -> None:
         """Whatever is killed and restarted under it, rsyslog's omrelp delivers every line, first copies in order."""
-        path = omrelp()
-        sender = Omrelp(path, self.server.port)
-        self.addCleanup(sender.stop)
-        lines: list[bytes] = []
         enough = threading.Event()
-        feeder = threading.Thread(target=self.feed, args=(sender, lines, enough), daemon=True)
+        feeder = threading.Thread(target=self.feed, args=(enough,), daemon=True)
         feeder.start()
         for _ in range(KILLS):
-            before = len(self.server.output())
-            wait_until(lambda n=before: len(self.server.output()) > n, "lines flow", SECONDS)  # type: ignore[misc]
+            self.wait_flow()
             self.crash()
             self.restart()
+        # It notices a broken session with the next line it has to send, and no sooner.
+        self.wait_whole(list(self.lines))
         enough.set()
         feeder.join(SECONDS)
-        wait_until(lambda: set(lines) <= set(self.server.output().splitlines()), "every line", SECONDS)
-        got, sent = self.server.output().splitlines(), set(lines)
-        self.check_whole(got, sent, KILLS)
-        self.assertEqual(list(dict.fromkeys(text for text in got if text in sent)), lines)
+        self.wait_whole(self.lines)
+        sent = set(self.lines)
+        self.check_whole(self.tail.lines, sent, KILLS)
+        self.assertEqual(list(dict.fromkeys(text for text in self.tail.lines if text in sent)), self.lines)
 
-    def feed(self, sender: Omrelp, lines: list[bytes], enough: threading.Event) -> None:
+    def wait_flow(self) -> None:
+        """Wait until it sends line after line: after a reconnect it sends a single one, and rests for a second."""
+        self.tail.read()
+        before = len(self.tail.lines)
+        wait_until(lambda: len(self.tail.read()) and len(self.tail.lines) - before > FLOW, "lines flow", SECONDS)
+
+    def wait_whole(self, lines: list[bytes]) -> None:
+        """Wait until all these have arrived."""
+        missing = set(lines) - set(self.tail.lines)
+
+        def is_whole() -> bool:
+            missing.difference_update(self.tail.read())
+            return not missing
+
+        wait_until(is_whole, "every line", SECONDS)
+
+    def feed(self, enough: threading.Event) -> None:
         """Have it forward line after line until it is enough."""
         while not enough.is_set():
-            some = [b"<13>%08d via omrelp" % number for number in range(len(lines), len(lines) + 100)]
-            sender.feed(some)
-            lines += some
+            start = len(self.lines)
+            some = [b"<13>%08d via omrelp" % number for number in range(start, start + 100)]
+            self.sender.feed(some)
+            self.lines += some
             enough.wait(0.1)
