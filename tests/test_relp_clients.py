@@ -39,6 +39,7 @@ def omrelp() -> str:
 class Omrelp(Rsyslog):
     """An rsyslog that takes counted frames and forwards them with ``omrelp``, their bytes unchanged."""
 
+    template = "%rawmsg%"
     settings = (
         'maxMessageSize="300k" parser.escapeControlCharactersOnReceive="off" parser.dropTrailingLFOnReception="off"'
     )
@@ -46,7 +47,7 @@ class Omrelp(Rsyslog):
     def action(self, target: int, options: str) -> str:
         """See `Rsyslog`."""
         return (
-            'template(name="whole" type="string" string="%rawmsg%")\n'
+            f'template(name="whole" type="string" string="{self.template}")\n'
             'module(load="omrelp")\n'
             f'action(type="omrelp" target="127.0.0.1" port="{target}" template="whole" {options} {self.patience})'
         )
@@ -57,6 +58,14 @@ class Omrelp(Rsyslog):
             for start in range(0, len(records), 10):
                 peer.sendall(b"".join(b"%d %b" % (len(record), record) for record in records[start : start + 10]))
                 time.sleep(pause * 10)
+
+
+class Templated(Omrelp):
+    """The same with a template of one's own."""
+
+    def __init__(self, path: str, target: int, template: str) -> None:
+        self.template = template
+        super().__init__(path, target)
 
 
 class Pasted(Rsyslog):
@@ -123,8 +132,23 @@ class OmrelpTests(RelpCase):
 
     def test_empty_and_one_byte(self) -> None:
         """A record of one byte arrives, an empty one is answered and counted; the session goes on."""
-        self.sender.feed([b"<13>", b"x", b"<13>last"])
-        self.assertIn(b"<13>last", self.wait_lines(1))
+        # What rsyslog keeps of a single NUL is an empty message, and omrelp sends it as one.
+        self.sender.feed([b"<13>", b"x", b"\0", b"<13>last"])
+        self.assertEqual(self.wait_lines(3), [b"<13>", b"x", b"<13>last"])
+        wait_until(lambda: self.acks() == 4, "four answers")
+        values = self.server.metrics()
+        self.assertEqual(values["ingest_empty_records_total"], 1)
+        self.assertEqual(values["ingest_connections_opened_total"], 1)
+
+    def test_no_nul(self) -> None:
+        """No NUL comes from omrelp: rsyslog writes one it receives as ``#000``, and ends a template's text at one."""
+        self.sender.feed([b"<13>a\0b"])
+        self.assertEqual(self.wait_lines(1), [b"<13>a#000b"])
+        # Nor would omrelp send one that got there: it takes the length of a record with strlen(3).
+        cut = Templated(omrelp(), self.server.port, r"%rawmsg%\000cut")
+        self.addCleanup(cut.stop)
+        cut.feed([b"<13>whole"])
+        self.assertEqual(self.wait_lines(2)[1:], [b"<13>whole"])
 
     def test_line_feeds_inside(self) -> None:
         """LF and other control characters inside a record stay inside it."""
