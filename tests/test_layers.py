@@ -45,6 +45,7 @@ NO_TWISTED = {
     "spool.codec",
     "spool.cursor",
     "spool.disk",
+    "spool.leftovers",
     "spool.position",
     "spool.reading",
     "spool.recovery",

@@ -2,7 +2,6 @@
 From settings to parts: what a service is made of.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +16,7 @@ from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.sinks.null import NullSink
 from twisted_ingest.sinks.writing import FileSink, StdoutSink
+from twisted_ingest.spool.leftovers import find_leftovers, spool_directory
 from twisted_ingest.spool.sink import SpoolSink
 from twisted_ingest.units import Rate
 
@@ -65,8 +65,7 @@ def _put_spool_before(
 ) -> ISink:
     return SpoolSink(
         sink,
-        # Prefixed, because a sink may be named "..".
-        os.path.join(os.path.abspath(spool.directory), f"sink-{sink.name}"),
+        spool_directory(spool.directory, sink.name),
         reactor=reactor,
         events=events,
         wall_time=wall_time,
@@ -74,6 +73,17 @@ def _put_spool_before(
         free_space_floor=spool.free_space_floor or 0,
         drops_oldest=spool.policy is SpoolPolicy.DROP_OLDEST,
     )
+
+
+def tell_leftovers(settings: Settings, events: Events) -> None:
+    """Warn of records that wait in the spools' directory for sinks that are not there."""
+    spooled = [name for name, sink in settings.sinks.items() if sink.spool]
+    try:
+        for found in find_leftovers(settings.spool.directory, spooled):
+            events.spool_left_over(found)
+    except OSError:
+        # No directory, or none of ours. Where a spool needs it, its own start has said so.
+        return
 
 
 def make_admission(settings: Settings) -> Admission:

@@ -21,7 +21,7 @@ from twisted_ingest import process
 from twisted_ingest.admin.site import build_site
 from twisted_ingest.admin.watch import Watch
 from twisted_ingest.announce import banner, stopped
-from twisted_ingest.assembly import limit_origins, make_admission, make_sinks
+from twisted_ingest.assembly import limit_origins, make_admission, make_sinks, tell_leftovers
 from twisted_ingest.config.load import Loaded
 from twisted_ingest.config.model import OFF
 from twisted_ingest.errors import DropReason, ListenError
@@ -135,6 +135,7 @@ class IngestService(Service):
         try:
             for sink in self.sinks:
                 sink.start()
+            tell_leftovers(self._settings, self.events)
         except BaseException:
             self._unbind()
             raise

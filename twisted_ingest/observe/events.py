@@ -256,6 +256,10 @@ class Events:
         level = LogLevel.info if is_clean else LogLevel.warn
         self.log.emit(level, "sink {sink}: spool {found}", sink=sink, found=found, event="spool_recovered")
 
+    def spool_left_over(self, found: str) -> None:
+        """Note records on the disk that no sink will read."""
+        self.log.emit(LogLevel.warn, "spool {found}", found=found, event="spool_left_over")
+
     # Ourselves.
 
     def bug(self, where: str, failure: Failure) -> None:
