@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from bisect import bisect_left
+from collections.abc import Iterable
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -32,6 +33,42 @@ FLOW = 200
 def line(number: int) -> bytes:
     """Make a record; sizes vary, so that writes end anywhere."""
     return b"record %08d " % number + b"x" * (number * 7919 % 1500) + b" end"
+
+
+class Tail:
+    """
+    What a file holds, read as it grows: the cost of a test's looks at it must not grow with the rounds.
+
+    ``lines`` are the whole ones so far, in order.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._offset = 0
+        self._half = b""
+        self.lines: list[bytes] = []
+
+    def read(self) -> list[bytes]:
+        """Read on; gives the lines that are new."""
+        if not os.path.exists(self._path):
+            return []
+        with open(self._path, "rb") as stream:
+            stream.seek(self._offset)
+            data = stream.read()
+        self._offset += len(data)
+        *new, self._half = (self._half + data).split(b"\n")
+        self.lines += new
+        return new
+
+    def wait_for(self, lines: Iterable[bytes]) -> None:
+        """Wait until all these have arrived."""
+        missing = set(lines) - set(self.lines)
+
+        def is_whole() -> bool:
+            missing.difference_update(self.read())
+            return not missing
+
+        wait_until(is_whole, "every line", SECONDS)
 
 
 class RelpServer(Server):
@@ -64,15 +101,22 @@ class KillCase(SynchronousTestCase):
         time.sleep(random.uniform(0.02, 0.4))
         self.server.crash()
 
-    def check_whole(self, lines: list[bytes], sent: set[bytes], kills: int) -> None:
-        """Every line is a record that was sent; each kill may have left the beginning of one."""
-        torn = [text for text in lines if text not in sent]
-        self.assertLessEqual(len(torn), kills)
-        ordered = sorted(sent)
+    def check_whole(self, lines: list[bytes], sent: list[bytes]) -> list[bytes]:
+        """
+        First copies of what was sent are there, in order; each kill may have left the beginning of a record.
+
+        Gives the whole lines, copies included.
+        """
+        known, ordered = set(sent), sorted(sent)
+        torn = [text for text in lines if text not in known]
+        self.assertLessEqual(len(torn), KILLS)
         for text in torn:
             # What it is the beginning of, if of anything, is the first that does not sort before it.
             (first,) = ordered[bisect_left(ordered, text) :][:1] or [b""]
             self.assertTrue(first.startswith(text), text[:100])
+        whole = [text for text in lines if text in known]
+        self.assertEqual(list(dict.fromkeys(whole)), sent)
+        return whole
 
 
 class OwnClientCase(KillCase):
@@ -113,13 +157,9 @@ class OwnClientTests(OwnClientCase):
         """After every kill each answered record is on disk, whole; first copies are in order, and no copy too many."""
         sender, answered = self.under_load()
         sent = [line(number) for number in range(sender.sent)]
-        lines = self.server.output().splitlines()
-        self.check_whole(lines, set(sent), KILLS)
-        first_copies = list(dict.fromkeys(text for text in lines if text in set(sent)))
-        self.assertEqual(first_copies, sent)
         self.assertEqual(set(answered), set(sent))
-        copies = sum(text in set(sent) for text in lines) - len(sent)
-        self.assertLessEqual(copies, sender.exposed)
+        whole = self.check_whole(self.server.output().splitlines(), sent)
+        self.assertLessEqual(len(whole) - len(sent), sender.exposed, "more copies than were open")
         self.assertEqual(self.server.metrics()["ingest_conservation_error"], 0)
 
 
@@ -130,37 +170,10 @@ class SpooledTests(OwnClientCase):
         """With a spool in front, everything answered before any kill is delivered after the last, in order."""
         sender, answered = self.under_load()
         sent = [line(number) for number in range(sender.sent)]
-        wait_until(lambda: set(sent) <= set(self.server.output().splitlines()), "everything delivered", SECONDS)
         self.assertEqual(set(answered), set(sent))
-        lines = self.server.output().splitlines()
-        self.check_whole(lines, set(sent), KILLS)
-        self.assertEqual(list(dict.fromkeys(text for text in lines if text in set(sent))), sent)
-
-
-class Tail:
-    """
-    What a file holds, read as it grows: the cost of a test's looks at it must not grow with the rounds.
-
-    ``lines`` are the whole ones so far, in order.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._offset = 0
-        self._half = b""
-        self.lines: list[bytes] = []
-
-    def read(self) -> list[bytes]:
-        """Read on; gives the lines that are new."""
-        if not os.path.exists(self._path):
-            return []
-        with open(self._path, "rb") as stream:
-            stream.seek(self._offset)
-            data = stream.read()
-        self._offset += len(data)
-        *new, self._half = (self._half + data).split(b"\n")
-        self.lines += new
-        return new
+        tail = Tail(self.server.path)
+        tail.wait_for(sent)
+        self.check_whole(tail.lines, sent)
 
 
 class OmrelpTests(KillCase):
@@ -183,29 +196,17 @@ class OmrelpTests(KillCase):
             self.crash()
             self.restart()
         # It notices a broken session with the next line it has to send, and no sooner.
-        self.wait_whole(list(self.lines))
+        self.tail.wait_for(list(self.lines))
         enough.set()
         feeder.join(SECONDS)
-        self.wait_whole(self.lines)
-        sent = set(self.lines)
-        self.check_whole(self.tail.lines, sent, KILLS)
-        self.assertEqual(list(dict.fromkeys(text for text in self.tail.lines if text in sent)), self.lines)
+        self.tail.wait_for(self.lines)
+        self.check_whole(self.tail.lines, self.lines)
 
     def wait_flow(self) -> None:
         """Wait until it sends line after line: after a reconnect it sends a single one, and rests for a second."""
         self.tail.read()
         before = len(self.tail.lines)
         wait_until(lambda: len(self.tail.read()) and len(self.tail.lines) - before > FLOW, "lines flow", SECONDS)
-
-    def wait_whole(self, lines: list[bytes]) -> None:
-        """Wait until all these have arrived."""
-        missing = set(lines) - set(self.tail.lines)
-
-        def is_whole() -> bool:
-            missing.difference_update(self.tail.read())
-            return not missing
-
-        wait_until(is_whole, "every line", SECONDS)
 
     def feed(self, enough: threading.Event) -> None:
         """Have it forward line after line until it is enough."""
