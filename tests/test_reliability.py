@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.attacks.report import Group, Scenario
 from tests.reliability import PAGE, insert, modules, results, row, scenarios, tables
+from twisted_ingest.errors import WireProtocol
 from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.metrics import build_registry
 from twisted_ingest.sinks.writing import FileSink
@@ -18,12 +19,16 @@ from twisted_ingest.testing import Rig
 
 
 def samples() -> str:
-    """Give the exposition of a server with a file sink at rest."""
-    rig = Rig()
-    sink = FileSink("file", "nowhere", reactor=rig.clock, events=Events(rig.clock.seconds))
-    text = generate_latest(build_registry(Rig(sink).watch)).decode()
+    """Give the exposition of a server with a listener for each protocol and a file sink, at rest."""
+    text = ""
+    for wire in WireProtocol:
+        rig = Rig()
+        sink = FileSink("file", "nowhere", reactor=rig.clock, events=Events(rig.clock.seconds))
+        text += generate_latest(build_registry(Rig(sink, wire=wire).watch)).decode()
     # The names of sinks and listeners are the operator's words.
-    return text.replace('sink="file",', "").replace('{sink="file"}', "").replace('{listener="test"}', "")
+    for name in ('sink="file"', 'listener="test"'):
+        text = text.replace(f"{name},", "").replace(f"{{{name}}}", "")
+    return text
 
 
 class ScenarioTests(SynchronousTestCase):

@@ -17,6 +17,7 @@ class Group(StrEnum):
     PEERS = "Peers that misbehave"
     ACCEPT = "At the door"
     PRESSURE = "Pressure"
+    RELP = "RELP sessions"
     DISK = "Disks and sinks"
     PROCESS = "Process, signals and clock"
     OURSELVES = "Ourselves"

@@ -1,0 +1,181 @@
+"""
+Coverage-guided fuzzing of what reads a spool's directory.
+
+    PYTHONPATH=. python fuzz/spool.py codec|recovery [libFuzzer options] fuzz/corpus/NAME
+
+`codec` reads any bytes as header, frame and batch, their checksums made good: it gives what can be written again to the
+same, or `DamagedError`. `recovery` damages a directory as an input says. Invariant: a start raises nothing; what it
+delivers was written, in order, each batch once; each frame that is still there whole is delivered; another start
+comes to the same; and what is written afterwards is delivered too.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from zlib import crc32
+
+import atheris
+
+with atheris.instrument_imports(include=["twisted_ingest.spool"]):
+    from tests.disk import SimDisk
+    from tests.spooling import DIRECTORY, Spool, make_batch, same
+    from twisted_ingest.spool.codec import (
+        HEAD_SIZE,
+        SEGMENT_SIZE,
+        DamagedError,
+        ForeignError,
+        Header,
+        decode_body,
+        decode_head,
+        decode_header,
+        encode_frame,
+        encode_header,
+    )
+    from twisted_ingest.spool.position import Position, write_position
+    from twisted_ingest.spool.segments import POSITION, segment_name
+
+MARKER = b"\x91marker\n"
+AFTERWARDS = 1000
+"""The number of the batch that is written after a start."""
+STEP = 6
+"""Bytes that say one damage."""
+MOVING = (1, 2)
+"""Kinds of damage that move what is behind it: not done to headers, for frames begin where those end."""
+
+
+def signed(data: bytes) -> bytes:
+    """Put the right checksum behind some bytes."""
+    return data + crc32(data).to_bytes(4, "big")
+
+
+def codec(data: bytes) -> None:
+    """Read an input as everything there is."""
+    with suppress(DamagedError, ForeignError):
+        header = signed(data[: SEGMENT_SIZE - 4])
+        if encode_header(decode_header(header)) != header and not any(header[10:12]):
+            raise AssertionError("a header is written otherwise than it was read")
+    with suppress(DamagedError):
+        decode_head(signed(data[: HEAD_SIZE - 4]), data[:8])
+    with suppress(DamagedError):
+        batch = decode_body(data)
+        frame = encode_frame(MARKER, 1, batch)
+        # Compared as bytes: a time may be no number, and that is equal to nothing.
+        if encode_frame(MARKER, 1, decode_body(frame[HEAD_SIZE:])) != frame:
+            raise AssertionError("a batch is written otherwise than it was read")
+
+
+class Directory:
+    """A spool of some segments on a disk of its own. ``frames`` has each frame's bytes and its segment, by number."""
+
+    def __init__(self, batches: int, size: int, per_segment: int, position: int) -> None:
+        self.disk = SimDisk()
+        self.disk.make_directory(DIRECTORY)
+        self.paths: list[str] = []
+        self.frames: dict[int, tuple[bytes, str]] = {}
+        for first in range(1, batches + 1, per_segment):
+            self._add(first, min(first + per_segment, batches + 1), size)
+        self.position = position
+        if position:
+            write_position(self.disk, DIRECTORY, Position(position, len(self.paths)))
+
+    def _add(self, first: int, end: int, size: int) -> None:
+        number = len(self.paths) + 1
+        path = f"{DIRECTORY}/{segment_name(number, MARKER)}"
+        for each in range(first, end):
+            self.frames[each] = (encode_frame(MARKER, each, make_batch(each, size)), path)
+        content = b"".join(self.frames[each][0] for each in range(first, end))
+        self.disk.put(path, encode_header(Header(number, first, MARKER)) + content)
+        self.paths.append(path)
+
+    def damage(self, step: bytes, more: bytes) -> None:
+        """Do one thing to a file: overwrite, insert, cut out, cut off or remove; ``more`` is what is put there."""
+        kind, which, high, low, length, value = step
+        files = [*self.paths, f"{DIRECTORY}/{POSITION}"]
+        path = files[which % len(files)]
+        if path.rpartition("/")[2] not in self.disk.list(DIRECTORY):
+            return
+        data = self.disk.content(path)
+        at = (high << 8 | low) % (len(data) + 1)
+        if kind % 5 in MOVING:
+            at = min(max(at, SEGMENT_SIZE), len(data))
+        put = (more or bytes([value]))[: length % 64]
+        changed: dict[int, bytes | None] = {
+            0: data[:at] + put + data[at + len(put) :],
+            1: data[:at] + put + data[at:],
+            2: data[:at] + data[at + length :],
+            3: data[:at],
+            4: None,
+        }
+        content = changed[kind % len(changed)]
+        if content is None:
+            self.disk.remove(path)
+        else:
+            self.disk.put(path, content)
+
+    def left(self) -> Iterator[int]:
+        """Give the numbers of the frames that are still there, whole, and were not delivered."""
+        names = self.disk.list(DIRECTORY)
+        for number, (frame, path) in self.frames.items():
+            is_there = path.rpartition("/")[2] in names and frame in self.disk.content(path)
+            if is_there and number >= self.position:
+                yield number
+
+
+def start(disk: SimDisk, size: int) -> list[int]:
+    """Start a spool and read all; gives the numbers of what it delivers, which is what was written under them."""
+    spool = Spool(disk)
+    found = []
+    for batch in spool.read():
+        number = int(batch.wire.partition(b".")[0])
+        if not same(batch, make_batch(number, size)):
+            raise AssertionError("a batch was not written as it was delivered")
+        found.append(number)
+    spool.append(make_batch(AFTERWARDS, size))
+    if [batch.wire for batch in spool.read()] != [make_batch(AFTERWARDS, size).wire]:
+        raise AssertionError("what is written after a start is not delivered")
+    return found
+
+
+def copy(disk: SimDisk) -> SimDisk:
+    """Give another disk with the same files."""
+    other = SimDisk()
+    other.make_directory(DIRECTORY)
+    for name in disk.list(DIRECTORY):
+        other.put(f"{DIRECTORY}/{name}", disk.content(f"{DIRECTORY}/{name}"))
+    return other
+
+
+def recovery(data: bytes) -> None:
+    """Damage a directory and start on it twice."""
+    if len(data) < STEP:
+        return
+    batches, size, per_segment = 1 + data[0] % 8, data[1] * 2, 1 + data[2] % 3
+    directory = Directory(batches, size, per_segment, data[3] % (batches + 2))
+    steps, more = data[4 : 4 + STEP * (data[4] % 5)], data[4 + STEP * 4 :]
+    for at in range(0, len(steps) - STEP + 1, STEP):
+        directory.damage(steps[at : at + STEP], more)
+    left = set(directory.left())
+    before = copy(directory.disk)
+    found = start(directory.disk, size)
+    if sorted(set(found)) != found:
+        raise AssertionError("not in order, or not once")
+    if not left <= set(found):
+        raise AssertionError("a frame that is there is not delivered")
+    looked = Spool(before)
+    before.kill()
+    if start(before, size) != found or looked.recovered.report.records != len(found):
+        raise AssertionError("another start, or its report, comes to something else")
+
+
+KINDS: dict[str, Callable[[bytes], None]] = {"codec": codec, "recovery": recovery}
+
+
+def main() -> None:
+    """Fuzz one of them."""
+    kind = KINDS[sys.argv.pop(1)]
+    atheris.Setup(sys.argv, kind)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
