@@ -49,7 +49,7 @@ slow: $(READY)  ## the same promises at full length: stalls, restarts, thousands
 		tests/test_stateful.py tests/test_spool_crash.py tests/test_spool_server.py --durations=10 $(ARGS)
 
 kill: $(READY)  ## fifty kills under load, with our own client and with rsyslog's
-	INGEST_TEST_KILLS=50 $(BIN)/python -m pytest tests/test_relp_kill.py tests/test_relp_spool.py --durations=5 $(ARGS)
+	INGEST_TEST_KILLS=50 $(BIN)/python -m pytest tests/attacks/test_relp_kill.py --durations=5 $(ARGS)
 
 sanitize: $(READY)  ## the C scanner under gcc's sanitizers
 	PATH=$(abspath $(BIN)):$$PATH fuzz/sanitize.sh $(ARGS)

@@ -10,17 +10,13 @@ import time
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from tests.attacks.disks import DiskCase, read_lines
 from tests.relp_client import RelpClient, SessionLostError
 from tests.server import PATIENCE, Server, wait_until
 from tests.test_real_clients import Rsyslog, program
-from twisted_ingest.limits import KIB, MIB, RELP_MAX_LENGTH
+from twisted_ingest.limits import KIB, RELP_MAX_LENGTH
 
 STALL_SECONDS = float(os.environ.get("INGEST_TEST_STALL_SECONDS", "2"))
 """How long a stopped server keeps omrelp waiting; `make slow` sets ten."""
-
-WINDOW = 16
-"""Records our own client sends ahead of their answers."""
 
 RELP = "--relp=tcp:0:interface=127.0.0.1"
 
@@ -207,73 +203,6 @@ class ReadmeTests(RelpCase):
             peer.sendall(b"<13>Nov 21 00:00:00 host app: hello\n")
         (line,) = self.wait_lines(1)
         self.assertTrue(line.startswith(b"<13>") and line.endswith(b"host app: hello"), line)
-
-
-class TroubledDiskTests(DiskCase):
-    """What a client sees of a disk that is slow, fails, or is full: answers that come later, and nothing else."""
-
-    def check_session(self, server: Server, records: list[bytes]) -> None:
-        """Send with a window: everything is answered in one session, and nothing refused."""
-        with RelpClient(server.port, patience=60.0) as client:
-            client.open()
-            for record in records:
-                client.send(record)
-                if len(client.unanswered) >= WINDOW:
-                    client.settle()
-            while client.unanswered:
-                client.settle()
-            self.assertEqual((client.answered, client.refused), (records, []))
-            client.close()
-        self.assertEqual(server.metrics()["ingest_conservation_error"], 0)
-
-    def test_slow(self) -> None:
-        """While the disk takes its time omrelp's session waits; nothing is refused, and nothing sent twice."""
-        path = omrelp()
-        server = self.server(RELP, prefix=self.broken("fdatasync:delay_exit=300000"))
-        sender = Omrelp(path, server.port)
-        self.addCleanup(sender.stop)
-        lines = [b"<13>%06d" % number for number in range(300)]
-        sender.feed(lines)
-        wait_until(lambda: server.output().count(b"\n") >= 300, "all lines", 60)
-        self.assertEqual(server.output().splitlines(), lines)
-        values = server.metrics()
-        self.assertEqual(values["ingest_connections_opened_total"], 1)
-        self.assertEqual(sum(n for name, n in values.items() if name.startswith("ingest_relp_errors")), 0)
-
-    def test_failing(self) -> None:
-        """After a failed sync nothing is answered but from a new file: the two together hold every answered record."""
-        server = self.server(RELP, prefix=self.broken("fdatasync:error=EIO:when=5"))
-        records = [b"record %06d" % number for number in range(500)]
-        self.check_session(server, records)
-        self.assertEqual(server.metrics()["ingest_sink_sync_failures_total[file]"], 1)
-        aside = read_lines(f"{server.path}.failed-1")
-        fresh = read_lines(server.path)
-        self.assertEqual(list(dict.fromkeys(aside + fresh)), records)
-        # What four syncs of the first file had not covered is in the new one whole; no more was open than the window.
-        self.assertEqual(fresh, records[-len(fresh) :])
-        self.assertLessEqual(len(aside) + len(fresh) - len(records), WINDOW)
-
-    def test_full(self) -> None:
-        """On a full disk answers are withheld, never refused, and all is answered when there is space again."""
-        disk = self.mount("-t", "tmpfs", "-o", "size=2m", "tmpfs")
-        ballast, output = os.path.join(disk, "ballast"), os.path.join(disk, "out")
-        with open(ballast, "wb") as stream:
-            stream.write(b"x" * (MIB + MIB // 2))
-        server = self.server(RELP, f"--sink=file:{output}")
-        records = [b"record %06d " % number + b"." * 500 for number in range(2000)]
-        waiting: list[float] = []
-
-        def relieve() -> None:
-            wait_until(lambda: "No space left on device" in server.get("readyz"), "readiness says why")
-            waiting.extend(n for name, n in server.metrics().items() if name.startswith("ingest_relp_waiting_frames"))
-            os.remove(ballast)
-
-        relief = threading.Thread(target=relieve)
-        relief.start()
-        self.check_session(server, records)
-        relief.join()
-        self.assertTrue(0 < sum(waiting) <= WINDOW, waiting)
-        self.assertEqual(read_lines(output), records)
 
 
 class OwnClientTests(RelpCase):

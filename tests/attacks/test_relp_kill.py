@@ -1,8 +1,8 @@
 """
-Proof: what was answered survives SIGKILL, whatever the moment.
+Attack: SIGKILL under load, again and again, while records wait for their answer.
 
-Checked by a client that shares no code with the server and syncs a ledger of the answers it received. ``make kill``
-runs fifty rounds of each.
+Cost to a careless receiver: records that it answered. Proof that ours survive, whatever the moment: a client that
+shares no code with the server and syncs a ledger of the answers it received. ``make kill`` runs fifty rounds of each.
 """
 
 import os
@@ -15,16 +15,40 @@ from collections.abc import Iterable
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.attacks.report import Group, Scenario
 from tests.relp_client import Ledger, Sender
 from tests.server import Server, wait_until
 from tests.test_relp_clients import Omrelp, omrelp
+
+KILLED = Scenario(
+    Group.RELP,
+    "Killed while records wait for their answer",
+    "SIGKILL under the load of a client that keeps a synced ledger of its answers, over and over",
+    "after every kill each answered record is in the file, whole; the client sends the others again: first copies are "
+    "in order, and no more come twice than were unanswered",
+    ("ingest_relp_acks_total", "ingest_sink_repaired_lines_total"),
+)
+SPOOLED = Scenario(
+    Group.RELP,
+    "The same through a spool",
+    "SIGKILL under the load of the same client, a spool in front of the file",
+    "everything answered before a kill comes out of the spool after it, first copies in order; what came out since the "
+    "position was last kept comes out again",
+    ("ingest_relp_acks_total",),
+)
+FORWARDED = Scenario(
+    Group.RELP,
+    "The same under rsyslog",
+    "SIGKILL while rsyslog's `omrelp` sends line after line",
+    "every line arrives, first copies in order",
+    ("ingest_relp_acks_total",),
+)
 
 KILLS = int(os.environ.get("INGEST_TEST_KILLS", "5"))
 """Kills under load; `make kill` sets fifty."""
 
 SECONDS = 60 + KILLS * 20
 """The most that all rounds of one test may take."""
-
 
 FLOW = 200
 """Lines after which omrelp is under load: more than its window."""
@@ -161,6 +185,10 @@ class OwnClientTests(OwnClientCase):
         whole = self.check_whole(self.server.output().splitlines(), sent)
         self.assertLessEqual(len(whole) - len(sent), sender.exposed, "more copies than were open")
         self.assertEqual(self.server.metrics()["ingest_conservation_error"], 0)
+        KILLED.measured(
+            f"{KILLS} kills: {len(sent):,} records answered, each there; {len(whole) - len(sent):,} twice of "
+            f"{sender.exposed:,} that were unanswered"
+        )
 
 
 class SpooledTests(OwnClientCase):
@@ -173,7 +201,13 @@ class SpooledTests(OwnClientCase):
         self.assertEqual(set(answered), set(sent))
         tail = Tail(self.server.path)
         tail.wait_for(sent)
-        self.check_whole(tail.lines, sent)
+        whole = self.check_whole(tail.lines, sent)
+        values = self.server.metrics()
+        self.assertEqual(values["ingest_conservation_error"], 0)
+        self.assertEqual(values["ingest_sink_spool_missing_batches_total[file]"], 0)
+        SPOOLED.measured(
+            f"{KILLS} kills: {len(sent):,} records answered, each there; {len(whole) - len(sent):,} copies"
+        )
 
 
 class OmrelpTests(KillCase):
@@ -200,13 +234,20 @@ class OmrelpTests(KillCase):
         enough.set()
         feeder.join(SECONDS)
         self.tail.wait_for(self.lines)
-        self.check_whole(self.tail.lines, self.lines)
+        whole = self.check_whole(self.tail.lines, self.lines)
+        copies = len(whole) - len(self.lines)
+        FORWARDED.measured(f"{KILLS} kills: {len(self.lines):,} lines, each there; {copies:,} twice")
 
     def wait_flow(self) -> None:
         """Wait until it sends line after line: after a reconnect it sends a single one, and rests for a second."""
         self.tail.read()
         before = len(self.tail.lines)
-        wait_until(lambda: len(self.tail.read()) and len(self.tail.lines) - before > FLOW, "lines flow", SECONDS)
+
+        def is_flowing() -> bool:
+            self.tail.read()
+            return len(self.tail.lines) - before > FLOW
+
+        wait_until(is_flowing, "lines flow", SECONDS)
 
     def feed(self, enough: threading.Event) -> None:
         """Have it forward line after line until it is enough."""
