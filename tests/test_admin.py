@@ -409,6 +409,7 @@ class StatusTests(AdminTestCase):
             {key: set(value) if isinstance(value, dict) else type(value) for key, value in status.items()},
             {
                 "version": str,
+                "scanner": str,
                 "state": str,
                 "ready": bool,
                 "reasons": list,
