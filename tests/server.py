@@ -47,8 +47,8 @@ class Server:
     """
     One process of the server in a folder of its own.
 
-    ``log`` holds its standard error so far; ``port`` and ``admin`` are where it listens in fact. While ``reads_log`` is
-    clear nobody reads its standard error.
+    ``log`` holds its standard error so far; ``port``, ``ports`` (of all listeners, in their order) and ``admin`` are
+    where it listens in fact. While ``reads_log`` is clear nobody reads its standard error.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class Server:
         self.reads_log = threading.Event()
         self.reads_log.set()
         self.port = port
+        self.ports: list[int] = []
         self.admin = ""
         command = [sys.executable, LAUNCH] if MEASURED else [sys.executable, "-m", "twisted_ingest"]
         if REACTOR:
@@ -110,6 +111,7 @@ class Server:
                 raise AssertionError(f"the server ended: {self.log}")
             if match := re.search(r"  listening  127\.0\.0\.1:(\d+)", line):
                 self.port = int(match[1])
+                self.ports.append(self.port)
             if match := re.search(r"  metrics    (http://\S+)/metrics", line):
                 self.admin = match[1]
             if "  try  " in line:
@@ -175,6 +177,10 @@ class Server:
     def peak_rss(self) -> int:
         """Give the most it ever was, in bytes."""
         return self._proc_status("VmHWM")
+
+    def address_space(self) -> int:
+        """Give the size of the address space, in bytes: what is reserved, used or not."""
+        return self._proc_status("VmSize")
 
     def _proc_status(self, key: str) -> int:
         with open(f"/proc/{self.process.pid}/status") as stream:

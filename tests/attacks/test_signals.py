@@ -14,15 +14,15 @@ import socket
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 
 from tests.attacks.disks import DiskCase, read_lines
 from tests.attacks.report import Group, Scenario
+from tests.attacks.sleep import TIMEOUTS, oversleep
 from tests.server import PATIENCE, Server, numbered, wait_until
 from twisted_ingest.limits import FLUSH_GRACE, KIB, STOP_GRACE
-
-SLEEP_SECONDS = max(4.0, float(os.environ.get("INGEST_TEST_STALL_SECONDS", "0")))
-"""How long the process is put to sleep; `make slow` sets ten."""
 
 KILLS = int(os.environ.get("INGEST_TEST_RESTARTS", "3"))
 """How often the process is killed; `make slow` sets ten."""
@@ -79,25 +79,19 @@ KILLED = Scenario(
 )
 
 
+@contextmanager
+def stopped(server: Server) -> Iterator[None]:
+    """Stop a process, and let it go on in the end."""
+    server.send_signal(signal.SIGSTOP)
+    yield
+    server.send_signal(signal.SIGCONT)
+
+
 class SleepTests(DiskCase):
     def test_stop_and_continue(self) -> None:
         """A process that slept through every timeout reads what came in time, and closes nobody for it."""
-        server = self.server("--idle-timeout", "2s", "--frame-timeout", "2s")
-        with server.connect() as silent, server.connect() as late, server.connect() as half:
-            half.sendall(b"begun ")
-            wait_until(lambda: server.metrics()["ingest_received_bytes_total"] == 6, "half a line read")
-            server.send_signal(signal.SIGSTOP)
-            late.sendall(b"while you slept\n")
-            half.sendall(b"and ended\n")
-            time.sleep(SLEEP_SECONDS)
-            server.send_signal(signal.SIGCONT)
-            self.assertEqual(sorted(server.wait_output(32).splitlines()), [b"begun and ended", b"while you slept"])
-            silent.sendall(b"still here\n")
-            server.wait_output(43)
-            metrics = server.metrics()
-        closed = {name: value for name, value in metrics.items() if name.startswith("ingest_connections_closed_total")}
-        self.assertEqual({name for name, value in closed.items() if value}, set())
-        SLEEP.measured(f"asleep for {SLEEP_SECONDS:.0f} s, timeouts of 2 s: 3 lines, 0 connections closed")
+        server = self.server(*TIMEOUTS)
+        SLEEP.measured(oversleep(self, server, stopped(server)))
 
 
 class StormTests(DiskCase):
