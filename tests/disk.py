@@ -30,7 +30,7 @@ class SimDisk:
 
     ``operations`` counts what was asked for that changes something. ``plan`` maps the number of a coming operation to
     an error number, or to ``None``: it is done, and then the machine goes off. ``take`` is the most bytes of one
-    write. ``space`` is what is free.
+    write. ``space`` is what is free; ``inodes`` is how many files there may be.
     """
 
     def __init__(self, sector: int = 512) -> None:
@@ -45,6 +45,7 @@ class SimDisk:
         self.plan: dict[int, int | None] = {}
         self.take: int | None = None
         self.space = 1 << 40
+        self.inodes = 1 << 40
         self.failed: list[str] = []
         self.log: list[str] = []
 
@@ -124,6 +125,8 @@ class SimDisk:
         """See `Disk`."""
         if path in self._names:
             raise FileExistsError(errno.EEXIST, "it exists", path)
+        if not self.free_inodes(path):
+            raise OSError(errno.ENOSPC, "no inode is left", path)
         file = _File()
         self._act("create", lambda: self._rename(path, None, file))
         return self._descriptor(file)
@@ -206,6 +209,10 @@ class SimDisk:
     def free(self, path: str) -> int:
         """See `Disk`."""
         return self.space
+
+    def free_inodes(self, path: str) -> int:
+        """See `Disk`."""
+        return self.inodes - len(self._names)
 
     def close(self, descriptor: int) -> None:
         """See `Disk`."""

@@ -7,6 +7,7 @@ import stat
 import subprocess
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet import reactor
@@ -14,7 +15,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
-from twisted.trial.unittest import SkipTest, TestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from twisted_ingest.batch import NUL, Batch, ConnectionInfo, Group
@@ -23,7 +24,7 @@ from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import KIB, MIB
 from twisted_ingest.observe.events import Events
 from twisted_ingest.sinks import trouble, writer
-from twisted_ingest.sinks.targets import FileTarget
+from twisted_ingest.sinks.targets import FileTarget, naming_inodes
 from twisted_ingest.sinks.writing import FileSink
 
 INFO = ConnectionInfo(1, "test", "192.0.2.1:1", "192.0.2.1")
@@ -33,6 +34,23 @@ def group(*wires: bytes, delimiter: bytes = b"\n") -> Group:
     """Make a group of one batch per argument."""
     batches = [Batch(wire, wire.count(delimiter), INFO, 0.0, delimiter) for wire in wires]
     return Group(batches, sum(batch.size for batch in batches))
+
+
+class InodeTests(SynchronousTestCase):
+    def complaint(self, error: int, **status: int) -> str:
+        """Give what a file that cannot be made is complained of, on a file system of this status."""
+        self.patch(os, "statvfs", lambda path: SimpleNamespace(**status))
+        with self.assertRaises(OSError) as raised, naming_inodes():
+            raise OSError(error, os.strerror(error), "/var/log/lines.log")
+        self.assertEqual(raised.exception.errno, error)
+        return str(raised.exception.strerror)
+
+    def test_named(self) -> None:
+        """A lack of inodes is called by its name, and nothing else is: some file systems have no number of them."""
+        named = "no inodes are left on the file system of /var/log (see df -i)"
+        self.assertEqual(self.complaint(errno.ENOSPC, f_files=100, f_favail=0), named)
+        for error, files, free in ((errno.ENOSPC, 100, 1), (errno.ENOSPC, 0, 0), (errno.EDQUOT, 100, 0)):
+            self.assertEqual(self.complaint(error, f_files=files, f_favail=free), os.strerror(error))
 
 
 def read(path: str) -> bytes:

@@ -16,6 +16,7 @@ from tests.spooling import DIRECTORY, Spool, make_batch, same, segment_paths
 from twisted_ingest.batch import Batch, Group
 from twisted_ingest.errors import SinkError
 from twisted_ingest.interfaces import ISink
+from twisted_ingest.limits import SPARE_INODES
 from twisted_ingest.observe.events import Events
 from twisted_ingest.sinks import trouble
 from twisted_ingest.spool import replay, target
@@ -63,6 +64,22 @@ class RoomTests(SynchronousTestCase):
         self.assertEqual(spool.target.write(list(spool.target.frames([make_batch(2, 300)]))), 0)
         spool.disk.space += 10
         self.assertGreater(spool.target.write(list(spool.target.frames([make_batch(3, 300)]))), 0)
+
+    def test_inodes_for_the_position(self) -> None:
+        """However few inodes there are, segments leave those that the position needs to make room again."""
+        for inodes in range(SPARE_INODES + 2, SPARE_INODES + 8):
+            spool = Spool(segment_bytes=1000)
+            assert isinstance(spool.disk, SimDisk)
+            spool.disk.inodes = inodes
+            frames = self.fill(spool)
+            self.assertIn("no inodes are left on the file system of /spool", spool.target.trouble or "")
+            waiting = spool.shelf.durable
+            self.assertEqual(len(spool.deliver()), waiting)
+            self.assertEqual(len(segment_paths(spool.disk)), 1)
+            # The one that is open, and full, may be all that the position has left room for.
+            spool.disk.inodes = max(inodes, SPARE_INODES + 4)
+            self.assertEqual(spool.target.write(frames), len(frames[0]))
+            self.assertIsNone(spool.target.trouble)
 
     def test_larger_than_the_spool(self) -> None:
         """With nothing waiting a frame is taken however large it is: it could never go elsewhere."""

@@ -95,6 +95,10 @@ SPOOL_BYTES = GIB
 FREE_SPACE_FLOOR = 128 * MIB
 """Bytes that spools leave free on their file system, so that logs, positions and neighbours go on working."""
 
+SPARE_INODES = 4
+"""Inodes that a spool's segments leave free on their file system: without one the position cannot be replaced, and then
+no segment is removed, so that none would ever be free again. More than one because neighbours take them too."""
+
 IDLE_TIMEOUT = 300.0
 """Seconds of silence before a peer that has sent no record is closed. The value the project was asked for."""
 

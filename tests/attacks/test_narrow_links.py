@@ -137,8 +137,8 @@ class NarrowLinkTests(LinkCase):
         self.arrive(server, records * (len(FRAMES) + 1))
         self.assertEqual(server.metrics()["ingest_conservation_error"], 0)
         return (
-            f"{len(records)} records of {sizes[0]} bytes to {sizes[-1] // KIB} KiB in each of {len(FRAMES)} framings and "
-            "over RELP, all as they were sent"
+            f"{len(records)} records of {sizes[0]} bytes to {sizes[-1] // KIB} KiB in each of {len(FRAMES)} framings "
+            "and over RELP, all as they were sent"
         )
 
     def arrive(self, server: Server, records: list[bytes]) -> None:

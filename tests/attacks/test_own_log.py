@@ -66,6 +66,9 @@ class OwnLogTests(SynchronousTestCase):
         # One page: full as soon as something is in it.
         fcntl.fcntl(server.process.stderr, fcntl.F_SETPIPE_SZ, 4096)
         server.reads_log.clear()
+        known = len(server.log)
+        server.send(b"a line that has its connection logged\n")
+        wait_until(lambda: len(server.log) > known, "the last line that is read")
         for beginning in WRONG * BURST:
             with server.connect() as peer:
                 peer.sendall(beginning)

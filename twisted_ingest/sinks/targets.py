@@ -7,7 +7,8 @@ import errno
 import os
 import select
 import stat
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from typing import Protocol
 
@@ -100,6 +101,26 @@ _CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EROFS})
 """What ``fsync`` says of something that it does not work on (fsync(2))."""
 
 
+@contextlib.contextmanager
+def naming_inodes() -> Iterator[None]:
+    """Where a file cannot be made for want of inodes, say so: the kernel says "no space", of which there is plenty."""
+    try:
+        yield
+    except OSError as failure:
+        directory = os.path.dirname(failure.filename)
+        if failure.errno == errno.ENOSPC and not free_inodes(directory):
+            reason = f"no inodes are left on the file system of {directory} (see df -i)"
+            raise OSError(errno.ENOSPC, reason) from failure
+        raise
+
+
+def free_inodes(path: str) -> int:
+    """Give the number of files that we may still make on the file system of a path."""
+    status = os.statvfs(path)
+    # Some make inodes as they are wanted (btrfs), and say that they have 0 of 0.
+    return status.f_favail if status.f_files else sys.maxsize
+
+
 def _missing_parents(directory: str) -> list[str]:
     """Give the directories whose entries change when this one is made."""
     parents = []
@@ -148,9 +169,10 @@ class FileTarget:
         self.close()
         directory = os.path.dirname(os.path.abspath(self.path))
         self._unnamed.update((directory, *_missing_parents(directory)))
-        os.makedirs(directory, mode=0o750, exist_ok=True)
-        # Read access is for the look at the last byte; O_RDWR also keeps a FIFO from blocking here.
-        self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, self._mode)
+        with naming_inodes():
+            os.makedirs(directory, mode=0o750, exist_ok=True)
+            # Read access is for the look at the last byte; O_RDWR also keeps a FIFO from blocking here.
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, self._mode)
         self._is_named = False
         try:
             self._take_stock()

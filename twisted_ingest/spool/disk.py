@@ -11,7 +11,7 @@ import stat
 from collections.abc import Sequence
 from typing import Protocol
 
-from twisted_ingest.sinks.targets import sync_directory
+from twisted_ingest.sinks.targets import free_inodes, naming_inodes, sync_directory
 
 
 class Disk(Protocol):
@@ -60,6 +60,9 @@ class Disk(Protocol):
     def free(self, path: str) -> int:
         """Give the bytes that we may still write on the file system of a path."""
 
+    def free_inodes(self, path: str) -> int:
+        """Give the number of files that may still be made on the file system of a path."""
+
     def close(self, descriptor: int) -> None:
         """Close; never raises."""
 
@@ -76,7 +79,8 @@ class RealDisk:
         parent = os.path.dirname(path)
         if not os.path.isdir(path):
             self.make_directory(parent)
-            os.mkdir(path, _PRIVATE_DIRECTORY)
+            with naming_inodes():
+                os.mkdir(path, _PRIVATE_DIRECTORY)
         # One that was there may have been made by a process that was killed before its sync.
         self.sync_directory(parent)
 
@@ -87,7 +91,8 @@ class RealDisk:
     def create(self, path: str) -> int:
         """See `Disk`."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(path, flags, _PRIVATE_FILE)
+        with naming_inodes():
+            return os.open(path, flags, _PRIVATE_FILE)
 
     def open(self, path: str) -> int:
         """See `Disk`."""
@@ -99,7 +104,8 @@ class RealDisk:
 
     def lock(self, path: str) -> int:
         """See `Disk`."""
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, _PRIVATE_FILE)
+        with naming_inodes():
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, _PRIVATE_FILE)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -139,6 +145,10 @@ class RealDisk:
         """See `Disk`."""
         status = os.statvfs(path)
         return status.f_bavail * status.f_frsize
+
+    def free_inodes(self, path: str) -> int:
+        """See `Disk`."""
+        return free_inodes(path)
 
     def close(self, descriptor: int) -> None:
         """See `Disk`."""

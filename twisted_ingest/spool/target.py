@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from twisted_ingest.batch import Batch
+from twisted_ingest.limits import SPARE_INODES
 from twisted_ingest.sinks.targets import Place, SyncFailedError
 from twisted_ingest.spool.codec import (
     MARKER_SIZE,
@@ -93,11 +94,12 @@ class SegmentTarget:
             buffers = buffers[:1]
         else:
             buffers = self._fitting(buffers)
-            if not buffers:
+            is_new = not self._open or self._is_full(self._open[-1].segment)
+            if not buffers or (is_new and self._lacks_inodes()):
                 self._wait_for_room()
                 return 0
             self._set_trouble(None)
-            if not self._open or self._is_full(self._open[-1].segment):
+            if is_new:
                 self._begin_segment(sequence_of(buffers[0]))
         return self._append(buffers)
 
@@ -150,6 +152,9 @@ class SegmentTarget:
     def _is_full(self, segment: Segment) -> bool:
         return segment.size >= self._segment_bytes
 
+    def _lacks_inodes(self) -> bool:
+        return self._disk.free_inodes(self._shelf.directory) <= SPARE_INODES
+
     def _wait_for_room(self) -> None:
         """Wait a moment, but first let the reading side have what is written: nothing else may be left to make room."""
         if self._written_bytes:
@@ -159,14 +164,19 @@ class SegmentTarget:
                 raise SyncFailedError(failure) from failure
             return
         shelf = self._shelf
-        self._set_trouble(
-            f"the spool is full ({format_size(shelf.used)}, max_bytes {format_size(shelf.max_bytes)}, "
-            f"{format_size(self._disk.free(shelf.directory))} free on the disk): senders are held back"
-        )
+        self._set_trouble(f"{self._shortage()}: senders are held back")
         with shelf.changed:
             shelf.room_wanted = True
             shelf.changed.notify_all()
             shelf.changed.wait(ROOM_SECONDS)
+
+    def _shortage(self) -> str:
+        shelf = self._shelf
+        if self._lacks_inodes():
+            return f"no inodes are left on the file system of {shelf.directory} but for positions (see df -i)"
+        free = format_size(self._disk.free(shelf.directory))
+        used, allowed = format_size(shelf.used), format_size(shelf.max_bytes)
+        return f"the spool is full ({used}, max_bytes {allowed}, {free} free on the disk)"
 
     def _set_trouble(self, trouble: str | None) -> None:
         if (trouble is None) != (self.trouble is None):
