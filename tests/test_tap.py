@@ -3,6 +3,7 @@
 import io
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +20,10 @@ TWISTD = os.path.join(os.path.dirname(sys.executable), "twistd")
 
 class OptionsTests(SynchronousTestCase):
     """Parse in this process."""
+
+    def setUp(self) -> None:
+        # What parsing does to it is for the process that will serve.
+        self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
 
     def parse(self, *words: str) -> Options:
         options = Options()

@@ -6,8 +6,11 @@ import sys
 
 from twisted.scripts.twistd import run
 
+from twisted_ingest import process
+
 
 def main() -> None:
     """Run in the foreground, without a pid file, with the flags of ``ingest``."""
+    process.ignore_hangups()
     sys.argv[1:] = ["-n", "--pidfile=", "ingest", *sys.argv[1:]]
     run()

@@ -50,6 +50,20 @@ def take_steady_time(reactor: Any) -> None:
         call.seconds = time.monotonic
 
 
+def ignore_hangups() -> None:
+    """
+    Have SIGHUP do nothing until `install_signals`, where it would end the process.
+
+    Nothing is lost by that: a file renamed between its opening and then is found to have moved a second later.
+    """
+    is_ours = (
+        threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    )
+    if is_ours:
+        # No SIG_IGN: that would be inherited by whatever a process starts.
+        signal.signal(signal.SIGHUP, lambda *_: None)
+
+
 def install_signals(reactor: Any, reopen: Callable[[], None]) -> None:
     """
     Take SIGHUP for ``reopen``, and let a second SIGTERM or SIGINT end the process.

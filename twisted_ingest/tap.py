@@ -88,6 +88,8 @@ class Options(usage.Options):
 
     def parseOptions(self, options: Any = None) -> None:
         """Parse; a mistake is one line and exit 78, where twistd would print the whole usage."""
+        # The first that twistd calls of ours.
+        process.ignore_hangups()
         try:
             super().parseOptions(options)
         except usage.UsageError as error:

@@ -5,6 +5,7 @@ Cost to a naive receiver: lines thrown away by timers that slept too, by files o
 end that waits for ever and is then forced. Bound proven: nothing is lost but what is counted, and a stop ends in time.
 """
 
+import contextlib
 import os
 import random
 import re
@@ -15,7 +16,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 
 from tests.attacks.disks import DiskCase, read_lines
@@ -40,6 +40,13 @@ STORM = Scenario(
     "hundreds of SIGHUP under load, some with a rotation, most without",
     "a signal without a rotation opens nothing; none tears a line; the log folds them",
     ("ingest_sink_torn_records_total", "ingest_log_suppressed_total"),
+)
+EARLY = Scenario(
+    Group.PROCESS,
+    "SIGHUP before the start is over",
+    "a rotation's SIGHUP meets a process that still reads its configuration",
+    "nothing comes of it: the start goes on",
+    ("ingest_ready",),
 )
 HUNG = Scenario(
     Group.PROCESS,
@@ -79,7 +86,7 @@ KILLED = Scenario(
 )
 
 
-@contextmanager
+@contextlib.contextmanager
 def stopped(server: Server) -> Iterator[None]:
     """Stop a process, and let it go on in the end."""
     server.send_signal(signal.SIGSTOP)
@@ -131,6 +138,36 @@ class StormTests(DiskCase):
             f"{sent:,} signals, {len(rotated)} rotations: {len(lines):,} lines, each there once and in order; "
             f"{told} lines in the log; no descriptor more"
         )
+
+
+class EarlyTests(DiskCase):
+    def test_before_the_start_is_over(self) -> None:
+        """A process that is told to reopen its files before it has any goes on with its start."""
+        config = os.path.join(self.folder(), "ingest.toml")
+        os.mkfifo(config)
+        server = Server("--config", config, "--listen", "tcp:0:interface=127.0.0.1")
+        self.addCleanup(server.kill)
+        # It waits for its configuration until we close this.
+        writing = self.writing(config)
+        for _ in range(100):
+            server.send_signal(signal.SIGHUP)
+        os.close(writing)
+        server.wait_ready()
+        server.send(b"hello\n")
+        self.assertEqual(server.wait_output(6), b"hello\n")
+        EARLY.measured("100 signals while it waits for its configuration: the start goes on, lines are delivered")
+
+    def writing(self, path: str) -> int:
+        """Open a FIFO for writing once it is read from."""
+        opened: list[int] = []
+
+        def is_read() -> bool:
+            with contextlib.suppress(OSError):
+                opened.append(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
+            return bool(opened)
+
+        wait_until(is_read, "the configuration being read")
+        return opened[0]
 
 
 class StopTests(DiskCase):
