@@ -66,3 +66,8 @@ def summary(minutes: float, samples: Sequence[Sample], metrics: Mapping[str, flo
 def as_columns(samples: Sequence[Sample]) -> dict[str, list[float]]:
     """Give the samples as JSON takes them in little room: a list for each thing that was looked at."""
     return {field.name: [round(getattr(sample, field.name), 1) for sample in samples] for field in fields(Sample)}
+
+
+def from_columns(columns: Mapping[str, Sequence[float]]) -> list[Sample]:
+    """Give the samples back that `as_columns` was given, rounded as they are there."""
+    return [Sample(*values) for values in zip(*(columns[field.name] for field in fields(Sample)), strict=True)]

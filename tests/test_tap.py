@@ -47,6 +47,17 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(list(settings.sinks), ["null", "stdout"])
         self.assertEqual(settings.limits.memory, 64 << 20)
 
+    def test_early_hangup(self) -> None:
+        """From here on SIGHUP does not end the process; a handler that somebody has already set stays."""
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        self.parse()
+        signal.raise_signal(signal.SIGHUP)
+        seen: list[int] = []
+        signal.signal(signal.SIGHUP, lambda number, _: seen.append(number))
+        self.parse()
+        signal.raise_signal(signal.SIGHUP)
+        self.assertEqual(seen, [signal.SIGHUP])
+
     def test_two_parses_share_nothing(self) -> None:
         """What one parse gathered is not there in the next."""
         self.parse("--listen", "tcp:1")
