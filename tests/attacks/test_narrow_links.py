@@ -38,7 +38,7 @@ NARROW = Scenario(
     "packets of 576 bytes at most, receive buffers of 4 KiB on both sides; records of up to 100 KiB in every "
     "framing, and over RELP",
     "correct, only slower: every record arrives as it was sent and is answered",
-    ("ingest_conservation_error", "ingest_framing_errors_total"),
+    ("ingest_conservation_error", "ingest_truncated_records_total"),
 )
 CONFIG = """
 [listeners.lines]
