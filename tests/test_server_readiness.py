@@ -138,6 +138,26 @@ class ReadinessTests(SynchronousTestCase):
         self.assertEqual(fine.seen, [b"x"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
+    def test_descriptor_stays_for_a_turn(self) -> None:
+        """The last one removed and added again within a turn leaves the reactor the descriptor that it knows."""
+        end = self.end()
+        end.peer.sendall(b"x")
+        number = self.readiness.fileno()
+
+        def again() -> None:
+            self.readiness.remove(end)
+            other = os.dup(0)  # takes the place of a descriptor that was closed
+            self.addCleanup(os.close, other)
+            self.readiness.add(end)
+
+        end.on_read = again
+        self.readiness.doRead()
+        self.assertEqual((self.readiness.fileno(), self.reactor.readers), (number, [self.readiness]))
+        end.on_read = lambda: self.readiness.remove(end)
+        end.peer.sendall(b"x")
+        self.readiness.doRead()
+        self.assertEqual((self.readiness.fileno(), self.reactor.readers), (-1, []))
+
     def test_holds_nothing_when_nobody_is_watched(self) -> None:
         """The last one removed takes the descriptor with it; removing twice, or one that is closed, is harmless."""
         before = len(os.listdir("/proc/self/fd"))

@@ -53,8 +53,11 @@ class Readiness:
         self._read_at = float("-inf")
         """When the last turn began."""
         self._resting: Any = None
+        self._is_reading = False
+        """Whether a turn is under way. In it the descriptor stays: a reactor that finds another one behind it, because
+        the last connection was removed and one added, takes us for lost."""
         self.is_bulk = False
-        """Set by a connection whose read brought much: it is likely to have more, and nobody rests."""
+        """Set by a connection whose read brought much: it is likely to have more, and nobody rests after that turn."""
         self._watched: dict[int, Any] = {}
         self._epoll: Any = None
 
@@ -77,7 +80,7 @@ class Readiness:
             return
         del self._watched[number]
         self._epoll.unregister(number)
-        if not self._watched:
+        if not self._watched and not self._is_reading:
             self._let_go()
 
     def _let_go(self) -> None:
@@ -102,11 +105,15 @@ class Readiness:
     def doRead(self) -> None:
         """Read from the connections that can be read: from each once, and in bulk once more while that is quick."""
         before, self._read_at = self._read_at, self._seconds()
-        self.is_bulk = False
+        self.is_bulk, self._is_reading = False, True
         self._read_each()
         if self.is_bulk:
             self._read_on()
-        elif self._rests and self._watched and self._read_at - before < DENSE_SECONDS:
+            self.is_bulk = True
+        self._is_reading = False
+        if not self._watched:
+            self._let_go()
+        elif self._rests and not self.is_bulk and self._read_at - before < DENSE_SECONDS:
             self._rest()
 
     def _read_on(self) -> None:
