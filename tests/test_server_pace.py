@@ -16,6 +16,7 @@ class Read:
     def __init__(self, cost: float) -> None:
         self.cost = cost
         self.read_size = FIRST_READ
+        self.cheap_reads = 0
         self.is_dear = False
 
     def turn(self, pace: Pace) -> float:
@@ -32,7 +33,7 @@ class PaceTests(SynchronousTestCase):
     def test_cheap_stays_whole(self) -> None:
         """What costs little of a turn's work is read whole soon, and stays so."""
         pace, read = Pace(), Read(WORK_SECONDS / READ_SIZE / 2.1)
-        for _ in range(10):
+        for _ in range(130):
             read.turn(pace)
         self.assertEqual((read.read_size, pace.dear), (READ_SIZE, 0))
         read.cost *= 2
@@ -55,15 +56,27 @@ class PaceTests(SynchronousTestCase):
         self.assertEqual(pace.dear, sum(read.is_dear for read in reads))
         self.assertTrue(all(read.read_size >= SMALLEST_READ for read in reads))
 
+    def test_trust_is_earned(self) -> None:
+        """The larger the reads that a peer is trusted with, the more bytes of it have been cheap: the square of it."""
+        pace, read, cheap = Pace(), Read(1e-9), 0
+        while read.read_size * self.DEAR < WORK_SECONDS / 2:
+            cheap += read.read_size
+            read.turn(pace)
+        self.assertGreater(cheap, read.read_size)
+        while read.read_size < READ_SIZE:
+            cheap += read.read_size
+            read.turn(pace)
+        self.assertGreater(cheap, 40 * READ_SIZE)
+
     def test_recovers(self) -> None:
-        """A peer whose bytes have become cheap is read whole again, a few reads later."""
+        """A peer whose bytes have become cheap is read whole again, a hundred reads later."""
         pace, read = Pace(), Read(self.DEAR)
         for _ in range(8):
             read.turn(pace)
         self.assertEqual((read.is_dear, pace.dear), (True, 1))
         self.assertLess(read.read_size, READ_SIZE)
         read.cost = 1e-9
-        for _ in range(8):
+        for _ in range(130):
             read.turn(pace)
         self.assertEqual((read.read_size, pace.dear), (READ_SIZE, 0))
 

@@ -16,6 +16,7 @@ from twisted_ingest.limits import (
     CLOSE_TIMEOUT,
     DRAIN_QUIET,
     KIB,
+    READ_SIZE,
     RELP_ACKS_UNREAD_TIMEOUT,
     RELP_DRAIN_QUIET,
     RELP_EOF_TIMEOUT,
@@ -300,7 +301,7 @@ class BoundTests(RelpCase):
         protocol = session_of(transport)
         self.assertFalse(transport.reading)
         self.assertIs(protocol.lane.pause_reason, PauseReason.ANSWERS)
-        self.assertLess(protocol.unanswered, RELP_UNACKED_FRAMES + 64 * KIB // 13)
+        self.assertLess(protocol.unanswered, RELP_UNACKED_FRAMES + READ_SIZE // 13)
         while transport.unread or sink.waiting or rig.intake.pending:
             sink.release()
             rig.turn()

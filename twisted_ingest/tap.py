@@ -178,6 +178,7 @@ def makeService(options: Options) -> IngestService:
 
     process.take_steady_time(reactor)
     process.share_interpreter()
+    process.keep_freed_memory()
     outer: Mapping[str, Any] = options.parent or {}
     own_log = bool(outer.get("nodaemon")) and not any(outer.get(name) for name in ("logfile", "syslog", "logger"))
     return _Daemon(options.loaded, reactor, own_log=own_log)

@@ -73,7 +73,7 @@ class FaultyFramer(AutoFramer):
 
     __slots__ = ()
 
-    def feed(self, chunk: bytes, now: float) -> list[Batch]:
+    def feed(self, chunk: bytes | memoryview, now: float) -> list[Batch]:
         """Raise, or frame."""
         if b"bug" in chunk:
             raise BugError("feed")

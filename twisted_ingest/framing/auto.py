@@ -12,6 +12,7 @@ from twisted_ingest.batch import LF, NUL, Batch
 from twisted_ingest.errors import DiscardReason
 from twisted_ingest.framing.detect import COUNTED, NUL_ENDED, PADDING, UNDECIDED_BYTES, is_undecided
 from twisted_ingest.framing.octets import CountedFramer
+from twisted_ingest.framing.scan import Chunk
 
 # Line beginnings that may be more than that; the first search is the cheap one.
 _SUSPECT = re.compile(rb"\n[\n \xef1-9]")
@@ -39,23 +40,27 @@ class AutoFramer(CountedFramer):
         """Whether the unfinished record is one that NUL may end."""
         self._speaks_nul = False
 
-    def _feed(self, chunk: bytes, now: float, batches: list[Batch]) -> None:
+    def _feed(self, chunk: Chunk, now: float, batches: list[Batch]) -> None:
+        end = 0
         if self._need is None and not self._speaks_nul:
             end = self._ordinary(chunk, 0, now, batches, evidence=True)
-            if end:
-                if end == len(chunk) or self._holds_line(chunk, end):
-                    return
-                chunk = chunk[end:]
-            elif not self.partial and self._is_one_line(chunk):
-                self.crossed = True
-                self._give(Batch(chunk, 1, self._info, now), len(chunk), batches)
-                return
-        self._feed_any(chunk, now, batches)
+        rest = bytes(chunk[end:])
+        if end:
+            if rest and not self._holds_line(rest, 0):
+                self._feed_any(rest, now, batches)
+        elif self._is_one_line(rest):
+            self.crossed = True
+            self._give(Batch(rest, 1, self._info, now), len(rest), batches)
+        else:
+            self._feed_any(rest, now, batches)
 
     def _is_one_line(self, chunk: bytes) -> bool:
-        """Whether a chunk is one ordinary line and nothing else: what most clients send at a time."""
+        """Whether a chunk is one ordinary line, and nothing was begun: what most clients send at a time."""
         return (
             chunk.find(LF) == len(chunk) - 1 <= self._limit
+            and not self.partial
+            and self._need is None
+            and not self._speaks_nul
             and chunk[0] in _PLAIN
             and b"\r" not in chunk
             and NUL not in chunk

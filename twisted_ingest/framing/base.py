@@ -9,7 +9,7 @@ from twisted_ingest.errors import DiscardReason, DropReason, Oversize
 from twisted_ingest.flow.ledger import ListenerLedger
 from twisted_ingest.framing.batching import FEW_BATCHES, Batching, merged
 from twisted_ingest.framing.detect import Signature, diagnose
-from twisted_ingest.framing.scan import LinesIn, lines_in
+from twisted_ingest.framing.scan import Chunk, LinesIn, lines_in
 from twisted_ingest.limits import PARTIAL_OVERHEAD
 
 
@@ -97,19 +97,19 @@ class Framer(Batching):
             return not self._sniffing or bool(self.partial.strip(b"\r\n"))
         return self._skipping is not None or self._need is not None
 
-    def feed(self, chunk: bytes, now: float) -> list[Batch]:
+    def feed(self, chunk: Chunk, now: float) -> list[Batch]:
         """
         Take a chunk received at ``now`` (Unix seconds) and give the batches it completed.
 
-        Of a chunk that completes records the framer keeps a copy of the unfinished end only,
-        so that a few bytes never pin a whole read.
+        A chunk may be a view of a buffer, of which nothing is kept. Of one that completes records the framer keeps a
+        copy of the unfinished end only, so that a few bytes never pin a whole read.
         """
         self.crossed = False
         batches: list[Batch] = []
         if self._sniffing:
-            chunk = self._sniff(chunk)
+            chunk = self._sniff(bytes(chunk))
         if self._skipping is not None:
-            chunk = self._skip(chunk, self._skipping)
+            chunk = self._skip(bytes(chunk), self._skipping)
         if chunk:
             self._feed(chunk, now, batches)
         return merged(batches) if len(batches) > FEW_BATCHES else batches
@@ -141,7 +141,7 @@ class Framer(Batching):
             self._give_up(min(len(self.partial), self._limit), DiscardReason.MEMORY, now, batches)
         return batches
 
-    def _feed(self, chunk: bytes, now: float, batches: list[Batch]) -> None:
+    def _feed(self, chunk: Chunk, now: float, batches: list[Batch]) -> None:
         """Frame what follows the unfinished record; called with one byte at least, never while skipping."""
         raise NotImplementedError
 
@@ -290,7 +290,7 @@ class Framer(Batching):
             start = last + 1
         return -1
 
-    def _ordinary(self, data: bytes, position: int, now: float, batches: list[Batch], *, evidence: bool) -> int:
+    def _ordinary(self, data: Chunk, position: int, now: float, batches: list[Batch], *, evidence: bool) -> int:
         """Make a batch of the unfinished record and all lines behind it, up to the first odd one; give where it is."""
         wire, count, end = self._lines_in(self.partial, data, position, self._limit, evidence)
         if count:

@@ -7,6 +7,7 @@ could be too long.
 
 from twisted_ingest.batch import LF, NUL, Batch
 from twisted_ingest.framing.base import Framer
+from twisted_ingest.framing.scan import Chunk
 
 
 class LineFramer(Framer):
@@ -14,9 +15,9 @@ class LineFramer(Framer):
 
     __slots__ = ()
 
-    def _feed(self, chunk: bytes, now: float, batches: list[Batch]) -> None:
-        if self.delimiter == LF:
-            chunk = chunk[self._ordinary(chunk, 0, now, batches, evidence=False) :]
+    def _feed(self, chunk: Chunk, now: float, batches: list[Batch]) -> None:
+        begin = self._ordinary(chunk, 0, now, batches, evidence=False) if self.delimiter == LF else 0
+        chunk = bytes(chunk[begin:])
         end = chunk.rfind(self.delimiter) + 1
         if not end:
             self._extend(chunk)

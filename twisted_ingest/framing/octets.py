@@ -11,7 +11,7 @@ from twisted_ingest.batch import LF, NUL, Batch
 from twisted_ingest.errors import DiscardReason
 from twisted_ingest.framing.base import Framer
 from twisted_ingest.framing.detect import ANY_COUNTED, BOM, COUNTED, counted_is_undecided
-from twisted_ingest.framing.scan import FramesIn, frames_in
+from twisted_ingest.framing.scan import Chunk, FramesIn, frames_in
 
 TRAILER = 2
 """Bytes that may stand at the end of a frame and do not count towards the limit: CRLF."""
@@ -144,7 +144,8 @@ class OctetFramer(CountedFramer):
 
     _header = ANY_COUNTED
 
-    def _feed(self, chunk: bytes, now: float, batches: list[Batch]) -> None:
+    def _feed(self, chunk: Chunk, now: float, batches: list[Batch]) -> None:
+        chunk = bytes(chunk)
         if self._need is not None:
             chunk = self._continue(chunk, self._need, now, batches)
         data = self._take_partial(chunk) if self._need is None else b""

@@ -14,6 +14,7 @@ from twisted_ingest.flow.ledger import RelpLedger
 from twisted_ingest.framing.base import Framer
 from twisted_ingest.framing.detect import RELP_HEADER, diagnose_relp, relp_is_undecided
 from twisted_ingest.framing.octets import TRAILER, payload
+from twisted_ingest.framing.scan import Chunk
 from twisted_ingest.limits import RELP_LAST_NUMBER, RELP_OFFERS
 
 HIGHEST_NUMBER = 999_999_999
@@ -118,8 +119,8 @@ class RelpFramer(Framer):
         super().discard(reason)
         self._need = None
 
-    def _feed(self, chunk: bytes, now: float, batches: list[Batch]) -> None:
-        position = 0
+    def _feed(self, chunk: Chunk, now: float, batches: list[Batch]) -> None:
+        chunk, position = bytes(chunk), 0
         if self._need is None:
             chunk = self._take_partial(chunk)
         else:

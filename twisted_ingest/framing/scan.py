@@ -11,11 +11,15 @@ PURE = "TWISTED_INGEST_PURE_PYTHON"
 """The environment variable that keeps C from being used where it is set and not empty, and from being built."""
 
 
+Chunk = bytes | memoryview
+"""What one read brought; a view is of a buffer that the next read overwrites."""
+
+
 class LinesIn(Protocol):
     """Finds ordinary lines."""
 
     def __call__(
-        self, partial: bytes | bytearray, data: bytes, position: int, limit: int, evidence: bool, /
+        self, partial: bytes | bytearray, data: Chunk, position: int, limit: int, evidence: bool, /
     ) -> tuple[bytes, int, int]:
         """
         Give the lines from ``position`` on up to the first odd one, their number, and where that begins.
@@ -39,7 +43,7 @@ class FramesIn(Protocol):
 
 
 def no_lines(
-    _partial: bytes | bytearray, _data: bytes, position: int, _limit: int, _evidence: bool, /
+    _partial: bytes | bytearray, _data: Chunk, position: int, _limit: int, _evidence: bool, /
 ) -> tuple[bytes, int, int]:
     """Find nothing; see `LinesIn`."""
     return b"", 0, position

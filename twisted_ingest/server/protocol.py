@@ -76,6 +76,8 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
         self._lines_left: list[bytes] = []
         """Lines a subclass has yet to be given because it paused itself."""
         self._meters = factory.meters(info)
+        self.takes_views = type(self).dataReceived is IngestProtocol.dataReceived
+        """Whether ``dataReceived`` may be given a view."""
         self._wants_lines = type(self).lineReceived is not LineReceiver.lineReceived
 
     @property
@@ -92,7 +94,11 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
         self.lane.registerProducer(self, True)
 
     def dataReceived(self, data: bytes) -> None:
-        """Frame a chunk. No exception leaves: a bug costs this connection only, and is counted."""
+        """
+        Frame a chunk. No exception leaves: a bug costs this connection only, and is counted.
+
+        Our own transports give a view of a buffer that they use again, where nobody overrides this.
+        """
         size = len(data)
         self._ledger.bytes_received += size
         self.bytes_received += size

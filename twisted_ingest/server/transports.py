@@ -87,7 +87,7 @@ class _Reading:
     Reading through a buffer that the connections of a port share, mixed into Twisted's transports.
 
     Twisted's own `Connection.doRead` has Python allocate the whole of a read in advance and give most of it back: for
-    a line of 200 bytes that costs more than the line. Nobody sees the buffer: what was read is copied out at once.
+    a line of 200 bytes that costs more than the line. What was read is copied out before the next read.
     """
 
     # Of the Twisted transport:
@@ -98,6 +98,7 @@ class _Reading:
     read_size = FIRST_READ
     """Bytes of the next read; set by the `Pace` of the port."""
 
+    cheap_reads = 0
     is_dear = False
     """Whether framing what comes is dear; set by it too."""
 
@@ -114,13 +115,15 @@ class _Reading:
             return main.CONNECTION_LOST
         if not size:
             return main.CONNECTION_DONE
+        protocol = self.protocol
+        data = view[:size] if protocol.takes_views else bytes(view[:size])
         if size < JUDGED_SIZE and size < self.read_size and not self.is_dear:
-            self.protocol.dataReceived(bytes(view[:size]))
+            protocol.dataReceived(data)
             return None
         if self.server.readiness is not None:
             self.server.readiness.is_bulk = True
         begun = perf_counter()
-        self.protocol.dataReceived(bytes(view[:size]))
+        protocol.dataReceived(data)
         self.server.pace.judge(self, size, perf_counter() - begun)
         return None
 
