@@ -82,7 +82,7 @@ class DefaultTests(LoadingTestCase):
         self.assertEqual(settings.log_format, "text")
         self.assertEqual(settings.limits.max_length, 100 * 1024)
         self.assertEqual(settings.limits.memory, 256 << 20)
-        self.assertEqual(settings.limits.connection_memory, 1 << 20)
+        self.assertEqual(settings.limits.connection_memory, 2 << 20)
         self.assertEqual(settings.limits.drain_timeout, 5.0)
         self.assertIs(settings.limits.max_connections_per_peer, None)
 
@@ -541,19 +541,19 @@ class CrossLimitTests(LoadingTestCase):
     def test_record_must_fit_in_a_connection(self) -> None:
         """A record and one read must fit in a connection's memory; the smallest that does is offered and good."""
         self.assertEqual(
-            self.complaints(None, {"max-length": "1MB"}),
+            self.complaints(None, {"max-length": "2MB"}),
             [
-                "--max-length: error: max_length 1MB and one read of 64KiB do not fit in connection_memory 1MiB: "
-                "raise connection_memory to 1041KiB or lower max_length"
+                "--max-length: error: max_length 2MB and one read of 128KiB do not fit in connection_memory 2MiB: "
+                "raise connection_memory to 2082KiB or lower max_length"
             ],
         )
-        self.load(None, {"max-length": "1MB", "connection-memory": "1041KiB"})
+        self.load(None, {"max-length": "2MB", "connection-memory": "2082KiB"})
 
     def test_exactly_fitting(self) -> None:
         """Limits that hold with nothing to spare are good, one byte more is not."""
-        self.load(None, {"max-length": str(960 * 1024), "memory": "2MiB"})
-        self.assertEqual(len(self.complaints(None, {"max-length": str(960 * 1024 + 1)})), 1)
-        self.assertEqual(len(self.complaints(None, {"memory": str((2 << 20) - 1)})), 1)
+        self.load(None, {"max-length": str(1920 * 1024), "memory": "4MiB"})
+        self.assertEqual(len(self.complaints(None, {"max-length": str(1920 * 1024 + 1)})), 1)
+        self.assertEqual(len(self.complaints(None, {"memory": str((4 << 20) - 1)})), 1)
 
     def test_listener_record(self) -> None:
         """A listener's own record length is held against the same limit and named by its own line."""
@@ -569,7 +569,7 @@ class CrossLimitTests(LoadingTestCase):
         )
         self.assertEqual(
             self.complaints("\n[limits]\nmemory = '1MiB'"),
-            ["ingest.toml:3: error: " + message.format("1MiB", "1MiB", "2MiB")],
+            ["ingest.toml:3: error: " + message.format("2MiB", "1MiB", "4MiB")],
         )
 
     def test_descriptors(self) -> None:

@@ -334,7 +334,7 @@ class IntakeTests(FlowCase):
     def test_groups_alone_can_use_up_the_budget(self) -> None:
         """What a group costs counts towards the mark, too; the resume waits while it is high."""
         sink = StalledSink()
-        intake = self.intake(sink, memory=100 * KIB, connection=90 * KIB)
+        intake = self.intake(sink, memory=100 * KIB, connection=90 * KIB + READ_SIZE)
         lane, producer = self.lane(intake)
         while not producer.paused:
             lane.write(batch(2))

@@ -50,8 +50,9 @@ acknowledgements of the kernel (40 ms) included."""
 MEMORY = 256 * MIB
 """Bytes the process may hold for its peers: the budget. A few seconds of a full 1 Gbit/s link."""
 
-CONNECTION_MEMORY = MIB
-"""Bytes of the budget one connection may hold, so that one greedy peer pauses alone."""
+CONNECTION_MEMORY = 2 * MIB
+"""Bytes of the budget one connection may hold, so that one greedy peer pauses alone. Four of the groups that a sink
+takes: with two of them a single connection waited for the writer's thread, a fifth slower."""
 
 BUDGET_HIGH = 0.80
 """Share of the budget above which every producer pauses. The rest absorbs what is already read."""
@@ -81,8 +82,8 @@ PARTIAL_OVERHEAD = 192
 Measured 145 B."""
 
 GATHER_BYTES = 512 * KIB
-"""Bytes after which gathered batches go to the sinks. Half of what one connection may hold: while
-the writer thread writes one half, the reactor reads the other."""
+"""Bytes after which gathered batches go to the sinks. A quarter of what one connection may hold: while the writer's
+thread writes, the reactor reads on."""
 
 GATHER_SECONDS = 0.002
 """Seconds gathered batches wait for more at most, where a sink wants groups: handing over to a thread costs 40 µs."""

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.attacks.report import Group, Scenario
 from tests.server import Server, numbered, wait_until
 from twisted_ingest.errors import CloseReason
-from twisted_ingest.limits import MIB
+from twisted_ingest.limits import KIB, MIB, READ_SIZE
 from twisted_ingest.testing import Rig, StalledSink
 
 LEFT = Scenario(
@@ -44,8 +44,8 @@ class HangUpTests(SynchronousTestCase):
     def test_left_with_bytes_unread(self) -> None:
         """Who leaves while paused leaves the caps at once, is read to the end later, and ends as it ended."""
         for end, reason in (("peer_closes", CloseReason.EOF), ("peer_resets", CloseReason.RESET)):
-            rig = Rig(StalledSink(), connection_memory=200_000, max_connections=1)
-            peer = rig.send(b"x" * 60_000 + b"\n" + b"y" * 99_000 + b"\n")
+            rig = Rig(StalledSink(), connection_memory=READ_SIZE + 134_000, max_connections=1)
+            peer = rig.send(b"x" * 60_000 + b"\n" + b"y" * 99_000 + b"\n", chunk_size=64 * KIB)
             self.assertFalse(peer.reading)
             peer.peer_sends(b"last\n")
             getattr(peer, end)()
@@ -64,7 +64,7 @@ class HangUpTests(SynchronousTestCase):
 
     def test_left_with_nothing_unread(self) -> None:
         """Who leaves with nothing unread is gone at the next sweep, its unfinished record delivered."""
-        rig = Rig(StalledSink(), connection_memory=200_000)
+        rig = Rig(StalledSink(), connection_memory=READ_SIZE + 134_000)
         peer = rig.send(b"x" * 99_000 + b"\n" + b"y" * 99_000 + b"\nhalf", chunk_size=MIB)
         self.assertFalse(peer.reading)
         peer.peer_closes()
