@@ -44,9 +44,11 @@ class AutoFramer(CountedFramer):
         end = 0
         if self._need is None and not self._speaks_nul:
             end = self._ordinary(chunk, 0, now, batches, evidence=True)
+            if end == len(chunk):
+                return
         rest = bytes(chunk[end:])
         if end:
-            if rest and not self._holds_line(rest, 0):
+            if not self._holds_line(rest, 0):
                 self._feed_any(rest, now, batches)
         elif self._is_one_line(rest):
             self.crossed = True

@@ -105,10 +105,8 @@ class _Reading:
     def doRead(self) -> error.ConnectionDone | error.ConnectionLost | None:
         """Read once, and hand it on."""
         view = self.server.read_buffer
-        if self.read_size < READ_SIZE:
-            view = view[: self.read_size]
         try:
-            size = self.socket.recv_into(view)
+            size = self.socket.recv_into(view, self.read_size)
         except BlockingIOError:
             return None
         except OSError:
