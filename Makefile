@@ -9,7 +9,7 @@ ARGS ?=
 .DEFAULT_GOAL := run
 
 # The project is installed in place; only its dependencies and entry points need this again.
-SCANNER := hatch_build.py twisted_ingest/framing/_scan.c
+SCANNER := hatch_build.py twisted_ingest/_scan.c
 
 $(READY): pyproject.toml $(SCANNER)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

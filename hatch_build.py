@@ -13,7 +13,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from setuptools import Distribution, Extension
 from setuptools.errors import BaseError, CCompilerError
 
-MODULE = "twisted_ingest.framing._scan"
+MODULE = "twisted_ingest._scan"
 
 
 class ScannerBuildHook(BuildHookInterface[Any]):
@@ -39,7 +39,7 @@ class ScannerBuildHook(BuildHookInterface[Any]):
     def _build(self) -> str:
         """Give the path of what was built, from the root."""
         source = MODULE.replace(".", "/") + ".c"
-        extension = Extension(MODULE, [source], py_limited_api=True, extra_compile_args=["-Wall", "-Wextra"])
+        extension = Extension(MODULE, [source], py_limited_api=True, extra_compile_args=["-O3", "-Wall", "-Wextra"])
         command = Distribution({"name": "twisted-ingest", "ext_modules": [extension]}).get_command_obj("build_ext")
         before = os.getcwd()
         os.chdir(self.root)

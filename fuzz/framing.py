@@ -18,7 +18,7 @@ with atheris.instrument_imports(include=["twisted_ingest.framing"]):
     from twisted_ingest.framing.lines import LineFramer, NulFramer
     from twisted_ingest.framing.octets import OctetFramer
     from twisted_ingest.framing.relp import RelpFramer
-    from twisted_ingest.framing.scan import no_frames, no_lines
+    from twisted_ingest.scan import no_frames, no_lines
 
 from twisted_ingest.batch import ConnectionInfo
 from twisted_ingest.errors import Oversize

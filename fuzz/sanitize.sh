@@ -6,10 +6,10 @@ trap 'rm -r "$folder"' EXIT
 cp -r pyproject.toml tests twisted twisted_ingest "$folder"
 cd "$folder"
 include=$(python -c 'import sysconfig; print(sysconfig.get_path("include"))')
-rm -f twisted_ingest/framing/*.so
+rm -f twisted_ingest/*.so
 gcc -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -Wall -Wextra -Werror -shared -fPIC -I"$include" \
-  twisted_ingest/framing/_scan.c -o twisted_ingest/framing/_scan.abi3.so
+  twisted_ingest/_scan.c -o twisted_ingest/_scan.abi3.so
 # Each object in memory of its own: Python's allocator would hide a read past the end of one.
 LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
   PYTHONMALLOC=malloc PYTHONPATH=. INGEST_TEST_SCANS="${1:-5000}" \
-  python -m pytest -p no:cacheprovider tests/test_framing_scan.py tests/test_framing_mixed.py tests/test_framing_lines.py
+  python -m pytest -p no:cacheprovider tests/test_scan.py tests/test_framing_mixed.py tests/test_framing_lines.py

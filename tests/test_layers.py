@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parent.parent / "twisted_ingest"
 
 # From the ground up. A module may import from rows before its own, and from its own row inside its own room.
 ROWS = [
-    ["errors", "units", "networks"],
+    ["errors", "units", "networks", "scan"],
     ["limits"],
     ["escaping"],
     ["batch"],
@@ -33,6 +33,7 @@ NO_TWISTED = {
     "errors",
     "units",
     "networks",
+    "scan",
     "limits",
     "escaping",
     "batch",

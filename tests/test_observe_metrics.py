@@ -16,8 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_ingest import __version__
 from twisted_ingest.errors import CloseReason, DiscardReason, DropReason, Oversize, RefuseReason
 from twisted_ingest.flow.intake import Intake, Outlet
-from twisted_ingest.framing.scan import SCANNER
 from twisted_ingest.observe.metrics import build_registry
+from twisted_ingest.scan import SCANNER
 from twisted_ingest.testing import MemorySink, Rig, StalledSink
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]

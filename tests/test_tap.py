@@ -12,7 +12,7 @@ import tempfile
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_ingest import __version__
-from twisted_ingest.framing.scan import SCANNER
+from twisted_ingest.scan import SCANNER
 from twisted_ingest.tap import EX_CONFIG, Options
 
 TWISTD = os.path.join(os.path.dirname(sys.executable), "twistd")

@@ -17,8 +17,8 @@ from twisted_ingest import __version__, process
 from twisted_ingest.config.checks import nearest
 from twisted_ingest.config.load import Loaded, load
 from twisted_ingest.errors import ConfigurationError, IngestError
-from twisted_ingest.framing.scan import SCANNER
 from twisted_ingest.observe.log import LogObserver, LogWriter
+from twisted_ingest.scan import SCANNER
 from twisted_ingest.service import IngestService
 
 EX_CONFIG = 78

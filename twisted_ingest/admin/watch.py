@@ -14,11 +14,11 @@ from twisted_ingest.errors import DropReason, WireProtocol
 from twisted_ingest.escaping import escape
 from twisted_ingest.flow.intake import Intake, Outlet
 from twisted_ingest.flow.ledger import Balance
-from twisted_ingest.framing.scan import SCANNER
 from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.lag import LoopLag
 from twisted_ingest.observe.log import LogWriter
 from twisted_ingest.observe.metrics import SinkView, View
+from twisted_ingest.scan import SCANNER
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.listener import Listener
 from twisted_ingest.server.protocol import IngestProtocol

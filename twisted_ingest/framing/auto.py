@@ -12,7 +12,7 @@ from twisted_ingest.batch import LF, NUL, Batch
 from twisted_ingest.errors import DiscardReason
 from twisted_ingest.framing.detect import COUNTED, NUL_ENDED, PADDING, UNDECIDED_BYTES, is_undecided
 from twisted_ingest.framing.octets import CountedFramer
-from twisted_ingest.framing.scan import Chunk
+from twisted_ingest.scan import Chunk
 
 # Line beginnings that may be more than that; the first search is the cheap one.
 _SUSPECT = re.compile(rb"\n[\n \xef1-9]")

@@ -9,8 +9,8 @@ from twisted_ingest.errors import DiscardReason, DropReason, Oversize
 from twisted_ingest.flow.ledger import ListenerLedger
 from twisted_ingest.framing.batching import FEW_BATCHES, Batching, merged
 from twisted_ingest.framing.detect import Signature, diagnose
-from twisted_ingest.framing.scan import Chunk, LinesIn, lines_in
 from twisted_ingest.limits import PARTIAL_OVERHEAD
+from twisted_ingest.scan import Chunk, LinesIn, lines_in
 
 
 class Framer(Batching):

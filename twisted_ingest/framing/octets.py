@@ -11,7 +11,7 @@ from twisted_ingest.batch import LF, NUL, Batch
 from twisted_ingest.errors import DiscardReason
 from twisted_ingest.framing.base import Framer
 from twisted_ingest.framing.detect import ANY_COUNTED, BOM, COUNTED, counted_is_undecided
-from twisted_ingest.framing.scan import Chunk, FramesIn, frames_in
+from twisted_ingest.scan import Chunk, FramesIn, frames_in
 
 TRAILER = 2
 """Bytes that may stand at the end of a frame and do not count towards the limit: CRLF."""

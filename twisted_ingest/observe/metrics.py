@@ -32,8 +32,8 @@ from twisted_ingest.errors import (
     RelpError,
 )
 from twisted_ingest.flow.ledger import ACK_SECONDS
-from twisted_ingest.framing.scan import SCANNER
 from twisted_ingest.observe.lag import LagView
+from twisted_ingest.scan import SCANNER
 
 LEVELS = frozenset(
     {

@@ -15,7 +15,6 @@ from twisted.internet import error, main, tcp, unix
 from twisted.internet.interfaces import IAddress
 from twisted.python.failure import Failure
 
-from twisted_ingest.limits import READ_SIZE
 from twisted_ingest.server.pace import FIRST_READ, JUDGED_SIZE
 
 if TYPE_CHECKING:

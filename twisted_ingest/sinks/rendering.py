@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from twisted_ingest.batch import LF, Batch
 from twisted_ingest.errors import Format
+from twisted_ingest.scan import holds_control
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -86,7 +87,7 @@ def _valid(data: bytes) -> bytes:
 def _escaped(data: bytes, delimiter: bytes) -> bytes:
     """Escape what a JSON string cannot hold, the delimiter alone excepted."""
     data = data.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
-    # Deleting all others tells which there are 15 times faster than a regular expression would.
-    for code in set(data.translate(None, _UNCONTROLLED + delimiter)):
-        data = data.replace(bytes((code,)), _ESCAPES[code])
+    if holds_control(data, delimiter):
+        for code in set(data.translate(None, _UNCONTROLLED + delimiter)):
+            data = data.replace(bytes((code,)), _ESCAPES[code])
     return data

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from twisted_ingest import scan
 from twisted_ingest.batch import LF
-from twisted_ingest.framing import scan
 from twisted_ingest.framing.octets import payload
 
 BOM = b"\xef\xbb\xbf"
@@ -93,6 +93,14 @@ class ScannerTests(SynchronousTestCase):
         """A chunk of ordinary lines is the wire of its batch."""
         chunk = b"one\ntwo\n"
         self.assertIs(scan.lines_in(b"", chunk, 0, 100, True)[0], chunk)
+
+    @settings(max_examples=EXAMPLES, deadline=None)
+    @given(st.binary(max_size=80), st.sampled_from([b"", b"\n", b"\0", b"x"]))
+    def test_control(self, data: bytes, exception: bytes) -> None:
+        """It sees a control character that is not the exception, as the slow way does."""
+        expected = any(code < 0x20 and bytes((code,)) != exception for code in data)
+        self.assertEqual(scan.holds_control(data, exception), expected)
+        self.assertEqual(scan.look_for_control(data, exception), expected)
 
     def test_mistakes_of_the_caller(self) -> None:
         """A position outside the data and what is no buffer are refused, as in Python."""

