@@ -18,7 +18,7 @@ FAIR = Scenario(
     Group.PRESSURE,
     "One flooder and a hundred quiet peers",
     "one peer sends at full speed what is dearest to frame, a hundred send a line each now and then",
-    "a connection is read once a turn, and less at a time where its bytes are dear, so that all of them together take "
+    "every connection is read as often as the others, and less at a time where its bytes are dear, so that all of them together take "
     "4 ms of a turn",
     ("ingest_event_loop_lag_seconds",),
 )
