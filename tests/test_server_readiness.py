@@ -138,39 +138,46 @@ class ReadinessTests(SynchronousTestCase):
         self.assertEqual(fine.seen, [b"x"])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
-    def test_descriptor_stays_for_a_turn(self) -> None:
-        """The last one removed and added again within a turn leaves the reactor the descriptor that it knows."""
-        end = self.end()
-        end.peer.sendall(b"x")
-        number = self.readiness.fileno()
+    def test_descriptor_stays(self) -> None:
+        """
+        Whoever is removed, the reactor watches the same descriptor.
 
-        def again() -> None:
-            self.readiness.remove(end)
-            other = os.dup(0)  # takes the place of a descriptor that was closed
-            self.addCleanup(os.close, other)
-            self.readiness.add(end)
-
-        end.on_read = again
-        self.readiness.doRead()
+        One made anew could get the number of a socket closed in the same turn of the reactor, and be taken for lost
+        with that one.
+        """
+        end, number = self.end(), self.readiness.fileno()
+        self.readiness.remove(end)
+        self.readiness.remove(end)
         self.assertEqual((self.readiness.fileno(), self.reactor.readers), (number, [self.readiness]))
-        end.on_read = lambda: self.readiness.remove(end)
+        self.readiness.doRead()  # called for what was to be read before
+        self.readiness.add(end)
         end.peer.sendall(b"x")
         self.readiness.doRead()
-        self.assertEqual((self.readiness.fileno(), self.reactor.readers), (-1, []))
+        self.assertEqual((end.seen, self.readiness.fileno()), ([b"x"], number))
 
-    def test_holds_nothing_when_nobody_is_watched(self) -> None:
-        """The last one removed takes the descriptor with it; removing twice, or one that is closed, is harmless."""
+    def test_retires(self) -> None:
+        """Once its port is closed and the last connection has left, be it watched or held back, nothing is held."""
         before = len(os.listdir("/proc/self/fd"))
+        held_back, read = self.end(), self.end()
+        self.readiness.retire()
+        self.readiness.remove(held_back)
+        self.readiness.remove(read)
+        self.readiness.leave(read)
+        self.assertNotEqual(self.readiness.fileno(), -1)
+        self.readiness.add(held_back)
+        self.readiness.remove(held_back)
+        self.readiness.leave(held_back)
+        self.assertEqual((self.reactor.readers, self.readiness.fileno()), ([], -1))
+        # Two pairs more, one descriptor less.
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before + 4 - 1)
+
+    def test_closed_socket(self) -> None:
+        """One that is closed already is not watched."""
         end = self.end()
         self.readiness.remove(end)
-        self.readiness.remove(end)
-        self.assertEqual((self.reactor.readers, self.readiness.fileno()), ([], -1))
-        self.assertEqual(len(os.listdir("/proc/self/fd")), before + 2)
         end.socket.close()
         self.readiness.add(end)
-        self.assertEqual(self.reactor.readers, [])
         other = self.end()
-        self.readiness.add(other)
         other.peer.sendall(b"x")
         self.readiness.doRead()
         self.assertEqual(other.seen, [b"x"])
@@ -222,13 +229,13 @@ class RestTests(SynchronousTestCase):
         self.assertTrue(all(self.read(0) for _ in range(3)))
 
     def test_ends_while_resting(self) -> None:
-        """The last connection that goes takes the timer with it; another one is watched at once."""
+        """The last connection of a closed port that leaves takes the timer with it."""
         self.read(0)
         self.read(0)
+        self.readiness.retire()
         self.readiness.remove(self.end)
+        self.readiness.leave(self.end)
         self.assertEqual((self.reactor.readers, self.reactor.getDelayedCalls()), ([], []))
-        self.readiness.add(self.end)
-        self.assertEqual(self.reactor.readers, [self.readiness])
 
     def test_ends_all_while_resting(self) -> None:
         """The reactor's end leaves no timer either."""

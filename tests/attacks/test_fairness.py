@@ -18,8 +18,8 @@ FAIR = Scenario(
     Group.PRESSURE,
     "One flooder and a hundred quiet peers",
     "one peer sends at full speed what is dearest to frame, a hundred send a line each now and then",
-    "every connection is read as often as the others, and less at a time where its bytes are dear, so that all of them together take "
-    "4 ms of a turn",
+    "every connection is read as often as the others, and less at a time where its bytes are dear, so that all of "
+    "them together take 4 ms of a turn",
     ("ingest_event_loop_lag_seconds",),
 )
 PEERS = 100

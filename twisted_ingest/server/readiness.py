@@ -40,8 +40,9 @@ class Readiness:
     """
     Reads from the connections of one port, each as often as the others.
 
-    Holds a descriptor while it watches any connection, and none otherwise. Connections call `add` and `remove`. Where
-    it ``rests``, small reads that follow each other closely are made fewer and larger: for ports that answer nobody.
+    Connections call `add`, `remove`, and `leave` at their end. It holds one descriptor until it is retired and the last
+    one has left. Where it ``rests``, small reads that follow each other closely are made fewer and larger: for ports
+    that answer nobody.
     """
 
     _log = Logger()
@@ -53,22 +54,21 @@ class Readiness:
         self._read_at = float("-inf")
         """When the last turn began."""
         self._resting: Any = None
-        self._is_reading = False
-        """Whether a turn is under way. In it the descriptor stays: a reactor that finds another one behind it, because
-        the last connection was removed and one added, takes us for lost."""
+        self._is_retired = False
         self.is_bulk = False
         """Set by a connection whose read brought much: it is likely to have more, and nobody rests after that turn."""
         self._watched: dict[int, Any] = {}
-        self._epoll: Any = None
+        self._members: set[Any] = set()
+        """The connections that have come and not left, watched or held back."""
+        self._epoll: Any = select.epoll()
+        reactor.addReader(self)
 
     def add(self, transport: Any) -> None:
-        """Watch a connection until it is removed."""
+        """Watch a connection until it is removed, or leaves."""
         number = transport.fileno()
         if number < 0 or number in self._watched:
             return
-        if self._epoll is None:
-            self._epoll = select.epoll()
-            self._reactor.addReader(self)
+        self._members.add(transport)
         self._epoll.register(number, select.EPOLLIN)
         self._watched[number] = transport
 
@@ -80,7 +80,21 @@ class Readiness:
             return
         del self._watched[number]
         self._epoll.unregister(number)
-        if not self._watched and not self._is_reading:
+
+    def leave(self, transport: Any) -> None:
+        """Forget a connection that is over, and has been removed."""
+        self._members.discard(transport)
+        self._settle()
+
+    def retire(self) -> None:
+        """Let go of the descriptor as soon as all connections have left: the port is closed."""
+        self._is_retired = True
+        self._settle()
+
+    def _settle(self) -> None:
+        # Not whenever nobody is watched: a descriptor made anew may get the number of a socket that was closed in the
+        # same turn of the reactor, which then takes the hang-up of that one for ours.
+        if self._is_retired and not self._members and self._epoll is not None:
             self._let_go()
 
     def _let_go(self) -> None:
@@ -105,15 +119,11 @@ class Readiness:
     def doRead(self) -> None:
         """Read from the connections that can be read: from each once, and in bulk once more while that is quick."""
         before, self._read_at = self._read_at, self._seconds()
-        self.is_bulk, self._is_reading = False, True
+        self.is_bulk = False
         self._read_each()
         if self.is_bulk:
             self._read_on()
-            self.is_bulk = True
-        self._is_reading = False
-        if not self._watched:
-            self._let_go()
-        elif self._rests and not self.is_bulk and self._read_at - before < DENSE_SECONDS:
+        elif self._rests and self._watched and self._read_at - before < DENSE_SECONDS:
             self._rest()
 
     def _read_on(self) -> None:
@@ -126,6 +136,8 @@ class Readiness:
 
     def _read_each(self) -> None:
         watched = self._watched
+        if not watched:
+            return  # all were removed in this turn of the reactor
         for number, _events in self._epoll.poll(0, len(watched)):
             # One read may pause or end the connections behind it.
             transport = watched.get(number)
@@ -165,4 +177,5 @@ class Readiness:
         """Let go, as the reactor ends; the service has ended the connections, or the process ends with them."""
         if self._epoll is not None:
             self._watched.clear()
+            self._members.clear()
             self._let_go()

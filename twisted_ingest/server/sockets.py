@@ -12,6 +12,7 @@ from typing import Any
 from twisted.internet import tcp, unix
 from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.protocol import ServerFactory
+from twisted.python.failure import Failure
 
 from twisted_ingest.limits import (
     ACCEPTS_PER_TURN,
@@ -117,6 +118,12 @@ class GatedPort:
             self._backoff_call = None
         self.stopReading()  # type: ignore[attr-defined]
 
+    def connectionLost(self, reason: Failure) -> None:
+        """Close, as Twisted does; the connections go on until they end."""
+        super().connectionLost(reason)  # type: ignore[misc]
+        if self.readiness is not None:
+            self.readiness.retire()
+
     def _welcome(self, accepted: sockets.socket, address: Any) -> None:
         protocol = self.factory.buildProtocol(self._buildAddr(address))  # type: ignore[attr-defined]
         if protocol is None:
@@ -210,6 +217,6 @@ class ListeningReactor:
         port.receive_buffer = self._receive_buffer
         port.read_buffer = memoryview(bytearray(READ_SIZE))
         port.pace = Pace()
+        port.startListening()
         answers = getattr(port.factory, "answers", False)
         port.readiness = Readiness(self._reactor, rests=not answers) if HAS_EPOLL else None
-        port.startListening()

@@ -139,13 +139,16 @@ class _Reading:
             super().stopReading()  # type: ignore[misc]
 
     def connectionLost(self, reason: Failure) -> None:
-        """Leave the pace, then as Twisted does."""
+        """Leave the pace and who watches us; else as Twisted does."""
         self.server.pace.forget(self)
         protocol = self.protocol
         try:
             super().connectionLost(reason)  # type: ignore[misc]
         except Exception:  # noqa: BLE001 - nobody else would take the connection out of the registry
             protocol.end_badly()
+        finally:
+            if self.server.readiness is not None:
+                self.server.readiness.leave(self)
 
     def unread_bytes(self) -> int:
         """See `IngestTransport`."""
