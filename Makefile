@@ -8,9 +8,9 @@ ARGS ?=
 .PHONY: run test coverage lint types wheel slow kill reliability sanitize mutants soak bench labs clean
 .DEFAULT_GOAL := run
 
-# The project is installed in place; only its dependencies and entry points need this again.
 SCANNER := hatch_build.py twisted_ingest/_scan.c
 
+# The project is installed in place; only its dependencies, entry points and the scanner need this again.
 $(READY): pyproject.toml $(SCANNER)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'

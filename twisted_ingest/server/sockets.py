@@ -69,7 +69,7 @@ class GatedPort:
     read_buffer: memoryview
     """What the connections read into, one after the other."""
     pace: Pace
-    readiness: Readiness | None
+    readiness: Readiness | None = None
     """Who reads from the connections; ``None`` where that is the reactor itself."""
     # Of the Twisted port:
     factory: ServerFactory
