@@ -4,6 +4,8 @@ What the process says of itself: at the start where everything is and what to tr
 
 from collections.abc import Sequence
 
+from twisted.logger import LogLevel
+
 from twisted_ingest import __version__
 from twisted_ingest.errors import Durability, WireProtocol
 from twisted_ingest.flow.ledger import ListenerLedger
@@ -72,18 +74,26 @@ def _first_tcp(listeners: Sequence[Listener]) -> tuple[str, int, bool]:
 
 
 def stopped(events: Events, view: View, ledgers: Sequence[ListenerLedger], unread: int) -> None:
-    """Say in one line what came in and what became of it; ``unread`` bytes stay behind in the kernel."""
+    """
+    Say in one line what came in and what became of it, as a warning where anything was lost or cut off.
+
+    ``unread`` bytes were left behind in the kernel by the stop.
+    """
     dropped: dict[str, int] = {}
     for losses in (*(sink.dropped_records for sink in view.sinks), *(ledger.records_dropped for ledger in ledgers)):
         for reason, lost in losses.items():
             dropped[reason.value] = dropped.get(reason.value, 0) + lost
+    cut = sum(ledger.records_cut for ledger in ledgers)
+    is_whole = not (any(dropped.values()) or unread or cut or view.conservation_error)
     events.note(
         "stopped: {connections} connections, {records} records in, {delivered} delivered, dropped {dropped}, "
-        "{unread} bytes left unread in the kernel, conservation error {error}",
+        "{cut} records cut off by the stop, {unread} bytes left unread in the kernel, conservation error {error}",
+        level=LogLevel.info if is_whole else LogLevel.warn,
         connections=sum(ledger.connections_opened for ledger in ledgers),
         records=sum(ledger.records_framed for ledger in ledgers),
         delivered=", ".join(f"{sink.delivered_records} by {sink.name}" for sink in view.sinks),
         dropped=", ".join(f"{count} ({reason})" for reason, count in dropped.items() if count) or "0",
+        cut=cut,
         unread=unread,
         error=view.conservation_error,
         event="stopped",

@@ -242,13 +242,16 @@ class IngestService(Service):
         for listener in self.listeners:
             await listener.stop()
         self.admission.draining = True
-        unread = await drain_connections(self._reactor, lambda: self.connections, deadline)
+        ledgers = [listener.factory.ledger for listener in self.listeners]
+        unread = -sum(ledger.bytes_unread for ledger in ledgers)
+        await drain_connections(self._reactor, lambda: self.connections, deadline)
+        unread += sum(ledger.bytes_unread for ledger in ledgers)
         await flush_sinks(self._reactor, self.intake, deadline + FLUSH_GRACE)
         if self._sweeper.running:
             self._sweeper.stop()
         if self._heartbeat is not None:
             self._heartbeat.cancel()
-        stopped(self.events, self.watch.view(), [listener.factory.ledger for listener in self.listeners], unread)
+        stopped(self.events, self.watch.view(), ledgers, unread)
         self._confess()
         if self._admin_port is not None:
             await self._admin_port.stopListening()

@@ -54,6 +54,7 @@ class PumpTransport:
         self.write_closed = False
         self.was_reset = False
         """Whether we ended it with a reset."""
+        self.unread_at_close = 0
         self.producer: Any = None
         """Whoever wants to be paused while the peer does not read."""
 
@@ -156,6 +157,7 @@ class PumpTransport:
     def _lose(self, reason: Exception) -> None:
         if self.connected:
             self.connected = self.reading = False
+            self.unread_at_close = len(self.unread)
             try:
                 self._protocol.connectionLost(Failure(reason))
             except Exception:  # noqa: BLE001 - as our transports do

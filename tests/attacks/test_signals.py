@@ -67,7 +67,7 @@ UNREADING = Scenario(
     Group.PROCESS,
     "SIGTERM with a peer that does not read",
     "a peer that reads nothing and never closes; then SIGTERM",
-    "half-closed, heard for a quiet second, then closed: it holds nothing up",
+    "half-closed, heard for a quiet second, then reset: it holds nothing up",
     ('ingest_connections_closed_total{reason="drain"}',),
 )
 TWICE = Scenario(

@@ -115,6 +115,12 @@ class Lane:
             self._resting = self._intake.clock.callLater(seconds, self._rested)
             self.update()
 
+    def end_rest(self) -> None:
+        """Let the producer go on, whatever it has sent."""
+        if self._resting is not None:
+            self._resting.cancel()
+            self._rested()
+
     def _rested(self) -> None:
         self._resting = None
         self.update()

@@ -30,9 +30,11 @@ class ListenerLedger:
         "bytes_discarded",
         "bytes_framing",
         "bytes_received",
+        "bytes_unread",
         "connections_closed",
         "connections_opened",
         "connections_refused",
+        "records_cut",
         "records_dropped",
         "records_empty",
         "records_framed",
@@ -47,11 +49,16 @@ class ListenerLedger:
         self.bytes_framing = 0
         """Delimiters, a CR before LF, empty records."""
         self.bytes_discarded = dict.fromkeys(DiscardReason, 0)
+        self.bytes_unread = 0
+        """Bytes that waited in the kernel when their connection was closed, whoever closed it: no part of the others,
+        for they were never received."""
         self.records_framed = 0
         """Records told apart on the wire, those dropped for their size included."""
         self.records_empty = 0
         self.records_truncated = 0
         self.records_partial = 0
+        self.records_cut = 0
+        """Those of them that a stop of ours has cut off."""
         self.records_dropped = dict.fromkeys(DropReason, 0)
         """Records dropped before any sink saw them."""
         self.connections_opened = 0

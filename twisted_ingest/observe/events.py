@@ -279,6 +279,6 @@ class Events:
         )
         self.log.failure(text + _MORE[bool(folded)], failure, where=where, event=kind, folded=folded, **who)
 
-    def note(self, text: str, **fields: object) -> None:
+    def note(self, text: str, *, level: LogLevel = LogLevel.info, **fields: object) -> None:
         """Log a fact of the process's own life; ``text`` is a constant format."""
-        self.log.info(text, **fields)
+        self.log.emit(level, text, **fields)

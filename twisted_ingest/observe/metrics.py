@@ -189,6 +189,11 @@ class IngestCollector(Collector):
             ("ingest_listener_received_bytes", "Bytes read, by listener.", "bytes_received"),
             ("ingest_listener_records", "Records framed, by listener.", "records_framed"),
             ("ingest_listener_connections_opened", "Connections admitted, by listener.", "connections_opened"),
+            (
+                "ingest_unread_at_close_bytes",
+                "Bytes that waited in the kernel when their connection was closed, whoever closed it; never received.",
+                "bytes_unread",
+            ),
         ):
             values = {listener: counts[key] for listener, counts in view.listeners.items()}
             yield _labelled(name, text, "listener", values)

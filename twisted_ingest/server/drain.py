@@ -1,7 +1,7 @@
 """
 The end of the flow: connections are read to their end, then the sinks are waited for, each by a deadline.
 
-Deadlines are in reactor seconds. Whatever is stuck, both come to an end, and what is left is counted.
+Deadlines are in reactor seconds. Whatever is stuck or fails, both come to an end, and what is left is counted.
 """
 
 from collections.abc import Callable
@@ -9,34 +9,37 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
 
 from twisted_ingest.errors import CloseReason
 from twisted_ingest.flow.intake import Intake
-from twisted_ingest.limits import DRAIN_QUIET
+from twisted_ingest.interfaces import ISink
 from twisted_ingest.server.protocol import IngestProtocol
 
 DRAIN_TICK = 0.05
 """Seconds between two looks at draining connections."""
 
 
-async def drain_connections(reactor: Any, live: Callable[[], list[IngestProtocol]], deadline: float) -> int:
-    """Half-close, read on, close who is done; gives the bytes left unread at the deadline."""
+async def drain_connections(reactor: Any, live: Callable[[], list[IngestProtocol]], deadline: float) -> None:
+    """Have clients notice, read on, end who is done, and at the deadline the others."""
     for connection in live():
-        connection.begin_drain()
+        _try(connection, connection.begin_drain)
     while live() and reactor.seconds() < deadline:
         now = reactor.seconds()
         for connection in live():
-            connection.drain(now)
-            if connection.is_quiet(now, DRAIN_QUIET):
-                connection.close(CloseReason.DRAIN, reset=False)
+            _try(connection, connection.drain, now)
         await deferLater(reactor, DRAIN_TICK)
-    unread = 0
     for connection in live():
-        unread += connection.transport.unread_bytes()
-        connection.close(CloseReason.DRAIN, reset=True)
+        _try(connection, connection.close, CloseReason.DRAIN, reset=True)
     # `abortConnection` ends a connection in the next turn.
     await deferLater(reactor, 0)
-    return unread
+
+
+def _try(connection: IngestProtocol, act: Callable[..., None], *arguments: object, **named: object) -> None:
+    try:
+        act(*arguments, **named)
+    except Exception:  # noqa: BLE001 - the others have lines to be read
+        connection.fail("a stop")
 
 
 async def flush_sinks(reactor: Any, intake: Intake, deadline: float) -> None:
@@ -45,9 +48,33 @@ async def flush_sinks(reactor: Any, intake: Intake, deadline: float) -> None:
     intake.abandon()
     # Even with the time used up each sink gets the moment that closing a healthy file takes.
     deadline = max(deadline, reactor.seconds() + DRAIN_TICK * 4)
-    for sink, closed in [(outlet.sink, maybeDeferred(outlet.sink.close)) for outlet in intake.outlets]:
-        if not await _by(reactor, deadline, closed):
-            sink.abandon()
+    await close_sinks(reactor, [outlet.sink for outlet in intake.outlets], deadline, intake.on_bug)
+
+
+async def close_sinks(
+    reactor: Any, sinks: list[ISink], deadline: float, on_bug: Callable[[str, Failure], None]
+) -> None:
+    """
+    Close sinks, all at once, and abandon those that have not closed by the deadline or have failed to.
+
+    ``on_bug`` is told of each that raised or failed; the others are closed all the same.
+    """
+    closing = [(sink, maybeDeferred(sink.close)) for sink in sinks]
+    for sink, closed in closing:
+        if not await _by(reactor, deadline, closed.addErrback(_failed, sink, on_bug)):
+            _abandon(sink, on_bug)
+
+
+def _failed(failure: Failure, sink: ISink, on_bug: Callable[[str, Failure], None]) -> None:
+    on_bug(f"close of sink {sink.name}", failure)
+    _abandon(sink, on_bug)
+
+
+def _abandon(sink: ISink, on_bug: Callable[[str, Failure], None]) -> None:
+    try:
+        sink.abandon()
+    except Exception:  # noqa: BLE001 - as above
+        on_bug(f"abandon of sink {sink.name}", Failure())
 
 
 async def _by(reactor: Any, deadline: float, done: "Deferred[None]") -> bool:

@@ -19,7 +19,7 @@ from twisted_ingest.errors import CloseReason, DiscardReason
 from twisted_ingest.flow.lane import Lane
 from twisted_ingest.framing.base import Framer
 from twisted_ingest.interfaces import IBatchProducer
-from twisted_ingest.limits import CLOSE_TIMEOUT, OVERSLEPT, ListenerLimits
+from twisted_ingest.limits import CLOSE_TIMEOUT, DRAIN_QUIET, OVERSLEPT, ListenerLimits
 from twisted_ingest.server.transports import IngestTransport
 
 if TYPE_CHECKING:
@@ -126,10 +126,15 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
             local = bool(self.transport.disconnecting)
             done = reason.check(error.ConnectionDone) is not None
             self.close_reason = CloseReason.RESET if not done else CloseReason.LOCAL if local else CloseReason.EOF
+        # The transport of an embedding application may not know.
+        self._ledger.bytes_unread += getattr(self.transport, "unread_at_close", 0)
+        partial = self._ledger.records_partial
         try:
             self._finish()
         except Exception:  # noqa: BLE001
             self.fail("connectionLost")
+        if self.close_reason is CloseReason.DRAIN and reason.check(error.ConnectionAborted):
+            self._ledger.records_cut += self._ledger.records_partial - partial
         self.lane.unregisterProducer()
         self._factory.connection_lost(self, self.close_reason)
 
@@ -257,15 +262,19 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
             self.frame_since = min(self.frame_since + seconds, self._clock.seconds())
 
     def begin_drain(self) -> None:
-        """Half-close, so that the peer notices and connects elsewhere; go on reading."""
-        if self.close_reason is None:
-            self.close_reason = CloseReason.DRAIN
-            self.setTimeout(None)
-            self.quiet_since = self._clock.seconds()
+        """Half-close, so that the peer notices and connects elsewhere; go on reading, whatever its rate."""
+        if self._enter_drain():
             self.transport.loseWriteConnection()
 
     def drain(self, now: float) -> None:
-        """Do what a stop asks for next; called until the connection is closed. Nothing, for lines."""
+        """
+        Do what a stop asks for next; called until the connection is closed.
+
+        A peer that is quiet is reset: one that looks for our FIN has gone by then, and of one that does not the next
+        write fails, where after a mere FIN it would succeed and vanish.
+        """
+        if self.is_quiet(now, DRAIN_QUIET):
+            self.close(CloseReason.DRAIN, reset=True)
 
     def is_quiet(self, now: float, seconds: float) -> bool:
         """Whether a draining peer has sent nothing for ``seconds`` and nothing of it waits in the kernel."""
@@ -279,6 +288,17 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
         return self.paused_seconds + lasting
 
     # What follows is ours.
+
+    def _enter_drain(self) -> bool:
+        """Let neither rates nor silence end or delay the reading; false for a connection that is being closed."""
+        is_open = self.close_reason is None
+        if is_open:
+            self.close_reason = CloseReason.DRAIN
+            self.setTimeout(None)
+            self.quiet_since = self._clock.seconds()
+        self._meters = ()
+        self.lane.end_rest()
+        return is_open
 
     def _call(self, func: Callable[[], None]) -> None:
         """Run a timer."""

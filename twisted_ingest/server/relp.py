@@ -174,14 +174,18 @@ class RelpProtocol(IngestProtocol):
 
     def begin_drain(self) -> None:
         """Read what has arrived, answer it, and end the session; a half-close first would forbid the answers."""
-        if self.close_reason is None:
-            self.close_reason = CloseReason.DRAIN
-            self.setTimeout(None)
-            self.quiet_since = self._clock.seconds()
-            self._drain_by = self.quiet_since + DRAIN_QUIET
+        if self._enter_drain():
+            self._drain_by = self._clock.seconds() + DRAIN_QUIET
 
     def drain(self, now: float) -> None:
-        """End the session once what had been sent is read; a peer that never stops has had its second."""
+        """
+        End the session once what had been sent is read; a peer that never stops has had its second.
+
+        In good order: a reset would destroy answers on their way.
+        """
+        if self.is_quiet(now, DRAIN_QUIET):
+            self.close(CloseReason.DRAIN, reset=False)
+            return
         if self._is_over or self.paused or self.quiet_since is None:
             return
         is_read = now - self.quiet_since >= RELP_DRAIN_QUIET and not self.transport.unread_bytes()

@@ -2,6 +2,7 @@
 Connections as we want them: reading through a shared buffer, counting what is unread, noticing who has hung up.
 """
 
+import contextlib
 import fcntl
 import select
 import socket as sockets
@@ -25,6 +26,8 @@ class IngestTransport(Protocol):
     """What the protocol needs of a transport: a TCP or UNIX one, or `twisted_ingest.testing.PumpTransport`."""
 
     disconnecting: Any
+    unread_at_close: int
+    """Bytes that waited in the kernel when the connection was lost."""
 
     def unread_bytes(self) -> int:
         """Count the bytes that wait in the kernel for us to read."""
@@ -93,6 +96,8 @@ class _Reading:
     protocol: Any
     server: "GatedPort"
     socket: sockets.socket
+    dataBuffer: bytes
+    _tempDataBuffer: list[bytes]
 
     read_size = FIRST_READ
     """Bytes of the next read; set by the `Pace` of the port."""
@@ -100,6 +105,7 @@ class _Reading:
     cheap_reads = 0
     is_dear = False
     """Whether framing what comes is dear; set by it too."""
+    unread_at_close = 0
 
     def doRead(self) -> error.ConnectionDone | error.ConnectionLost | None:
         """Read once, and hand it on."""
@@ -141,6 +147,7 @@ class _Reading:
     def connectionLost(self, reason: Failure) -> None:
         """Leave the pace and who watches us; else as Twisted does."""
         self.server.pace.forget(self)
+        self.unread_at_close = unread_bytes(self.socket)
         protocol = self.protocol
         try:
             super().connectionLost(reason)  # type: ignore[misc]
@@ -149,6 +156,18 @@ class _Reading:
         finally:
             if self.server.readiness is not None:
                 self.server.readiness.leave(self)
+
+    def loseWriteConnection(self) -> None:
+        """
+        Send FIN: at once where nothing waits to be written.
+
+        Twisted has the reactor watch the socket first, which closes one whose peer has reset it, its bytes unread.
+        """
+        if self.dataBuffer or self._tempDataBuffer:
+            super().loseWriteConnection()  # type: ignore[misc]
+            return
+        with contextlib.suppress(OSError):  # the peer has reset it: what came before can be read all the same
+            self.socket.shutdown(sockets.SHUT_WR)
 
     def unread_bytes(self) -> int:
         """See `IngestTransport`."""
