@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 
 from prometheus_client import REGISTRY
@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_ingest import __version__
+from twisted_ingest.batch import Batch
 from twisted_ingest.errors import CloseReason, DiscardReason, DropReason, Oversize, RefuseReason
 from twisted_ingest.flow.intake import Intake, Outlet
 from twisted_ingest.observe.metrics import build_registry
@@ -434,7 +435,7 @@ class ConservationTests(MetricsTestCase):
         self.assertEqual(self.place(), "conservation error 2 (test: records at stalled)")
 
     def test_lost_from_a_group(self) -> None:
-        """A batch lost from a group that a sink still has is noticed: live batches are recounted."""
+        """A batch lost from a group that a sink still has is noticed: such a group is counted anew."""
         (group,) = self._stalled_outlet().outstanding
         group.batches.pop()
         self.assertEqual(self.place(), "conservation error 2 (test: records at stalled)")
@@ -474,7 +475,25 @@ class CountingIntake(Intake):
         return super().in_flight(outlet)
 
 
+class Unvisited(list[Batch]):
+    """Batches of a group that nobody may look at one by one."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Raise."""
+        raise AssertionError("a look at every batch")
+
+
 class CostTests(MetricsTestCase):
+    def test_batches_are_not_visited(self) -> None:
+        """No look costs more for more batches in flight: a group's records were counted when it was formed."""
+        self.rig.send(b"one\ntwo\n")
+        self.rig.intake.flush()
+        (group,) = self.rig.intake.outlets[1].outstanding
+        group.batches = Unvisited(group.batches)
+        for look in (self.rig.watch.view, self.rig.watch.status, self.rig.watch.reasons, self.page.text):
+            look()
+        self.assertEqual(self.rig.watch.conservation_error(), 0)
+
     def test_one_recount_for_each_outlet(self) -> None:
         """A scrape, a status and a readiness check recount what is in flight once per sink each."""
         intake = self.rig.intake

@@ -98,10 +98,22 @@ class Group:
 
     ``charge`` is what they cost the budget; ``holders`` counts the sinks that have it still, ``required``
     those among them that settlement waits for. ``needs_sync`` asks sinks to answer only once the device has the
-    records. ``is_refused`` marks a group that a required sink will never take.
+    records. ``is_refused`` marks a group that a required sink will never take. ``records`` are its
+    records by listener, of its first ``counted`` batches: counted once, so that whoever asks what is in flight need not
+    look at every batch, unless one has been lost since.
     """
 
-    __slots__ = ("batches", "charge", "holders", "is_refused", "needs_sync", "required", "size")
+    __slots__ = (
+        "batches",
+        "charge",
+        "counted",
+        "holders",
+        "is_refused",
+        "needs_sync",
+        "records",
+        "required",
+        "size",
+    )
 
     def __init__(self, batches: list[Batch], size: int, *, needs_sync: bool = False) -> None:
         self.batches = batches
@@ -111,3 +123,14 @@ class Group:
         self.charge = size + len(batches) * BATCH_OVERHEAD + GROUP_OVERHEAD
         self.holders = 0
         self.required = 0
+        self.counted = len(batches)
+        self.records = count_records(batches)
+
+
+def count_records(batches: list[Batch]) -> dict[str, int]:
+    """Count records by listener."""
+    counts: dict[str, int] = {}
+    for batch in batches:
+        name = batch.info.listener
+        counts[name] = counts.get(name, 0) + batch.count
+    return counts

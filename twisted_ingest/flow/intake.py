@@ -5,14 +5,14 @@ Knows the reactor's clock only. What it reports goes through callbacks, so that 
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_ingest.batch import Batch, Group
+from twisted_ingest.batch import Batch, Group, count_records
 from twisted_ingest.errors import DropReason, SinkError
 from twisted_ingest.flow.answers import AnsweringLane
 from twisted_ingest.flow.budget import Budget
@@ -355,13 +355,10 @@ class Intake:
                 self._lose(outlet, group, DropReason.SHUTDOWN)
 
     def in_flight(self, outlet: Outlet) -> Counter[str]:
-        """Recount, from the live batches, the records by listener that a sink has yet to answer for."""
-        held: Counter[str] = Counter()
-        for batch in self._live_batches(outlet):
-            held[batch.info.listener] += batch.count
-        return held
-
-    def _live_batches(self, outlet: Outlet) -> Iterator[Batch]:
-        yield from self.pending
+        """Recount, from what was gathered and the live groups, the records by listener that a sink has yet to take."""
+        held = count_records(self.pending)
         for group in outlet.outstanding:
-            yield from group.batches
+            records = group.records if len(group.batches) == group.counted else count_records(group.batches)
+            for listener in records:
+                held[listener] = held.get(listener, 0) + records[listener]
+        return Counter(held)

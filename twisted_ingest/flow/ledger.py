@@ -148,6 +148,6 @@ class Balance:
 
     @classmethod
     def of_records(cls, ledger: ListenerLedger, tally: Tally, in_flight: int) -> Self:
-        """Weigh a listener's records at one sink; ``in_flight`` is recounted from live batches."""
+        """Weigh a listener's records at one sink; ``in_flight`` is recounted from live groups."""
         dropped = sum(ledger.records_dropped.values()) + sum(tally.records_dropped.values())
         return cls(ledger.records_framed, tally.records_delivered + dropped + in_flight)
