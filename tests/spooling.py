@@ -61,6 +61,7 @@ class Spool:
     ) -> None:
         self.disk = disk if disk is not None else SimDisk()
         self.acked: list[Batch] = []
+        self.unmade: list[list[Batch]] = []
         self._jobs: list[list[Batch]] = []
         self.shelf = Shelf(directory, max_bytes, floor, drops_oldest)
         self.target = SegmentTarget(self.disk, self.shelf, segment_bytes)
@@ -109,6 +110,10 @@ class Spool:
         """See `WriterOwner`."""
         for _ in range(number):
             self.acked += self._jobs.pop(0)
+
+    def on_unmade(self, failure: Exception) -> None:
+        """See `WriterOwner`."""
+        self.unmade.append(self._jobs.pop(0))
 
     def on_stalled(self, trouble: str) -> None:
         """See `WriterOwner`."""

@@ -1,16 +1,18 @@
 """Watermark, budget, lane and intake: pauses alternate, nothing is lost, charges come back."""
 
+import asyncio
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from twisted_ingest.batch import Batch, ConnectionInfo
-from twisted_ingest.errors import DropReason, PauseReason, SinkError
+from twisted_ingest.batch import Batch, ConnectionInfo, Group
+from twisted_ingest.errors import DropReason, PauseReason, RejectedError, SinkError
 from twisted_ingest.flow.answers import AnsweringLane
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.intake import Intake
@@ -64,6 +66,17 @@ class Producer:
 def batch(size: int, count: int = 1, info: ConnectionInfo = INFO) -> Batch:
     """Make a batch of ``size`` bytes."""
     return Batch(b"x" * (size - 1) + b"\n", count, info, 0.0)
+
+
+class _Answering(MemorySink):
+    """Gives the answers it was made with, whatever they are."""
+
+    def __init__(self, answers: list[Any]) -> None:
+        super().__init__("answering")
+        self._answers = list(answers)
+
+    def deliver(self, group: Group) -> Any:
+        return self._answers.pop(0)
 
 
 class TurnClock(Clock):
@@ -295,6 +308,74 @@ class IntakeTests(FlowCase):
         tally = intake.outlets[0].tally("test")
         self.assertEqual((tally.records_delivered, tally.records_dropped[DropReason.SINK_FAILED]), (6, 6))
         self.assertEqual((intake.budget.used, len(failed)), (0, 2))
+
+    def test_any_answer(self) -> None:
+        """A coroutine and a future are answers; what is neither they nor a Deferred loses its group, named, at once."""
+
+        async def wait(for_it: "Deferred[None]") -> None:
+            await for_it
+
+        loop = asyncio.new_event_loop()
+        self.addCleanup(loop.close)
+        gate: Deferred[None] = Deferred()
+        future = loop.create_future()
+        answers = [wait(gate), future, None, True, (_ for _ in ()), succeed("anything")]
+        sink = _Answering(answers)
+        intake, said = self.intake(sink), []
+        intake.on_bug = lambda where, failure: said.append((where, failure.getErrorMessage()))
+        lane, _ = self.lane(intake)
+        for _ in range(len(answers)):
+            lane.write(batch(10))
+            self.turn()
+        tally, outlet = intake.outlets[0].tally("test"), intake.outlets[0]
+        self.assertEqual((tally.records_delivered, tally.records_dropped[DropReason.SINK_FAILED]), (1, 3))
+        self.assertEqual((len(outlet.outstanding), lane.in_flight > 0), (2, True))
+        for (where, text), kind in zip(said, ("NoneType", "bool", "generator"), strict=True):
+            self.assertEqual(where, "sink answering")
+            self.assertIn(f"deliver of sink answering returned {kind}: let it return a Deferred", text)
+        gate.callback(None)
+        future.set_result(None)
+        loop.run_until_complete(future)
+        self.assertEqual((tally.records_delivered, intake.budget.used), (3, 0))
+
+    def test_a_coroutine_that_raises(self) -> None:
+        """A coroutine's error is the group's, now or later, and of the kind that it is."""
+
+        async def refuse(error: Exception, gate: "Deferred[None]") -> None:
+            await gate
+            raise error
+
+        gate: Deferred[None] = Deferred()
+        errors = [SinkError("for good"), RejectedError("these"), ValueError("a bug")]
+        intake = self.intake(_Answering([refuse(error, gate) for error in errors]))
+        said: list[str] = []
+        intake.on_sink_failed = lambda outlet: said.append("failed")
+        intake.on_rejected = lambda sink, records, reason: said.append(f"{records} at {sink}: {reason}")
+        intake.on_bug = lambda where, failure: said.append(f"{where}: {failure.getErrorMessage()}")
+        lane, _ = self.lane(intake)
+        for _ in errors:
+            lane.write(batch(10, count=2))
+            self.turn()
+        gate.callback(None)
+        self.assertEqual(said, ["failed", "2 at answering: these", "sink answering: a bug"])
+        dropped = intake.outlets[0].tally("test").records_dropped
+        self.assertEqual((dropped[DropReason.SINK_FAILED], dropped[DropReason.REJECTED]), (4, 2))
+        self.assertEqual(intake.budget.used, 0)
+
+    def test_a_deferred_for_two_groups(self) -> None:
+        """A Deferred given again is no answer: the second group would count as taken though the first one failed."""
+        shared: Deferred[None] = Deferred()
+        intake, said = self.intake(_Answering([shared, shared])), []
+        intake.on_bug = lambda where, failure: said.append(failure.getErrorMessage())
+        lane, _ = self.lane(intake)
+        for _ in range(2):
+            lane.write(batch(10))
+            self.turn()
+        self.assertEqual(said, ["deliver of sink answering returned a Deferred again: each group needs one of its own"])
+        shared.errback(SinkError("no"))
+        tally = intake.outlets[0].tally("test")
+        self.assertEqual((tally.records_delivered, tally.records_dropped[DropReason.SINK_FAILED]), (0, 2))
+        self.assertEqual(intake.budget.used, 0)
 
     def test_abandon(self) -> None:
         """What no sink has taken at shutdown is dropped and counted; a late answer changes nothing."""

@@ -16,7 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_ingest import __version__
 from twisted_ingest.batch import Batch
 from twisted_ingest.errors import CloseReason, DiscardReason, DropReason, Oversize, RefuseReason
-from twisted_ingest.flow.intake import Intake, Outlet
+from twisted_ingest.flow.intake import Intake
+from twisted_ingest.flow.outlet import Outlet
 from twisted_ingest.observe.metrics import build_registry
 from twisted_ingest.scan import SCANNER
 from twisted_ingest.testing import MemorySink, Rig, StalledSink

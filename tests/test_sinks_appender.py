@@ -4,7 +4,7 @@ import errno
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import SimpleQueue
 from typing import Any
 
@@ -15,7 +15,7 @@ from twisted.internet.task import Clock
 from twisted.logger import Logger, formatEvent
 from twisted.trial.unittest import TestCase
 
-from twisted_ingest.errors import Fsync, SinkError
+from twisted_ingest.errors import Fsync, RejectedError, SinkError
 from twisted_ingest.observe.events import Events
 from twisted_ingest.sinks import trouble, writer
 from twisted_ingest.sinks.appender import Appender
@@ -24,6 +24,8 @@ from twisted_ingest.sinks.targets import IOV_MAX, Place
 
 PATIENCE = 10.0
 """Seconds after which a thread that should have done something counts as hung."""
+
+INTERNAL = "internal error in what sink test makes of records"
 
 Plan = Callable[[], int | None]
 """What one call of a target does: gives the most bytes to take (``None``: all), or raises."""
@@ -228,7 +230,7 @@ class Bench:
         self.medium = Medium()
         self.reactor = HandReactor(lambda: snapshot(self.medium))
         self.log: list[str] = []
-        events = Events(self.reactor.seconds)
+        self.events = events = Events(self.reactor.seconds)
         events.log = Logger(observer=lambda event: self.log.append(formatEvent(event)))  # type: ignore[arg-type]
         self.appender = Appender("test", self.medium, self.reactor, events, fsync)
 
@@ -246,6 +248,10 @@ class Bench:
     def submit(self, *buffers: bytes, note: Callable[[], object] = lambda: None, sync: bool = False) -> Outcome:
         """Submit one job."""
         return Outcome(self.appender.submit(list(buffers), sync=sync), note)
+
+    def submit_made(self, buffers: Iterable[bytes]) -> Outcome:
+        """Submit one job that is made when its turn has come."""
+        return Outcome(self.appender.submit(buffers))
 
     def hear(self, *outcomes: Outcome) -> None:
         """Run until jobs are answered."""
@@ -829,6 +835,28 @@ class EndTests(AppenderCase):
         self.assertEqual(order, ["answered"] * 20 + ["closed"])
         self.assertTrue(bench.medium.is_closed.is_set())
         self.assertEqual(len(bench.medium.lines()), 20)
+
+    def test_a_job_that_cannot_be_made(self) -> None:
+        """A job whose buffers raise as they are made is rejected alone: nothing of it is written, all others are."""
+        bench = self.bench()
+
+        def broken() -> Iterator[bytes]:
+            yield b"half of it\n"
+            raise KeyError("no such thing")
+
+        jobs = [bench.submit(b"a\n"), bench.submit_made(broken()), bench.submit(b"b\n"), bench.submit_made(broken())]
+        jobs += [bench.submit_made(broken()), bench.submit(b"c\n")]
+        bench.start()
+        bench.hear(*jobs)
+        self.assertEqual(bench.medium.read(), b"a\nb\nc\n")
+        kinds = [type(job.error) for job in jobs]
+        none = type(None)
+        self.assertEqual(kinds, [none, RejectedError, none, RejectedError, RejectedError, none])
+        self.assertEqual(str(jobs[1].error), "they cannot be written: KeyError: 'no such thing'")
+        self.assertEqual((len(self.flushLoggedErrors(KeyError)), bench.events.internal_errors), (0, 3))
+        self.assertEqual([line for line in bench.log if "internal error" in line], [INTERNAL] * 3)
+        self.assertIsNone(bench.appender.writer.trouble)
+        bench.close()
 
     def test_submit_after_close(self) -> None:
         """What is submitted after closing began fails, and is not written."""

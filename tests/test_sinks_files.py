@@ -1,6 +1,7 @@
 """The file sink on real files: appended to only, rotated without loss, patient with a full disk."""
 
 import errno
+import json
 import os
 import shutil
 import stat
@@ -19,7 +20,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from twisted_ingest.batch import NUL, Batch, ConnectionInfo, Group
-from twisted_ingest.errors import Fsync, SinkError
+from twisted_ingest.errors import Format, Fsync, RejectedError, SinkError
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import KIB, MIB
 from twisted_ingest.observe.events import Events
@@ -169,6 +170,22 @@ class OpenTests(FileCase):
         delivered = sink.deliver(group(b"a\n"))
         await sink.close()
         await self.assertFailure(delivered, SinkError)
+
+    async def test_a_group_that_cannot_be_rendered(self) -> None:
+        """A group whose batch has no form is rejected, counted, and leaves nothing; the next are written."""
+        events = Events(reactor.seconds)
+        sink = FileSink("file", self.path, reactor=reactor, events=events, format=Format.JSON)
+        self.addCleanup(sink.abandon)
+        sink.start()
+        timeless = group(b"no time\n", b"with it\n")
+        timeless.batches[0].received_at = 1e30
+        answers = [sink.deliver(each) for each in (group(b"one\n"), timeless, group(b"two\n"))]
+        await answers[0]
+        await self.assertFailure(answers[1], RejectedError)
+        await answers[2]
+        self.assertEqual([json.loads(line)["message"] for line in read(self.path).splitlines()], ["one", "two"])
+        self.assertIsNone(sink.trouble)
+        self.assertEqual((len(self.flushLoggedErrors(ValueError, OverflowError)), events.internal_errors), (1, 1))
 
     async def test_nul_framing(self) -> None:
         """Records that were framed by NUL become one line each."""

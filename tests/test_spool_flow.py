@@ -3,18 +3,21 @@
 import errno
 import os
 import shutil
+import struct
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.disk import SimDisk
 from tests.spooling import DIRECTORY, Spool, make_batch, same, segment_paths
 from twisted_ingest.batch import Batch, Group
-from twisted_ingest.errors import SinkError
+from twisted_ingest.errors import RejectedError, SinkError
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import SPARE_INODES
 from twisted_ingest.observe.events import Events
@@ -316,6 +319,56 @@ class SinkTests(TestCase):
         self.close(sink)
         self.assertEqual(sink.details()["replay_retries"], 3)
         self.assertIsNone(sink.trouble)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 3)
+
+    def test_records_that_are_rejected(self) -> None:
+        """Of a window that is rejected every batch is brought alone: those to blame are given up, counted and named."""
+        for rejected in ({2}, {1, 4}, {1, 2, 3, 4}, {4}):
+            inner = _Rejecting(rejected)
+            sink = self.make(inner)
+            lines: list[tuple[object, ...]] = []
+            self.patch(sink._events, "sink_rejected", partial(_keep, lines))
+            self.take(sink, *(make_batch(number, records=3) for number in (1, 2, 3, 4)))
+            self.take(sink, make_batch(5))
+            self.reactor.run_until(partial(_has_taken, inner, 5))
+            self.close(sink)
+            self.assertEqual(inner.taken(), [number for number in (1, 2, 3, 4, 5) if number not in rejected])
+            self.assertEqual(lines, [("memory", 3, "bad")] * len(rejected))
+            details = sink.details()
+            self.assertEqual(details["spool_rejected_records"], 3 * len(rejected))
+            self.assertEqual(details["replayed_records"], 13 - 3 * len(rejected))
+            self.assertEqual((details["spool_waiting_records"], details["spool_waiting_batches"]), (0, 0))
+            shutil.rmtree(os.path.join(self.directory, "spool"))
+
+    def test_no_answer_is_no_answer(self) -> None:
+        """A sink behind that gives no Deferred has not taken a window: it is counted, and brought again."""
+        inner = _Forgetful()
+        sink = self.make(inner)
+        self.take(sink, make_batch(1))
+        self.reactor.run_until(lambda: sink.trouble)
+        self.assertIn("returned NoneType: let it return a Deferred", sink.trouble or "")
+        inner.remembers = True
+        self.reactor.run_until(lambda: sink.trouble is None)
+        self.assertEqual(sink.details()["replayed_records"], 1)
+        self.assertTrue(self.flushLoggedErrors(TypeError))
+
+    def test_a_batch_that_cannot_be_framed(self) -> None:
+        """A group that the codec cannot write is rejected alone, no number is skipped, and later ones are taken."""
+        inner = MemorySink()
+        sink = self.make(inner)
+        bad = make_batch(2)
+        bad.received_at = "now"  # type: ignore[assignment]
+        self.take(sink, make_batch(1))
+        done: list[object] = []
+        _ = sink.deliver(Group([make_batch(7), bad], 20)).addBoth(done.append)
+        self.reactor.run_until(lambda: done)
+        self.assertTrue(isinstance(done[0], Failure) and done[0].check(RejectedError))
+        self.take(sink, make_batch(3))
+        self.reactor.run_until(lambda: len(inner.batches) == 2)
+        self.close(sink)
+        self.assertEqual(inner.records, [b"1.0:", b"3.0:"])
+        self.assertEqual((sink.details()["spool_missing_batches"], sink.details()["spool_waiting_batches"]), (0, 0))
+        self.assertEqual(len(self.flushLoggedErrors(struct.error)), 1)
 
     def test_a_sink_that_fails_for_good(self) -> None:
         """After a `SinkError` nothing is replayed, everything is kept, and ``trouble`` says so; more is taken still."""
@@ -455,6 +508,15 @@ class SinkTests(TestCase):
         self.assertRegex(lines[0], r"2 records \(\d+B\) wait in 1 segments; looked through in \d\.\d{3} s")
 
 
+def _has_taken(sink: "_Rejecting", number: int) -> bool:
+    return number in sink.taken()
+
+
+def _keep(lines: list[tuple[object, ...]], *said: object) -> None:
+    """Note what an event is told."""
+    lines.append(said)
+
+
 class _Raising(MemorySink):
     """Raises so many times, then takes."""
 
@@ -467,6 +529,31 @@ class _Raising(MemorySink):
             self._times -= 1
             raise RuntimeError("not now")
         return super().deliver(group)
+
+
+class _Rejecting(MemorySink):
+    """Takes no group that has one of these batches in it."""
+
+    def __init__(self, rejected: set[int]) -> None:
+        super().__init__()
+        self._rejected = rejected
+
+    def deliver(self, group: Group) -> "Deferred[None]":
+        if any(int(batch.wire.partition(b".")[0]) in self._rejected for batch in group.batches):
+            raise RejectedError("bad")
+        return super().deliver(group)
+
+    def taken(self) -> list[int]:
+        return [int(batch.wire.partition(b".")[0]) for batch in self.batches]
+
+
+class _Forgetful(MemorySink):
+    """Forgets to return what it has, until it remembers."""
+
+    remembers = False
+
+    def deliver(self, group: Group) -> "Deferred[None]":
+        return super().deliver(group) if self.remembers else None  # type: ignore[return-value]
 
 
 class _Refused(MemorySink):

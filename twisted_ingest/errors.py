@@ -5,7 +5,8 @@ The tree::
 
     IngestError
     ├── ConfigurationError   the operator's mistake; carries every problem found
-    ├── SinkError            a sink has given up for good on what it was handed
+    ├── SinkError            a sink has failed for good: it takes nothing any more
+    ├── RejectedError        a sink will never take what it was handed; it takes other records
     └── ListenError          an address could not be bound
 
 A peer's mistake is never an exception on the hot path: it is a member of one
@@ -46,7 +47,19 @@ class ConfigurationError(IngestError):
 
 
 class SinkError(IngestError):
-    """A sink will never take what it was handed; the records are dropped and counted."""
+    """
+    A sink has failed for good: until it is started anew it takes nothing, neither what it was handed nor what follows.
+
+    Who keeps the records (a spool) stops bringing them; otherwise they are dropped and counted.
+    """
+
+
+class RejectedError(IngestError):
+    """
+    A sink will never take what it was handed, whoever brings it again; it does take other records.
+
+    The records are dropped and counted, those in a spool one batch at a time.
+    """
 
 
 class ListenError(IngestError):
@@ -129,6 +142,9 @@ class DropReason(StrEnum):
     OVERFLOW = "overflow"
     """The bounded queue of a sink that is not required was full."""
     SINK_FAILED = "sink_failed"
+    """The sink has failed for good, or on account of a bug."""
+    REJECTED = "rejected"
+    """The sink takes others, and will never take this one."""
     SHUTDOWN = "shutdown"
     """Still undelivered when the drain deadline passed."""
     SPOOL_FULL = "spool_full"

@@ -92,16 +92,31 @@ class ISink(Interface):
         """Say in a few words where records go, for the banner and ``/status``."""
 
     def start() -> None:
-        """Acquire files and threads. Raises ``SinkError`` where no retry could help."""
+        """
+        Acquire files and threads, or raise and leave nothing behind: it may be called again.
+
+        Raises ``MisconfiguredError`` where only another configuration could help, and ``SinkError`` where it cannot
+        start as things are: either ends the start of the process. Behind a spool the second does not: the spool takes
+        records, and calls this again later.
+        """
 
     def deliver(group: Group) -> "Deferred[None]":  # noqa: N805
         """
         Take a group of batches.
 
-        Returns a Deferred that fires with ``None`` once the sink has taken responsibility (and, where the group
-        ``needs_sync``, the device has said that it has the records), and fails with ``SinkError`` when it never will.
-        The sink may keep the group until then.
-        Any other error, raised or in the Deferred, is a bug: it costs this group (counted), later ones are still sent.
+        Returns a Deferred of this group alone, or is a coroutine. It fires (with whatever) once the sink has taken
+        responsibility, and, where the group ``needs_sync``, the device has said that it has the records. The sink may
+        keep the group until then. It fails with
+
+        - ``SinkError`` once the sink has failed for good: until it is started anew it takes nothing any more. The group
+          is dropped and counted, and the process stops where the sink is required; a spool in front stops bringing
+          records, and keeps them for the next start.
+        - ``RejectedError`` where the sink will never take these records, and does take others. They are dropped and
+          counted; a spool in front brings the batches one by one first, so that only those are that are to blame.
+        - anything else, which may be raised as well, on account of a bug. It is counted, and costs the group; a spool
+          in front, which has it still, brings it again, later and later.
+
+        ``None`` or any other value says nothing of what became of the group: that is such a bug too.
         """
 
     def reopen() -> None:

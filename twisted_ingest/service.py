@@ -26,7 +26,8 @@ from twisted_ingest.config.load import Loaded
 from twisted_ingest.config.model import OFF
 from twisted_ingest.errors import DropReason, ListenError
 from twisted_ingest.flow.budget import Budget
-from twisted_ingest.flow.intake import Intake, Outlet
+from twisted_ingest.flow.intake import Intake
+from twisted_ingest.flow.outlet import Outlet
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import FLUSH_GRACE, OVERSLEPT, STOP_GRACE, SWEEP_SECONDS
 from twisted_ingest.observe.events import Events
@@ -59,6 +60,7 @@ class IngestService(Service):
         self.intake.on_high = self._intake_high
         self.intake.on_low = self._intake_low
         self.intake.on_sink_failed = self._sink_failed
+        self.intake.on_rejected = self.events.sink_rejected
         self.intake.on_bug = self.events.bug
         for sink, is_required, share in make_sinks(settings, reactor, self.events, wall_time):
             self.intake.add_sink(sink, required=is_required, share=share)

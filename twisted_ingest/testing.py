@@ -331,6 +331,7 @@ class Rig:
         self.events = Events(self.clock.seconds)
         self.admission = Admission(max_connections, per_peer, arrivals=arrivals)
         self.intake = Intake(self.clock, Budget(memory), connection_memory)
+        self.intake.on_rejected = self.events.sink_rejected
         self.intake.on_bug = self.events.bug
         self.sinks = sinks or (MemorySink(),)
         for sink in self.sinks:

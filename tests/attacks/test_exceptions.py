@@ -38,7 +38,7 @@ BUGS = Scenario(
 SINK_BUGS = Scenario(
     Chapter.OURSELVES,
     "Exceptions in a sink",
-    "`deliver` raises, or its Deferred fails, with an error that is no `SinkError`",
+    "`deliver` raises, gives no Deferred, or its Deferred fails, with an error that is no `SinkError`",
     "that group is counted as dropped at that sink and its charge released; other sinks and later groups go on",
     ("ingest_internal_errors_total", 'ingest_dropped_records_total{reason="sink_failed"}'),
 )
@@ -290,13 +290,15 @@ class CallbackTests(SynchronousTestCase):
 class FaultySink(MemorySink):
     """Raises where told to, for groups that hold the word."""
 
-    def __init__(self, name: str, *, late: bool) -> None:
+    def __init__(self, name: str, *, late: bool | None) -> None:
         super().__init__(name)
         self._late = late
 
     def deliver(self, group: Group) -> "Deferred[None]":
-        """Raise, fail or take."""
+        """Raise, fail, give nothing or take."""
         if any(b"bug" in batch.wire for batch in group.batches):
+            if self._late is None:
+                return None  # type: ignore[return-value]
             if not self._late:
                 raise BugError("deliver")
             return fail(BugError("deliver"))
@@ -309,8 +311,8 @@ class FaultySink(MemorySink):
 
 class SinkTests(SynchronousTestCase):
     def test_a_group_is_lost_alone(self) -> None:
-        """A sink that raises, at once or later, loses that group, counted; the other sink and later groups do not."""
-        for late in (False, True):
+        """A sink that raises, at once, later or by what it gives, loses that group, counted, and nothing else."""
+        for late in (False, True, None):
             faulty, good = FaultySink("faulty", late=late), MemorySink("good")
             rig = Rig(faulty, good, connection_memory=64 * KIB)
             rig.send(b"one\n")
@@ -322,7 +324,7 @@ class SinkTests(SynchronousTestCase):
             self.assertEqual((rig.watch.conservation_error(), rig.intake.budget.used), (0, 0))
             self.assertEqual(rig.events.internal_errors, 1)
             self.assertEqual(rig.intake.pauses.total, 0)
-            self.assertEqual(len(self.flushLoggedErrors(BugError)), 1)
+            self.assertEqual(len(self.flushLoggedErrors(BugError, TypeError)), 1)
         SINK_BUGS.measured("one group of three lost at one sink of two, counted; conservation error 0")
 
     def test_close(self) -> None:

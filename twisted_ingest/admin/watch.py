@@ -12,8 +12,9 @@ from typing import Any
 from twisted_ingest import __version__
 from twisted_ingest.errors import DropReason, WireProtocol
 from twisted_ingest.escaping import escape
-from twisted_ingest.flow.intake import Intake, Outlet
+from twisted_ingest.flow.intake import Intake
 from twisted_ingest.flow.ledger import Balance
+from twisted_ingest.flow.outlet import Outlet
 from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.lag import LoopLag
 from twisted_ingest.observe.log import LogWriter
@@ -208,6 +209,7 @@ def _sink(outlet: Outlet, in_flight_records: int) -> SinkView:
     dropped = {reason: sum(tally.records_dropped[reason] for tally in tallies) for reason in DropReason}
     # Lost after they counted as delivered: no part of the accounts, and not to be overlooked all the same.
     dropped[DropReason.SPOOL_FULL] += int(details.get("spool_dropped_records", 0))
+    dropped[DropReason.REJECTED] += int(details.get("spool_rejected_records", 0))
     return SinkView(
         name=outlet.sink.name,
         description=outlet.sink.describe(),

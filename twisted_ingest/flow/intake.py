@@ -7,17 +7,17 @@ Knows the reactor's clock only. What it reports goes through callbacks, so that 
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_ingest.batch import Batch, Group, count_records
-from twisted_ingest.errors import DropReason, SinkError
+from twisted_ingest.errors import DropReason, RejectedError, SinkError
 from twisted_ingest.flow.answers import AnsweringLane
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.lane import Lane
-from twisted_ingest.flow.ledger import Tally
+from twisted_ingest.flow.outlet import Outlet, deliver
 from twisted_ingest.flow.pauses import Pauses
 from twisted_ingest.interfaces import IBatchProducer, ISink
 from twisted_ingest.limits import (
@@ -29,45 +29,6 @@ from twisted_ingest.limits import (
 )
 
 
-class Outlet:
-    """
-    The intake's side of one sink: what it was handed and has not taken yet, and its tallies.
-
-    ``limit`` bounds the bytes outstanding at a sink that is not required; ``None`` where the budget does.
-    """
-
-    def __init__(self, sink: ISink, *, required: bool, limit: int | None) -> None:
-        self.sink = sink
-        self.required = required
-        self.limit = limit
-        self.outstanding: dict[Group, None] = {}
-        self.charge = 0
-        self.tallies: dict[str, Tally] = {}
-
-    def tally(self, listener: str) -> Tally:
-        """Give the counts of one listener at this sink, made on first use."""
-        tally = self.tallies.get(listener)
-        if tally is None:
-            tally = self.tallies[listener] = Tally()
-        return tally
-
-    def drop(self, group: Group, reason: DropReason) -> None:
-        """Count a group's records as lost to this sink."""
-        for batch in group.batches:
-            self.tally(batch.info.listener).records_dropped[reason] += batch.count
-
-    def delivered(self, group: Group) -> None:
-        """Count a group as taken by this sink: batch by batch, so that one lost on the way is missed."""
-        listener = group.batches[0].info.listener
-        tally = self.tally(listener)
-        for batch in group.batches:
-            if batch.info.listener is not listener:
-                listener = batch.info.listener
-                tally = self.tally(listener)
-            tally.records_delivered += batch.count
-            tally.bytes_delivered += batch.size
-
-
 def _ignore(*_: object) -> None:
     """Do nothing: the default of the hooks."""
 
@@ -75,14 +36,6 @@ def _ignore(*_: object) -> None:
 def _log_bug(where: str, failure: Failure) -> None:
     """Log a bug of ours; an owner that counts them sets its own hook."""
     Intake.log.failure("internal error in {where}", failure, where=where)
-
-
-def _deliver(sink: ISink, group: Group) -> "Deferred[None]":
-    """Hand over a group; whatever is raised becomes the failure of this sink and this group alone."""
-    try:
-        return sink.deliver(group)
-    except Exception:  # noqa: BLE001 - the batches are those of innocent connections
-        return fail()
 
 
 def _evict(producer: IBatchProducer) -> None:
@@ -99,7 +52,8 @@ class Intake:
     A group is handed over once per reactor turn (after ``GATHER_SECONDS`` where a sink ``wants_groups``, unless a lane
     that gave to it is paused and cannot give more), or when ``GATHER_BYTES`` have gathered: not with each batch of a
     paused lane, for one chunk of counted frames can make thousands. ``on_high`` and ``on_low`` are called when the
-    budget crosses its marks, ``on_sink_failed`` when a sink gave up for good, ``on_bug`` with where it was met.
+    budget crosses its marks, ``on_sink_failed`` when a sink has failed for good, ``on_rejected`` with its name,
+    how many records it will never take, and why, ``on_bug`` with where it was met.
     """
 
     log = Logger()
@@ -127,6 +81,7 @@ class Intake:
         self.on_high: Callable[[], None] = _ignore
         self.on_low: Callable[[], None] = _ignore
         self.on_sink_failed: Callable[[Outlet], None] = _ignore
+        self.on_rejected: Callable[[str, int, str], None] = _ignore
         self.on_bug: Callable[[str, Failure], None] = _log_bug
         self._idle_waiters: list[Deferred[None]] = []
 
@@ -209,7 +164,7 @@ class Intake:
             outlet.outstanding[group] = None
             outlet.charge += group.charge
         for outlet in takers:
-            done = _deliver(outlet.sink, group)
+            done = deliver(outlet.sink, group)
             settled = (outlet, group)
             answered = done.addCallbacks(self._taken, self._refused, callbackArgs=settled, errbackArgs=settled)
             _ = answered.addErrback(self._broken)
@@ -236,9 +191,12 @@ class Intake:
             self._let_go(outlet, group)
 
     def _refused(self, failure: Failure, outlet: Outlet, group: Group) -> None:
+        rejected = failure.check(RejectedError)
         if group in outlet.outstanding:
-            self._lose(outlet, group, DropReason.SINK_FAILED)
-        if failure.check(SinkError):
+            self._lose(outlet, group, DropReason.REJECTED if rejected else DropReason.SINK_FAILED)
+        if rejected:
+            self.on_rejected(outlet.sink.name, sum(group.records.values()), str(failure.value))
+        elif failure.check(SinkError):
             self.on_sink_failed(outlet)
         else:
             self.on_bug(f"sink {outlet.sink.name}", failure)

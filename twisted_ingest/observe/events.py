@@ -220,6 +220,17 @@ class Events:
         """Note that a sink has given up for good."""
         self.log.critical("sink {sink} has failed for good: {error}", sink=sink, error=error, event="sink_failed")
 
+    def sink_rejected(self, sink: str, records: int, reason: str) -> None:
+        """Note that a sink will never take some records; it goes on with others."""
+        self._limited(
+            f"sink_rejected:{sink}",
+            LogLevel.error,
+            "sink {sink}: {records} records dropped, which it will never take: {reason}",
+            sink=sink,
+            records=records,
+            reason=reason,
+        )
+
     def sink_repaired(self, sink: str, path: str) -> None:
         """Note that a file ended in half a line, left by a killed process, which now has its LF."""
         self.log.emit(

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
-from twisted_ingest.errors import Fsync, SinkError
+from twisted_ingest.errors import Fsync, RejectedError, SinkError
 from twisted_ingest.observe.events import Events
 from twisted_ingest.sinks.targets import Target
 from twisted_ingest.sinks.writer import Writer
@@ -56,7 +57,8 @@ class Appender:
         fails with `SinkError` once that will never be. The buffers are kept until then.
 
         An iterator is run by the writer's thread when their turn has come, so that buffers larger than what they are
-        made from take no memory while they wait.
+        made from take no memory while they wait. Where it raises, nothing of it is written, and the Deferred fails with
+        `RejectedError`.
         """
         done: Deferred[None] = Deferred()
         if self._failure is not None or self._stopped is not None:
@@ -122,6 +124,13 @@ class Appender:
         while number and self._outstanding:
             number -= 1
             self._outstanding.popleft().callback(None)
+
+    def on_unmade(self, failure: Exception) -> None:
+        """See `WriterOwner`."""
+        self._events.internal_error(f"what sink {self._name} makes of records", failure=Failure(failure))
+        if self._outstanding:
+            reason = f"they cannot be written: {type(failure).__name__}: {failure}"
+            self._outstanding.popleft().errback(RejectedError(reason))
 
     def on_stalled(self, trouble: str) -> None:
         """See `WriterOwner`."""

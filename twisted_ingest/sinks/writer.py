@@ -33,6 +33,9 @@ class WriterOwner(Protocol):
     def on_written(self, number: int) -> None:
         """Note that the oldest so many jobs count as delivered."""
 
+    def on_unmade(self, failure: Exception) -> None:
+        """Note that the buffers of the oldest job could not be made: it was passed over."""
+
     def on_stalled(self, trouble: str) -> None:
         """Note that nothing is being written until something is mended."""
 
@@ -86,6 +89,8 @@ class Writer:
         self._has_reported = False
         """Whether the open file may hold a record that was reported as written."""
         self._moved_since: float | None = None
+        self._unmade: Exception | None = None
+        """What making the buffers of the job behind those at hand has raised."""
         self._trouble = Trouble(target, reactor.seconds, self._abandoned, partial(self._tell, owner.on_stalled))
         self.syncs = 0
         self.sync_seconds = 0.0
@@ -164,6 +169,9 @@ class Writer:
         if jobs:
             self._has_reported = True
             self._tell(self._owner.on_written, len(jobs))
+        if self._unmade is not None:
+            failure, self._unmade = self._unmade, None
+            self._tell(self._owner.on_unmade, failure)
         return go_on
 
     def _is_settled(self, progress: Progress, *, is_last: bool) -> bool:
@@ -181,7 +189,11 @@ class Writer:
         return not has_news or self._is_still_here(progress)
 
     def _gather(self) -> tuple[list[list[bytes]], bool]:
-        """Wait for a job, then take all that wait behind it, up to `COMMIT_BYTES`; false when none can follow."""
+        """
+        Wait for a job, then take all that wait behind it, up to `COMMIT_BYTES`; false when none can follow.
+
+        One whose buffers cannot be made is passed over, and ends the gathering: those before it are reported first.
+        """
         jobs: list[list[bytes]] = []
         size = 0
         self._is_sync_wanted = False
@@ -189,7 +201,9 @@ class Writer:
             item = self._queue.get(timeout=self._patience())
             while item is not _STOP:
                 if not isinstance(item, _Order):
-                    buffers = list(item[0])
+                    buffers = self._made(item[0])
+                    if buffers is None:
+                        return jobs, True
                     jobs.append(buffers)
                     self._is_sync_wanted = self._is_sync_wanted or item[1]
                     size += sum(map(len, buffers))
@@ -199,6 +213,13 @@ class Writer:
         except Empty:
             return jobs, True
         return jobs, False
+
+    def _made(self, buffers: Iterable[bytes]) -> list[bytes] | None:
+        try:
+            return list(buffers)
+        except Exception as failure:  # noqa: BLE001 - what cannot be written must not keep the rest from it
+            self._unmade = failure
+            return None
 
     def _patience(self) -> float | None:
         """How long nothing may come before something else must be done."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted_ingest.batch import Batch
+from twisted_ingest.errors import RejectedError
 from twisted_ingest.limits import MIB
 from twisted_ingest.spool.cursor import Cursor, Window
 from twisted_ingest.spool.segments import Shelf
@@ -33,6 +34,9 @@ class ReplayOwner(Protocol):
     def on_window(self, window: Window) -> None:
         """Deliver a window, then call `Replay.answer`."""
 
+    def on_rejected(self, records: int, reason: str) -> None:
+        """Note records that the sink will never take, and that are given up."""
+
     def on_replay_trouble(self, trouble: str | None) -> None:
         """Note why nothing is being replayed, or that it goes on."""
 
@@ -48,7 +52,7 @@ class Replay:
     """
     Feeds one sink from one cursor.
 
-    ``records``, ``bytes``, ``dropped`` (records), ``retries`` and
+    ``records``, ``bytes``, ``dropped`` and ``rejected`` (records), ``retries`` and
     ``position_failures`` only grow. ``oldest`` is the receive time, in Unix seconds, of the first batch that was
     handed over and not answered for; ``None`` when there is none.
     """
@@ -73,6 +77,7 @@ class Replay:
         self.records = 0
         self.bytes = 0
         self.dropped = 0
+        self.rejected = 0
         self.retries = 0
         self.position_failures = 0
 
@@ -151,18 +156,37 @@ class Replay:
                 return window
 
     def _deliver(self, window: Window) -> None:
-        while window.batches:
+        rejected = self._bring(window) if window.batches else None
+        if rejected is not None:
+            self._bring_singly(window, rejected)
+        self._taken(window)
+
+    def _bring(self, window: Window) -> RejectedError | None:
+        """Hand a window over until the sink has taken it, or says that it never will."""
+        while True:
             self._hand_over(window)
             if self._ahead is None and not self.retries_now:
                 self._ahead = self._read()
             self._wait(lambda: self._answer)
             error = self._take_answer()
-            if error is None:
-                break
+            if error is None or isinstance(error, RejectedError):
+                return error
             if self.is_final:
                 self._give_up(error)
             self._back_off(f"the sink behind refuses: {error}")
-        self._taken(window)
+
+    def _bring_singly(self, window: Window, rejected: RejectedError) -> None:
+        """Hand over the batches one by one, to give up no more than those that are rejected by themselves."""
+        is_single = len(window.batches) == 1
+        for batch in window.batches:
+            single = Window()
+            single.add(batch)
+            error = rejected if is_single else self._bring(single)
+            if error is not None:
+                self.rejected += batch.count
+                window.records -= batch.count
+                window.size -= batch.size
+                self._tell(self._owner.on_rejected, batch.count, str(error))
 
     @property
     def retries_now(self) -> bool:

@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_ingest.batch import Group
-from twisted_ingest.errors import Fsync, SinkError
+from twisted_ingest.errors import Fsync, RejectedError, SinkError
+from twisted_ingest.flow.outlet import deliver
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import MIB
 from twisted_ingest.observe.events import Events
@@ -147,11 +148,16 @@ class SpoolSink:
         """See `ReplayOwner`."""
         # The device must have them before the position passes them and the only other copy is removed.
         group = Group(window.batches, window.size, needs_sync=True)
-        done = maybeDeferred(self.inner.deliver, group)
-        _ = done.addCallbacks(lambda _: self._replay.answer(None), self._refused)
+        _ = deliver(self.inner, group).addCallbacks(lambda _: self._replay.answer(None), self._refused)
 
     def _refused(self, failure: Failure) -> None:
+        if not failure.check(SinkError, RejectedError):
+            self._events.bug(f"sink {self.name}", failure)
         self._replay.answer(failure.value, is_final=failure.check(SinkError) is not None)
+
+    def on_rejected(self, records: int, reason: str) -> None:
+        """See `ReplayOwner`."""
+        self._events.sink_rejected(self.name, records, reason)
 
     def on_replay_trouble(self, trouble: str | None) -> None:
         """See `ReplayOwner`."""
@@ -197,6 +203,7 @@ class SpoolSink:
         """See `ISink`: what is in the spool, where it came from and where it went, and the counters of both sinks."""
         found, writer, replay, cursor = self._found, self._appender.writer, self._replay, self._cursor
         taken = self._target.records
+        gone = replay.records + replay.dropped + replay.rejected
         return {
             **self.inner.details(),
             "spooled_records": taken,
@@ -205,13 +212,14 @@ class SpoolSink:
             "replayed_records": replay.records,
             "replayed_bytes": replay.bytes,
             "replay_retries": replay.retries,
-            "spool_waiting_records": max(0, found.records + taken - replay.records - replay.dropped),
+            "spool_waiting_records": max(0, found.records + taken - gone),
             "spool_waiting_batches": self._shelf.durable - self._shelf.confirmed,
             "spool_oldest_seconds": self._oldest_seconds(),
             "spool_disk_bytes": self._shelf.used,
             "spool_segments": len(self._shelf.segments),
             "spool_replaying": int(self.inner.trouble is None and replay.trouble is None),
             "spool_dropped_records": replay.dropped,
+            "spool_rejected_records": replay.rejected,
             "spool_missing_batches": cursor.missing,
             "spool_duplicate_batches": found.duplicates,
             "spool_torn_bytes": found.torn_bytes,

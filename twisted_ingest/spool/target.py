@@ -79,11 +79,17 @@ class SegmentTarget:
         self._written_last = sequence - 1
 
     def frames(self, batches: Iterable[Batch]) -> Iterator[bytes]:
-        """Make the frames of batches, numbered in the order in which they are asked for."""
-        for batch in batches:
-            frame = encode_frame(self._marker, self.sequence, batch)
-            self.sequence += 1
-            yield frame
+        """Make the frames of batches, numbered in the order in which they are asked for; all of them, or none."""
+        first = self.sequence
+        try:
+            for batch in batches:
+                frame = encode_frame(self._marker, self.sequence, batch)
+                self.sequence += 1
+                yield frame
+        except Exception:
+            # Whoever asked has thrown the others away, and numbers have no gaps.
+            self.sequence = first
+            raise
 
     def open(self) -> None:
         """See `Target`: a segment is made once there is a frame for it."""

@@ -1,0 +1,86 @@
+"""
+The way to one sink: handing over a group whatever the sink makes of that, and the accounts of what it has.
+"""
+
+from asyncio import isfuture
+from inspect import iscoroutine
+
+from twisted.internet.defer import Deferred, fail
+
+from twisted_ingest.batch import Group
+from twisted_ingest.errors import DropReason
+from twisted_ingest.flow.ledger import Tally
+from twisted_ingest.interfaces import ISink
+
+_MARK = "ingest_answers_a_group"
+"""The attribute of a Deferred that has been given for a group."""
+
+
+def deliver(sink: ISink, group: Group) -> "Deferred[None]":
+    """
+    Hand over a group; gives a Deferred of this group alone, whatever the sink makes of the call.
+
+    What is raised becomes its failure, a coroutine is run, and an answer that could tell nothing of what becomes of
+    the group is a `TypeError`.
+    """
+    try:
+        return _answer(sink, sink.deliver(group))
+    except Exception:  # noqa: BLE001 - the batches are those of innocent connections
+        return fail()
+
+
+def _answer(sink: ISink, answer: object) -> "Deferred[None]":
+    if iscoroutine(answer):
+        return Deferred.fromCoroutine(answer)
+    if isfuture(answer):
+        return Deferred.fromFuture(answer)
+    if not isinstance(answer, Deferred):
+        # None may be a forgotten `return`, a generator code that never ran: neither says that anything was taken.
+        raise TypeError(
+            f"deliver of sink {sink.name} returned {type(answer).__name__}: let it return a Deferred "
+            "(succeed(None) for a group that it has taken at once), or make it a coroutine"
+        )
+    if _MARK in vars(answer):
+        # Its first group has had the answer already, and left none for this one.
+        raise TypeError(f"deliver of sink {sink.name} returned a Deferred again: each group needs one of its own")
+    vars(answer)[_MARK] = True
+    return answer
+
+
+class Outlet:
+    """
+    The intake's side of one sink: what it was handed and has not taken yet, and its tallies.
+
+    ``limit`` bounds the bytes outstanding at a sink that is not required; ``None`` where the budget does.
+    """
+
+    def __init__(self, sink: ISink, *, required: bool, limit: int | None) -> None:
+        self.sink = sink
+        self.required = required
+        self.limit = limit
+        self.outstanding: dict[Group, None] = {}
+        self.charge = 0
+        self.tallies: dict[str, Tally] = {}
+
+    def tally(self, listener: str) -> Tally:
+        """Give the counts of one listener at this sink, made on first use."""
+        tally = self.tallies.get(listener)
+        if tally is None:
+            tally = self.tallies[listener] = Tally()
+        return tally
+
+    def drop(self, group: Group, reason: DropReason) -> None:
+        """Count a group's records as lost to this sink."""
+        for batch in group.batches:
+            self.tally(batch.info.listener).records_dropped[reason] += batch.count
+
+    def delivered(self, group: Group) -> None:
+        """Count a group as taken by this sink: batch by batch, so that one lost on the way is missed."""
+        listener = group.batches[0].info.listener
+        tally = self.tally(listener)
+        for batch in group.batches:
+            if batch.info.listener is not listener:
+                listener = batch.info.listener
+                tally = self.tally(listener)
+            tally.records_delivered += batch.count
+            tally.bytes_delivered += batch.size
