@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -9,7 +10,7 @@ ROOT = pathlib.Path(__file__).parent.parent / "twisted_ingest"
 
 # From the ground up. A module may import from rows before its own, and from its own row inside its own room.
 ROWS = [
-    ["errors", "units", "networks", "scan"],
+    ["errors", "units", "networks", "scan", "logging_handler"],
     ["limits"],
     ["escaping"],
     ["batch"],
@@ -139,6 +140,18 @@ class LayerTests(SynchronousTestCase):
             if {name, name.split(".")[0]} & NO_TWISTED
             for target in imports(self.modules[name])
             if target.split(".")[0] in ("twisted", "zope")
+        }
+        self.assertEqual(wrong, set())
+
+    def test_logging_handler_stands_alone(self) -> None:
+        """The handler for applications imports the standard library and itself, nothing else of ours."""
+        wrong = {
+            f"{name} imports {target}"
+            for name, tree in self.modules.items()
+            if name.split(".")[0] == "logging_handler"
+            for target in imports(tree)
+            if target.split(".")[0] not in sys.stdlib_module_names
+            and not target.startswith("twisted_ingest.logging_handler.")
         }
         self.assertEqual(wrong, set())
 
