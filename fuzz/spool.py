@@ -6,7 +6,8 @@ Coverage-guided fuzzing of what reads a spool's directory.
 `codec` reads any bytes as header, frame and batch, their checksums made good: it gives what can be written again to the
 same, or `DamagedError`. `recovery` damages a directory as an input says. Invariant: a start raises nothing; what it
 delivers was written, in order, each batch once; each frame that is still there whole is delivered; another start
-comes to the same; and what is written afterwards is delivered too.
+comes to the same; and what is written afterwards is delivered too. Each frame that is there, whatever the name of its
+segment, is delivered or counted.
 """
 
 import sys
@@ -32,13 +33,16 @@ with atheris.instrument_imports(include=["twisted_ingest.spool"]):
         encode_header,
     )
     from twisted_ingest.spool.position import Position, write_position
-    from twisted_ingest.spool.segments import POSITION, segment_name
+    from twisted_ingest.spool.segments import POSITION, parse_name, segment_name
 
 MARKER = b"\x91marker\n"
 AFTERWARDS = 1000
 """The number of the batch that is written after a start."""
 STEP = 6
 """Bytes that say one damage."""
+BEYOND = 240
+"""From here on a byte chooses among positions that none was ever given."""
+POSITIONS = (1 << 32, 1 << 62, 1 << 63, (1 << 64) - 1)
 MOVING = (1, 2)
 """Kinds of damage that move what is behind it: not done to headers, for frames begin where those end."""
 
@@ -75,6 +79,8 @@ class Directory:
         for first in range(1, batches + 1, per_segment):
             self._add(first, min(first + per_segment, batches + 1), size)
         self.position = position
+        self.is_moved = False
+        """Whether segments have others' names, or are there twice: then a frame may count as another's copy."""
         if position:
             write_position(self.disk, DIRECTORY, Position(position, len(self.paths)))
 
@@ -88,7 +94,11 @@ class Directory:
         self.paths.append(path)
 
     def damage(self, step: bytes, more: bytes) -> None:
-        """Do one thing to a file: overwrite, insert, cut out, cut off or remove; ``more`` is what is put there."""
+        """
+        Do one thing to a file: overwrite, insert, cut out, cut off or remove, give its name away, or change names.
+
+        ``more`` is what is put there.
+        """
         kind, which, high, low, length, value = step
         files = [*self.paths, f"{DIRECTORY}/{POSITION}"]
         path = files[which % len(files)]
@@ -96,7 +106,7 @@ class Directory:
             return
         data = self.disk.content(path)
         at = (high << 8 | low) % (len(data) + 1)
-        if kind % 5 in MOVING:
+        if kind % 7 in MOVING:
             at = min(max(at, SEGMENT_SIZE), len(data))
         put = (more or bytes([value]))[: length % 64]
         changed: dict[int, bytes | None] = {
@@ -106,14 +116,36 @@ class Directory:
             3: data[:at],
             4: None,
         }
-        content = changed[kind % len(changed)]
+        kind %= len(changed) + 2
+        if kind >= len(changed):
+            self._move(path, data, high << 8 | low, is_swap=bool(kind - len(changed)))
+            return
+        content = changed[kind]
         if content is None:
             self.disk.remove(path)
         else:
             self.disk.put(path, content)
 
+    def _move(self, path: str, data: bytes, number: int, *, is_swap: bool) -> None:
+        """Copy a segment to another name, or have it change its content with another one."""
+        names = [name for name in self.paths if name.rpartition("/")[2] in self.disk.list(DIRECTORY)]
+        if path not in names:
+            return
+        self.is_moved = True
+        other = names[number % len(names)]
+        if is_swap:
+            self.disk.put(path, self.disk.content(other))
+            self.disk.put(other, data)
+        else:
+            self.disk.put(f"{DIRECTORY}/{segment_name(number, MARKER)}", data)
+
+    def there(self) -> int:
+        """Count the frames that are there, whole, in any segment's place."""
+        contents = [self.disk.content(f"{DIRECTORY}/{name}") for name in self.disk.list(DIRECTORY) if parse_name(name)]
+        return sum(content.count(frame) for content in contents for frame, _ in self.frames.values())
+
     def left(self) -> Iterator[int]:
-        """Give the numbers of the frames that are still there, whole, and were not delivered."""
+        """Give the numbers of the frames that are still there, whole, in their place, and were not delivered."""
         names = self.disk.list(DIRECTORY)
         for number, (frame, path) in self.frames.items():
             is_there = path.rpartition("/")[2] in names and frame in self.disk.content(path)
@@ -150,20 +182,24 @@ def recovery(data: bytes) -> None:
     if len(data) < STEP:
         return
     batches, size, per_segment = 1 + data[0] % 8, data[1] * 2, 1 + data[2] % 3
-    directory = Directory(batches, size, per_segment, data[3] % (batches + 2))
+    position = POSITIONS[data[3] % len(POSITIONS)] if data[3] >= BEYOND else data[3] % (batches + 4)
+    directory = Directory(batches, size, per_segment, position)
     steps, more = data[4 : 4 + STEP * (data[4] % 5)], data[4 + STEP * 4 :]
     for at in range(0, len(steps) - STEP + 1, STEP):
         directory.damage(steps[at : at + STEP], more)
-    left = set(directory.left())
+    there, left = directory.there(), set(directory.left())
     before = copy(directory.disk)
     found = start(directory.disk, size)
     if sorted(set(found)) != found:
         raise AssertionError("not in order, or not once")
-    if not left <= set(found):
-        raise AssertionError("a frame that is there is not delivered")
     looked = Spool(before)
+    report = looked.recovered.report
     before.kill()
-    if start(before, size) != found or looked.recovered.report.records != len(found):
+    if report.batches + report.duplicates + report.passed != there:
+        raise AssertionError("a frame that is there is not counted")
+    if not left <= set(found) and not directory.is_moved:
+        raise AssertionError("a frame that is there is not delivered")
+    if start(before, size) != found or report.records != len(found):
         raise AssertionError("another start, or its report, comes to something else")
 
 

@@ -12,6 +12,8 @@ from twisted_ingest.batch import Batch, ConnectionInfo
 from twisted_ingest.sinks.rendering import render_json
 from twisted_ingest.spool.codec import (
     HEAD_SIZE,
+    MAX_NUMBER,
+    MAX_SEQUENCE,
     SEGMENT_SIZE,
     VERSION,
     DamagedError,
@@ -145,11 +147,17 @@ class FrameTests(SynchronousTestCase):
 
 
 class HeaderTests(SynchronousTestCase):
-    @given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.binary(min_size=8, max_size=8))
+    @given(st.integers(0, MAX_NUMBER), st.integers(0, MAX_SEQUENCE), st.binary(min_size=8, max_size=8))
     def test_round_trip(self, number: int, first: int, marker: bytes) -> None:
         """A header comes back."""
         header = Header(number, first, marker)
         self.assertEqual(decode_header(encode_header(header)), header)
+
+    def test_numbers_beyond(self) -> None:
+        """Numbers that none is given are damage, in a header and in a head: what follows them would fit no format."""
+        for header in (Header(MAX_NUMBER + 1, 1, MARKER), Header(1, MAX_SEQUENCE + 1, MARKER)):
+            self.assertRaises(DamagedError, decode_header, encode_header(header))
+        self.assertRaises(DamagedError, decode_head, encode_frame(MARKER, MAX_SEQUENCE + 1, make_batch(1)), MARKER)
 
     def test_every_changed_byte_and_cut_is_noticed(self) -> None:
         """No header is read that was not written."""

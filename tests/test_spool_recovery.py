@@ -5,18 +5,34 @@ import os
 import shutil
 import struct
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from zlib import crc32
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.disk import Crash, SimDisk, keep_nothing
 from tests.spooling import DIRECTORY, Spool, make_batch, same, segment_paths
 from twisted_ingest.sinks import trouble
-from twisted_ingest.spool.codec import SEGMENT_SIZE, VERSION, ForeignError, Header, encode_header
+from twisted_ingest.spool.codec import (
+    HEAD_SIZE,
+    MAX_NUMBER,
+    SEGMENT_SIZE,
+    VERSION,
+    ForeignError,
+    Header,
+    decode_body,
+    decode_head,
+    decode_header,
+    encode_frame,
+    encode_header,
+)
 from twisted_ingest.spool.disk import RealDisk
-from twisted_ingest.spool.position import read_position
+from twisted_ingest.spool.position import Position, read_position, write_position
 from twisted_ingest.spool.recovery import Recovered, recover
-from twisted_ingest.spool.segments import POSITION, segment_name
+from twisted_ingest.spool.segments import POSITION, number_of, segment_name, set_aside
 
 POSITION_PATH = f"{DIRECTORY}/{POSITION}"
 
@@ -241,12 +257,170 @@ class DirectoryTests(SynchronousTestCase):
         self.assertEqual(len(quarantined(disk)), 3)
 
 
+def _short_of_descriptors(open: Callable[..., int], last: str, path: str) -> int:  # noqa: A002
+    if path.endswith(last):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), path)
+    return open(RealDisk(), path)
+
+
 def filled_and_damaged() -> SimDisk:
     """Give a disk with damage in the first three segments."""
     disk = filled()
     for path in segment_paths(disk)[:3]:
         disk.damage(path, SEGMENT_SIZE + 40, 1)
     return disk
+
+
+def frames(disk: SimDisk) -> list[tuple[int, bytes]]:
+    """Give number and wire of every frame in a segment's place, read by nothing but the codec."""
+    found = []
+    for path in segment_paths(disk):
+        content, offset = disk.content(path), SEGMENT_SIZE
+        marker = decode_header(content).marker
+        while offset < len(content):
+            head = decode_head(content[offset : offset + HEAD_SIZE], marker)
+            offset += HEAD_SIZE + head.length
+            found.append((head.sequence, decode_body(content[offset - head.length : offset]).wire))
+    return found
+
+
+def tamper(disk: SimDisk, steps: list[tuple[str, int, int]]) -> None:
+    """Remove, rename, swap and copy segments."""
+    for kind, which, number in steps:
+        paths = segment_paths(disk)
+        if not paths:
+            return
+        path, other = paths[which % len(paths)], paths[number % len(paths)]
+        renamed = f"{DIRECTORY}/{segment_name(number, os.path.basename(path).encode()[-24:-16])}"
+        content = disk.content(path)
+        if kind in ("remove", "rename"):
+            disk.remove(path)
+        if kind in ("rename", "copy"):
+            disk.put(renamed, content)
+        if kind == "swap":
+            disk.put(path, disk.content(other))
+            disk.put(other, content)
+
+
+WHOLE = 14
+"""Batches in the directories that are tampered with."""
+
+NUMBERS = st.one_of(st.integers(0, 2 * WHOLE), st.sampled_from([10**10, 10**11, 2**32, 2**63]))
+POSITIONS = st.one_of(
+    st.none(),
+    st.tuples(
+        st.one_of(st.integers(0, WHOLE + 3), st.sampled_from([2**32, 2**62, 2**63, 2**64 - 1])),
+        st.one_of(st.integers(0, WHOLE), st.sampled_from([10**10 - 1, 10**10, 10**17, 2**64 - 1])),
+    ),
+)
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["remove", "rename", "swap", "copy"]), st.integers(0, WHOLE), NUMBERS), max_size=5
+)
+
+
+class AnyDirectoryTests(SynchronousTestCase):
+    """What nobody would do to a directory, done to it."""
+
+    def disk(self, position: tuple[int, int] | None) -> SimDisk:
+        """Give a disk with the spool of two runs, nothing of it delivered, and a position of any kind."""
+        disk = filled()
+        spool = Spool(disk, segment_bytes=700)
+        for number in range(10, WHOLE + 1):
+            spool.append(make_batch(number, 300))
+        disk.kill()
+        if position is not None:
+            write_position(disk, DIRECTORY, Position(*position))
+        return disk
+
+    @settings(max_examples=300, deadline=None)
+    @given(POSITIONS, STEPS, st.booleans(), st.booleans())
+    def test_every_frame_comes_to_something(
+        self, position: tuple[int, int] | None, steps: list[tuple[str, int, int]], is_killed: bool, has_news: bool
+    ) -> None:
+        """
+        Each frame on the disk is delivered, or counted, whatever the position says and is done to the segments.
+
+        Nothing is passed over for a position beyond all there is, no number is given twice, what is written afterwards
+        is delivered, and a second start finds nothing left.
+        """
+        disk = self.disk(position)
+        tamper(disk, steps)
+        before, names = frames(disk), set(disk.list(DIRECTORY))
+        spool = Spool(disk, segment_bytes=700)
+        report, first = spool.recovered.report, spool.recovered.sequence
+        self.assertEqual(report.batches + report.duplicates + report.passed, len(before))
+        if position is not None and before and position[0] > max(sequence for sequence, _ in before) + 1:
+            self.assertEqual(report.passed, 0)
+            self.assertTrue(report.lost_position)
+        news = [make_batch(1000 + number, 300) for number in range(3)] if has_news else []
+        for batch in news:
+            spool.append(batch)
+        self.assertGreater(first, max([sequence for sequence, _ in before], default=0))
+        fresh = [segment for segment in spool.shelf.segments if os.path.basename(segment.path) not in names]
+        self.assertEqual(bool(fresh), has_news)
+        taken = [number for number in map(number_of, names) if number <= MAX_NUMBER]
+        self.assertTrue(all(segment.number > max(taken, default=0) for segment in fresh))
+        if is_killed:
+            disk.kill()
+            spool = Spool(disk, segment_bytes=700)
+        delivered = [batch.wire for batch in spool.deliver()]
+        self.assertEqual(len(delivered), report.batches + len(news))
+        self.assertEqual(delivered[report.batches :], [batch.wire for batch in news])
+        self.assertLessEqual(set(delivered[: report.batches]), {wire for _, wire in before})
+        self.assertEqual((len(set(delivered)), spool.cursor.is_dirty), (len(delivered), False))
+        disk.kill()
+        self.assertEqual(Spool(disk).recovered.report.records, 0)
+
+    def test_beyond_all(self) -> None:
+        """A position beyond what is there, of any size, is named and kept aside; everything comes out, and goes on."""
+        for beyond in (11, 12, 1000, 2**62, 2**63, 2**64 - 1):
+            disk = filled()
+            write_position(disk, DIRECTORY, Position(beyond, 3))
+            spool = Spool(disk, segment_bytes=700)
+            self.assertRegex(spool.recovered.report.lost_position or "", r"is now position\.unreadable$")
+            self.assertFalse(spool.recovered.report.is_clean)
+            self.assertIn("position.unreadable", disk.list(DIRECTORY))
+            spool.append(make_batch(10, 300))
+            # Killed before a position was kept: the one that was wrong must not come true by what is written meanwhile.
+            disk.crash(keep_nothing)
+            self.assertEqual(numbers(disk), list(range(1, 11)))
+            self.assertEqual(len(Spool(disk, segment_bytes=700).deliver()), 10)
+
+    def test_where_all_is_delivered(self) -> None:
+        """A position right behind what is there, or on an empty directory, is believed, and numbers go on from it."""
+        disk = filled()
+        write_position(disk, DIRECTORY, Position(10, 3))
+        report = recover(disk, DIRECTORY).report
+        self.assertEqual((report.records, report.passed, report.lost_position, report.is_clean), (0, 9, None, True))
+        for path in segment_paths(disk):
+            disk.remove(path)
+        found = recover(disk, DIRECTORY)
+        self.assertEqual((found.position, found.sequence, found.report.lost_position), (10, 10, None))
+
+    def test_numbers_that_none_was_given(self) -> None:
+        """A segment, a frame or a name with a number beyond all that are given is set aside, and does not count."""
+        disk = filled()
+        path = f"{DIRECTORY}/{segment_name(6, b'12345678')}"
+        frame = encode_frame(b"12345678", 2**64 - 1, make_batch(1))
+        disk.put(path, encode_header(Header(6, 2**64 - 1, b"12345678")) + frame)
+        huge = f"{DIRECTORY}/{segment_name(10**19, b'12345678')}"
+        disk.put(huge, b"no header")
+        found = recover(disk, DIRECTORY)
+        self.assertEqual((found.sequence, found.number, found.report.records), (10, 7, 9))
+        self.assertEqual((found.report.quarantined_regions, len(found.report.unreadable)), (2, 1))
+        self.assertEqual(disk.content(f"{huge}.unreadable"), b"no header")
+        self.assertEqual(numbers(disk), list(range(1, 10)))
+
+    def test_set_aside_again(self) -> None:
+        """What is set aside takes no other's place, and its number is not given again."""
+        disk = filled()
+        name = segment_name(7, b"12345678")
+        for content in (b"one", b"two"):
+            disk.put(f"{DIRECTORY}/{name}", content)
+            set_aside(disk, DIRECTORY, name, ".unreadable")
+        self.assertEqual(disk.content(f"{DIRECTORY}/{name}.unreadable"), b"one")
+        self.assertEqual(disk.content(f"{DIRECTORY}/{name}.unreadable-2"), b"two")
+        self.assertEqual(recover(disk, DIRECTORY).number, 8)
 
 
 class RealDirectoryTests(TestCase):
@@ -283,6 +457,35 @@ class RealDirectoryTests(TestCase):
         self.spool()
         with self.assertRaises(BlockingIOError):
             RealDisk().lock(os.path.join(self.path, "lock"))
+
+    def test_a_directory_in_the_place_of_the_position(self) -> None:
+        """What is no file where the position should be is set aside, so that one can be kept; all comes out again."""
+        spool = self.spool()
+        spool.append(make_batch(1))
+        spool.disk.close(spool.lock)
+        for name in ("position", "position.new"):
+            os.makedirs(os.path.join(self.path, name, "below"))
+        again = self.spool()
+        self.assertEqual(
+            again.recovered.report.lost_position, "the position cannot be read, and is now position.unreadable"
+        )
+        self.assertEqual(len(again.deliver()), 1)
+        self.assertTrue(os.path.isfile(os.path.join(self.path, "position")))
+        for name in ("position.unreadable", "position.new.unreadable"):
+            self.assertTrue(os.path.isdir(os.path.join(self.path, name, "below")))
+
+    def test_no_descriptors(self) -> None:
+        """A start that has no descriptors left is refused: nothing is set aside for what is not its fault."""
+        spool = self.spool()
+        spool.append(make_batch(1))
+        spool.deliver()
+        spool.disk.close(spool.lock)
+        before = sorted(os.listdir(self.path))
+        for last in ("position", ".segment"):
+            self.patch(RealDisk, "open", partial(_short_of_descriptors, RealDisk.open, last))
+            with self.assertRaisesRegex(OSError, "Too many open files"):
+                recover(RealDisk(), self.path)
+        self.assertEqual(sorted(os.listdir(self.path)), before)
 
     def test_symbolic_link(self) -> None:
         """A symbolic link in a segment's place is not followed: it is set aside, and what is behind it untouched."""

@@ -336,6 +336,7 @@ class SinkTests(SynchronousTestCase):
         for _ in range(200):
             rig.turn(0.05)
         self.assertEqual((outcome, rig.sink.records), ([None], [b"one"]))
+        self.assertEqual((rig.events.internal_errors, len(self.flushLoggedErrors(BugError))), (1, 1))
 
 
 class FaultyDetails(MemorySink):

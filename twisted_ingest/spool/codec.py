@@ -21,6 +21,12 @@ MARKER_SIZE = 8
 MAX_BODY = 256 * 1024 * 1024
 """Bytes. Far above any batch (a connection's share of memory bounds it): a longer length is damage, and not read by."""
 
+MAX_SEQUENCE = 1 << 62
+"""Far above any number that a frame is ever given: a higher one is damage, and those that follow it fit the format."""
+
+MAX_NUMBER = 10**18
+"""The same for the numbers of segments."""
+
 _SEGMENT = struct.Struct(">8sHxxQQ8s")
 _HEAD = struct.Struct(">8sIQII")
 _CHECK = struct.Struct(">I")
@@ -80,6 +86,8 @@ def decode_header(data: bytes) -> Header:
         raise DamagedError
     if version != VERSION:
         raise ForeignError(f"format {version}; this version reads format {VERSION}")
+    if number > MAX_NUMBER or first > MAX_SEQUENCE:
+        raise DamagedError
     return Header(number, first, marker)
 
 
@@ -110,7 +118,7 @@ def decode_head(data: bytes | memoryview, marker: bytes) -> Head:
     if len(data) < HEAD_SIZE or crc32(data[: _HEAD.size]) != _CHECK.unpack_from(data, _HEAD.size)[0]:
         raise DamagedError
     found, length, sequence, count, check = _HEAD.unpack_from(data)
-    if found != marker or length > MAX_BODY:
+    if found != marker or length > MAX_BODY or sequence > MAX_SEQUENCE:
         raise DamagedError
     return Head(length, sequence, count, check)
 

@@ -3,6 +3,7 @@ The reading side: what is durable, in order, once; how far that was taken; and t
 """
 
 import contextlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -12,7 +13,7 @@ from twisted_ingest.spool.disk import Disk
 from twisted_ingest.spool.position import Position, write_position
 from twisted_ingest.spool.reading import Damage, Found, FrameReader
 from twisted_ingest.spool.recovery import quarantine
-from twisted_ingest.spool.segments import QUARANTINE, Segment, Shelf
+from twisted_ingest.spool.segments import QUARANTINE, Segment, Shelf, set_aside
 
 
 @dataclass(slots=True)
@@ -202,7 +203,7 @@ class Cursor:
     def _remove(self, segment: Segment) -> None:
         with contextlib.suppress(FileNotFoundError):
             if segment.must_keep:
-                self._disk.rename(segment.path, segment.path + QUARANTINE)
+                set_aside(self._disk, self._shelf.directory, os.path.basename(segment.path), QUARANTINE)
             else:
                 self._disk.unlink(segment.path)
 

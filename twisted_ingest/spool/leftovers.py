@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from twisted_ingest.spool.codec import ForeignError
 from twisted_ingest.spool.disk import RealDisk
 from twisted_ingest.spool.recovery import Report, recover
-from twisted_ingest.spool.segments import LOCK, parse_name
+from twisted_ingest.spool.segments import LOCK, POSITION, parse_name
 from twisted_ingest.units import format_size
 
 _PREFIX = "sink-"
@@ -32,7 +32,9 @@ class _Spectator(RealDisk):
         raise OSError(errno.EROFS, "not ours to change")
 
     def rename(self, source: str, target: str) -> None:
-        """See `Disk`: what cannot be read is not set aside."""
+        """See `Disk`: what cannot be read is not set aside; a position that is not believed only counts as gone."""
+        if os.path.basename(source).startswith(POSITION):
+            return
         raise OSError(errno.EROFS, "a segment is unreadable")
 
 

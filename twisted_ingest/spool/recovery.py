@@ -1,20 +1,28 @@
 """
 What a directory holds, whatever has happened to it.
 
-A function of the directory alone, and idempotent: it copies damaged regions aside and sets aside what it cannot read,
-but removes nothing. Run twice, or killed half-way and run again, it comes to the same answer.
+A function of the directory alone, and idempotent: it copies damaged regions aside and sets aside what it cannot read
+or believe, but removes nothing. Every whole frame is counted: it waits, or a later segment has its number, or the
+position has passed it. Run twice, or killed half-way and run again, it comes to the same answer.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from twisted_ingest.spool.codec import SEGMENT_SIZE, DamagedError, Head, Header, decode_header
+from twisted_ingest.spool.codec import MAX_NUMBER, SEGMENT_SIZE, DamagedError, Head, Header, decode_header
 from twisted_ingest.spool.disk import Disk
-from twisted_ingest.spool.position import Position, read_position, replace_file
+from twisted_ingest.spool.position import Position, raise_shortage, read_position, replace_file
 from twisted_ingest.spool.reading import BLOCK_BYTES, Damage, Found, FrameReader
-from twisted_ingest.spool.segments import QUARANTINE, Segment, parse_name
-
-UNREADABLE = ".unreadable"
+from twisted_ingest.spool.segments import (
+    POSITION,
+    POSITION_NEW,
+    QUARANTINE,
+    UNREADABLE,
+    Segment,
+    number_of,
+    parse_name,
+    set_aside,
+)
 
 
 @dataclass(slots=True)
@@ -23,8 +31,9 @@ class Report:
     What was found.
 
     ``records``, ``batches`` and ``size`` (bytes of frames) wait to be delivered. ``duplicates`` counts frames whose
-    copy in a later segment is the one that counts, ``missing`` the sequence numbers that nothing was found for.
-    ``is_position_lost``: something was delivered once, and nothing says how much.
+    number another segment has, whose frame counts; ``passed`` those before the position, delivered already if that is
+    true; ``missing`` the sequence numbers that nothing was found for. ``lost_position`` says in words why nothing tells
+    how much was delivered, where that is so.
     """
 
     segments: int = 0
@@ -35,14 +44,15 @@ class Report:
     quarantined_regions: int = 0
     quarantined_bytes: int = 0
     duplicates: int = 0
+    passed: int = 0
     missing: int = 0
     unreadable: list[str] = field(default_factory=list)
-    is_position_lost: bool = False
+    lost_position: str | None = None
 
     @property
     def is_clean(self) -> bool:
         """Whether nothing was found but what belongs there."""
-        return not (self.quarantined_regions or self.missing or self.unreadable)
+        return not (self.quarantined_regions or self.missing or self.unreadable or self.lost_position)
 
 
 @dataclass(slots=True)
@@ -63,23 +73,56 @@ class Recovered:
 
 def recover(disk: Disk, directory: str) -> Recovered:
     """Look through a spool's directory. Raises `ForeignError` for another version's, ``OSError`` for no directory."""
+    unreadable: list[str] = []
+    segments = _segments(disk, directory, unreadable)
+    position, lost = _position(disk, directory)
+    first = min((segment.first for segment in segments if segment.first), default=1)
+    scan = _Scan(disk, directory, first if position is None else position.next)
+    scan.run(segments)
+    if position is not None and scan.is_short(segments):
+        # It would pass over everything, and have it removed. Gone before anything is written: that might reach it.
+        lost = f"the position, {position.next}, is beyond all there is, and is now {_lose_position(disk, directory)}"
+        position, scan = None, _Scan(disk, directory, first)
+        scan.run(segments)
+    if position is None and first > 1:
+        lost = lost or "no position was found"
+    report = scan.report
+    report.segments, report.unreadable, report.lost_position = len(segments), unreadable, lost
+    sequence = max([scan.last + 1, scan.start, *(segment.first for segment in segments)])
+    # What was set aside may be put back.
+    numbers = [segment.number for segment in segments] + [number_of(name) for name in disk.list(directory)]
+    highest = max([number for number in numbers if number <= MAX_NUMBER], default=0)
+    number = max(highest, 0 if position is None else position.segment) + 1
+    return Recovered(segments, scan.start, sequence, number, report)
+
+
+def _position(disk: Disk, directory: str) -> tuple[Position | None, str | None]:
+    """Read the position. One that cannot be believed is set aside, and told of in words."""
     position = read_position(disk, directory)
-    report = Report()
-    segments = _segments(disk, directory, report)
-    report.segments = len(segments)
-    start = position.next if position is not None else min((s.first for s in segments if s.first), default=1)
-    report.is_position_lost = position is None and start > 1
-    last = _Scan(disk, directory, report, start).run(segments)
-    sequence = max([last + 1, start, *(segment.first for segment in segments)])
-    highest = max([segment.number for segment in segments], default=0)
-    return Recovered(segments, start, sequence, max(highest, _highest(position)) + 1, report)
+    names = disk.list(directory)
+    if POSITION_NEW in names and not _is_file(disk, f"{directory}/{POSITION_NEW}"):
+        set_aside(disk, directory, POSITION_NEW, UNREADABLE)
+    if position is not None or POSITION not in names:
+        return position, None
+    return None, f"the position cannot be read, and is now {_lose_position(disk, directory)}"
 
 
-def _highest(position: Position | None) -> int:
-    return position.segment if position is not None else 0
+def _lose_position(disk: Disk, directory: str) -> str:
+    name = set_aside(disk, directory, POSITION, UNREADABLE)
+    disk.sync_directory(directory)
+    return name
 
 
-def _segments(disk: Disk, directory: str, report: Report) -> list[Segment]:
+def _is_file(disk: Disk, path: str) -> bool:
+    try:
+        disk.close(disk.open(path))
+    except OSError as failure:
+        raise_shortage(failure)
+        return False
+    return True
+
+
+def _segments(disk: Disk, directory: str, unreadable: list[str]) -> list[Segment]:
     """Find the segments, in order; those that cannot be read are renamed, so that nothing passes them by for good."""
     found = []
     for name in sorted(disk.list(directory)):
@@ -90,8 +133,9 @@ def _segments(disk: Disk, directory: str, report: Report) -> list[Segment]:
         try:
             found.append(_segment(disk, path, *named))
         except OSError as error:
-            disk.rename(path, path + UNREADABLE)
-            report.unreadable.append(f"{name} ({error.strerror or error})")
+            raise_shortage(error)
+            set_aside(disk, directory, name, UNREADABLE)
+            unreadable.append(f"{name} ({error.strerror or error})")
     return sorted(found, key=lambda segment: segment.number)
 
 
@@ -105,6 +149,8 @@ def _segment(disk: Disk, path: str, number: int, marker: bytes) -> Segment:
             header = _guess(disk, descriptor, Header(number, 0, marker), size)
     finally:
         disk.close(descriptor)
+    if header.number > MAX_NUMBER:
+        raise OSError("its header is damaged, and its name has a number that none was given")
     return Segment(header.number, header.marker, header.first, path, size=size, is_sealed=True)
 
 
@@ -117,23 +163,31 @@ def _guess(disk: Disk, descriptor: int, named: Header, size: int) -> Header:
 
 
 class _Scan:
-    """One look at all frames from ``start`` on, in order."""
+    """
+    One look at all frames, in order, of which those from ``start`` on wait.
 
-    def __init__(self, disk: Disk, directory: str, report: Report, start: int) -> None:
+    ``last`` is the newest sequence number that counts.
+    """
+
+    def __init__(self, disk: Disk, directory: str, start: int) -> None:
         self._disk = disk
         self._directory = directory
-        self._report = report
-        self._start = start
-        self._last = start - 1
+        self._highest = 0
+        """The highest number of any frame."""
+        self.start = start
+        self.last = start - 1
+        self.report = Report()
 
-    def run(self, segments: list[Segment]) -> int:
-        """Find the readable end of each segment, and count; gives the newest sequence number that counts."""
+    def run(self, segments: list[Segment]) -> None:
+        """Find the readable end of each segment, and count."""
         for segment, limit in zip(segments, _limits(segments), strict=True):
-            # What the position has passed is not looked at again.
-            if limit is None or limit > self._start:
-                self._scan(segment, limit)
-            segment.first = segment.first or self._last + 1
-        return self._last
+            self._scan(segment, limit)
+            segment.first = segment.first or self.last + 1
+
+    def is_short(self, segments: list[Segment]) -> bool:
+        """Whether there are frames, and all of them, and those that were to follow, are before the start."""
+        following = max([self._highest + 1, *(segment.first for segment in segments)])
+        return bool(self._highest) and following < self.start
 
     def _scan(self, segment: Segment, limit: int | None) -> None:
         descriptor = self._disk.open(segment.path)
@@ -141,29 +195,37 @@ class _Scan:
             for item in _items(self._disk, descriptor, segment):
                 if isinstance(item, Damage):
                     self._damage(descriptor, segment, item, limit)
-                elif limit is not None and item.sequence >= limit:
-                    self._report.duplicates += 1
-                elif item.sequence > self._last:
-                    self._count(item.head)
-                    segment.end = item.end
+                else:
+                    self._found(segment, item, limit)
         finally:
             self._disk.close(descriptor)
 
+    def _found(self, segment: Segment, found: Found, limit: int | None) -> None:
+        sequence = found.sequence
+        self._highest = max(self._highest, sequence)
+        if sequence < self.start:
+            self.report.passed += 1
+        elif sequence <= self.last or (limit is not None and sequence >= limit):
+            self.report.duplicates += 1
+        else:
+            self._count(found.head)
+            segment.end = found.end
+
     def _count(self, head: Head) -> None:
-        self._report.missing += head.sequence - self._last - 1
-        self._report.records += head.count
-        self._report.size += head.length
-        self._report.batches += 1
-        self._last = head.sequence
+        self.report.missing += head.sequence - self.last - 1
+        self.report.records += head.count
+        self.report.size += head.length
+        self.report.batches += 1
+        self.last = head.sequence
 
     def _damage(self, descriptor: int, segment: Segment, damage: Damage, limit: int | None) -> None:
         # The next segment begins with what comes after the last frame: nothing is missing that was ever durable.
-        nothing_missing = damage.end == segment.size and limit is not None and limit <= self._last + 1
+        nothing_missing = damage.end == segment.size and limit is not None and limit <= self.last + 1
         if damage.is_torn or nothing_missing:
-            self._report.torn_bytes += damage.end - damage.start
+            self.report.torn_bytes += damage.end - damage.start
             return
-        self._report.quarantined_regions += 1
-        self._report.quarantined_bytes += damage.end - damage.start
+        self.report.quarantined_regions += 1
+        self.report.quarantined_bytes += damage.end - damage.start
         quarantine(self._disk, self._directory, descriptor, segment, damage)
 
 

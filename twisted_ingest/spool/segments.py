@@ -10,12 +10,17 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from twisted_ingest.spool.codec import SEGMENT_SIZE
+from twisted_ingest.spool.disk import Disk
 
-_NAME = re.compile(r"([0-9]{10})-([0-9a-f]{16})\.segment")
+_NAME = re.compile(r"([0-9]{10,20})-([0-9a-f]{16})\.segment")
 
 LOCK = "lock"
 POSITION = "position"
+NEW = ".new"
+"""Behind the name of a file that is written to take another's place."""
+POSITION_NEW = POSITION + NEW
 QUARANTINE = ".quarantine"
+UNREADABLE = ".unreadable"
 
 
 @dataclass(slots=True, eq=False)
@@ -46,6 +51,23 @@ def parse_name(name: str) -> tuple[int, bytes] | None:
     """Give number and marker of a segment's name, or ``None`` for a file that is none."""
     match = _NAME.fullmatch(name)
     return (int(match[1]), bytes.fromhex(match[2])) if match else None
+
+
+def number_of(name: str) -> int:
+    """Give the number in the name of a segment, or of what is left of one; 0 for any other file."""
+    match = _NAME.match(name)
+    return int(match[1]) if match else 0
+
+
+def set_aside(disk: Disk, directory: str, name: str, suffix: str) -> str:
+    """Give a file another name that nothing has, of its own and a suffix; gives that name. Raises ``OSError``."""
+    names = set(disk.list(directory))
+    number, target = 1, name + suffix
+    while target in names:
+        number += 1
+        target = f"{name}{suffix}-{number}"
+    disk.rename(f"{directory}/{name}", f"{directory}/{target}")
+    return target
 
 
 @dataclass(slots=True)

@@ -222,6 +222,8 @@ class SpoolSink:
             "spool_rejected_records": replay.rejected,
             "spool_missing_batches": cursor.missing,
             "spool_duplicate_batches": found.duplicates,
+            "spool_passed_batches": found.passed,
+            "spool_lost_positions": int(found.lost_position is not None),
             "spool_torn_bytes": found.torn_bytes,
             "spool_quarantined_regions": found.quarantined_regions + cursor.quarantined_regions,
             "spool_quarantined_bytes": found.quarantined_bytes + cursor.quarantined_bytes,
@@ -242,12 +244,14 @@ class SpoolSink:
 def _found(directory: str, report: Report, seconds: float) -> str:
     """Say what a directory held, in one line."""
     parts = [f"{directory}: {report.records} records ({format_size(report.size)}) wait in {report.segments} segments"]
-    if report.is_position_lost:
-        parts.append("no position was found, so some may be delivered again")
+    if report.lost_position is not None:
+        parts.append(f"{report.lost_position}, so some may be delivered again")
+    if report.passed:
+        parts.append(f"{report.passed} batches before the position passed over as delivered")
     if report.torn_bytes:
         parts.append(f"{format_size(report.torn_bytes)} of unfinished writes ignored")
     if report.duplicates:
-        parts.append(f"{report.duplicates} copies of a failed sync skipped")
+        parts.append(f"{report.duplicates} batches skipped whose numbers others have, as after a failed sync")
     if report.quarantined_regions:
         size = format_size(report.quarantined_bytes)
         parts.append(f"{report.quarantined_regions} damaged regions ({size}) copied to *.quarantine")
