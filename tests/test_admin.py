@@ -1,20 +1,22 @@
 """The admin pages: what they say, to whom, and that no request can make them say or keep anything else."""
 
+import gc
 import json
 import tracemalloc
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
-from twisted.internet import _producer_helpers, error, reactor
+from twisted.internet import error, reactor
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.interfaces import IReactorTCP, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.internet.task import Clock, Cooperator
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
@@ -22,14 +24,17 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
 from twisted_ingest import __version__
-from twisted_ingest.admin.site import REQUEST_TIMEOUT_SECONDS, ROWS_PER_WRITE, build_site
+from twisted_ingest.admin.channel import REQUEST_TIMEOUT_SECONDS
+from twisted_ingest.admin.site import ROWS_PER_PIECE, build_site
+from twisted_ingest.admin.turns import Turns
 from twisted_ingest.errors import CloseReason, DropReason, Oversize
+from twisted_ingest.hosts import HostList
 from twisted_ingest.observe.metrics import build_registry
 from twisted_ingest.testing import MemorySink, Rig, StalledSink
 
 TEXT = b"text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
-PAGES = ("/metrics", "/healthz", "/readyz", "/status", "/connections")
+PAGES = ("/", "/metrics", "/healthz", "/readyz", "/status", "/connections")
 
 PROMETHEUS = (
     "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
@@ -39,7 +44,9 @@ PROMETHEUS = (
 """What a Prometheus 3 server sends as ``Accept``."""
 
 TURN = 0.001
-"""Seconds that stand for a turn of the reactor: in no time a `Clock` would run all turns there are."""
+"""Seconds that stand for a turn of the reactor."""
+
+LOOPBACK = IPv4Address("TCP", "127.0.0.1", 50000)
 
 SECRET = "sEcReT"
 """Stands in every part of a request; must stand in no answer and no log line."""
@@ -90,6 +97,23 @@ class Seen:
         self.events.append(event)
 
 
+class ReadTransport(StringTransport):
+    """A transport whose peer reads what was written when the test says so."""
+
+    is_reset = False
+
+    def read(self) -> None:
+        """Take everything, unless the peer has gone; whoever writes is told."""
+        if self.producer is not None and not self.streaming:
+            producer: Any = self.producer
+            producer.resumeProducing()
+
+    def abortConnection(self) -> None:
+        """Reset."""
+        self.is_reset = True
+        super().abortConnection()
+
+
 class AdminTestCase(SynchronousTestCase):
     """Gives each test the site of a rig, reached through a transport in memory on a clock of its own."""
 
@@ -97,25 +121,37 @@ class AdminTestCase(SynchronousTestCase):
         self.stalled = StalledSink()
         self.make_rig(MemorySink(), self.stalled)
 
-    def make_rig(self, *sinks: Any, **options: Any) -> None:
+    def make_rig(self, *sinks: Any, hosts: HostList | None = None, **options: Any) -> None:
         """Put a rig behind the site."""
         self.rig = Rig(*sinks, **options)
         self.rig.watch.state = "ready"
-        self.site = build_site(self.rig.watch, build_registry(self.rig.watch), self.rig.events)
         self.web = Clock()
-        self.site.reactor = self.web
-        # Twisted paces pull producers by the global reactor; here, one write for each turn of ours.
-        cooperator = Cooperator(lambda: lambda: True, lambda call: self.web.callLater(TURN, call))
-        self.patch(_producer_helpers, "cooperate", cooperator.cooperate)
+        registry = build_registry(self.rig.watch)
+        self.site = build_site(self.rig.watch, registry, self.rig.events, hosts=hosts, reactor=self.web)
+        self.cost = 0.0
+        """Seconds by which the clock that measures pages advances with each look at it."""
+        self.site.turns = Turns(self.web, self._spent)
+        self._now = 0.0
+        self.transports: list[ReadTransport] = []
 
-    def connect(self) -> tuple[Any, StringTransport]:
+    def _spent(self) -> float:
+        self._now += self.cost
+        return self._now
+
+    def connect(self, address: Any = LOOPBACK) -> tuple[Any, "ReadTransport"]:
         """Open a connection to the site."""
-        address = IPv4Address("TCP", "127.0.0.1", 50000)
         channel = self.site.buildProtocol(address)
-        transport = StringTransport()
+        transport = ReadTransport(hostAddress=address)
         transport.protocol = channel  # type: ignore[attr-defined]
         channel.makeConnection(transport)
+        self.transports.append(transport)
         return channel, transport
+
+    def turn(self, seconds: float = TURN) -> None:
+        """Let a turn pass in which clients read what was written."""
+        self.web.advance(seconds)
+        for transport in self.transports:
+            transport.read()
 
     def lose(self, channel: Any) -> None:
         """End a connection as the peer's reset does."""
@@ -126,13 +162,17 @@ class AdminTestCase(SynchronousTestCase):
         channel, transport = self.connect()
         channel.dataReceived(request)
         for _ in range(50):
-            self.web.advance(TURN)
+            self.turn()
         self.lose(channel)
         return parse(transport.value())
 
     def ask(self, path: str, method: str = "GET", **headers: str) -> Answer:
         """Make a request."""
-        lines = [f"{method} {path} HTTP/1.1", "Host: x", *(f"{name}: {value}" for name, value in headers.items())]
+        lines = [
+            f"{method} {path} HTTP/1.1",
+            "Host: localhost",
+            *(f"{name}: {value}" for name, value in headers.items()),
+        ]
         return self.send("\r\n".join([*lines, "", ""]).encode("latin-1"))
 
 
@@ -173,7 +213,7 @@ class RouteTests(AdminTestCase):
 
     def test_unknown_paths(self) -> None:
         """Whatever is not a page is 404, plain text, uncached, for every method."""
-        for path in ("/", "/nothing", "/metrics/extra", "/metrics/", "/status/x/y", "//metrics", "/..", "/Metrics"):
+        for path in ("/nothing", "/metrics/extra", "/metrics/", "/status/x/y", "//metrics", "/..", "/Metrics"):
             for method in ("GET", "POST", "BREW"):
                 answer = self.ask(path, method)
                 self.assertEqual((answer.code, answer.body), (404, b"not found\n"), (path, method))
@@ -187,7 +227,10 @@ class RouteTests(AdminTestCase):
     def test_keep_alive(self) -> None:
         """Requests that follow one another on a connection are answered in order."""
         channel, transport = self.connect()
-        channel.dataReceived(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /nothing HTTP/1.1\r\nHost: x\r\n\r\n")
+        channel.dataReceived(
+            b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        )
+        self.turn()
         self.lose(channel)
         first, second = transport.value().split(b"HTTP/1.1 ")[1:]
         self.assertTrue(first.startswith(b"200"))
@@ -229,13 +272,13 @@ class HostileRequestTests(AdminTestCase):
         """A request's body is let fall as it comes: it takes neither memory nor disk."""
         channel, transport = self.connect()
         size = 50_000_000
-        channel.dataReceived(b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size)
+        channel.dataReceived(b"POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % size)
         chunk = b"x" * 1_000_000
         tracemalloc.start()
         self.addCleanup(tracemalloc.stop)
         for _ in range(size // len(chunk)):
             channel.dataReceived(chunk)
-            (request,) = channel._channel.requests or [None]
+            (request,) = channel.requests or [None]
             if request is not None:
                 self.assertEqual(request.content.getvalue(), b"")
         _, peak = tracemalloc.get_traced_memory()
@@ -245,13 +288,17 @@ class HostileRequestTests(AdminTestCase):
 
     def test_chunked_body(self) -> None:
         """A body without a length is let fall as well."""
-        request = b"POST /status HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+        request = (
+            b"POST /status HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+        )
         self.assertEqual(self.send(request).code, 405)
 
     def test_forms(self) -> None:
         """A form, even a broken one, is a body like any other."""
         for kind in (b"application/x-www-form-urlencoded", b"multipart/form-data; boundary=x", b"multipart/form-data"):
-            request = b"POST /status HTTP/1.1\r\nHost: x\r\nContent-Type: %b\r\nContent-Length: 5\r\n\r\n--x\r\n"
+            request = (
+                b"POST /status HTTP/1.1\r\nHost: localhost\r\nContent-Type: %b\r\nContent-Length: 5\r\n\r\n--x\r\n"
+            )
             self.assertEqual(self.send(request % kind).code, 405, kind)
 
     def test_nonsense(self) -> None:
@@ -271,7 +318,7 @@ class HostileRequestTests(AdminTestCase):
 class MetricsPageTests(AdminTestCase):
     def kind(self, *accept: str) -> bytes:
         """Give the type of the page for these ``Accept`` headers."""
-        lines = ["GET /metrics HTTP/1.1", "Host: x", *(f"Accept: {value}" for value in accept), "", ""]
+        lines = ["GET /metrics HTTP/1.1", "Host: localhost", *(f"Accept: {value}" for value in accept), "", ""]
         answer = self.send("\r\n".join(lines).encode("latin-1"))
         self.assertEqual(answer.code, 200, accept)
         return answer.headers[b"content-type"]
@@ -424,6 +471,7 @@ class StatusTests(AdminTestCase):
                     "low_bytes",
                     "reading_stopped",
                 },
+                "admin": {"connections", "limit"},
                 "sinks": list,
                 "conservation": {"error", "by_place"},
                 "limits": set(),
@@ -571,48 +619,49 @@ class ConnectionsTests(AdminTestCase):
 
     def test_exact_pages(self) -> None:
         """Counts at the edges of one write give valid arrays too."""
-        for count in (ROWS_PER_WRITE - 1, ROWS_PER_WRITE, ROWS_PER_WRITE + 1, 2 * ROWS_PER_WRITE):
+        for count in (ROWS_PER_PIECE - 1, ROWS_PER_PIECE, ROWS_PER_PIECE + 1, 2 * ROWS_PER_PIECE):
             self.make_rig()
             self.connect_peers(count)
             self.assertEqual(len(self.ask("/connections").json()), count)
 
-    def test_some_turns(self) -> None:
-        """Rows are written a few per turn, so that ten thousand do not hold up the reactor."""
-        self.connect_peers(3 * ROWS_PER_WRITE)
+    def begin(self, count: int) -> tuple[Any, ReadTransport]:
+        """Ask for so many rows; the first piece is written."""
+        self.connect_peers(count)
         channel, transport = self.connect()
-        channel.dataReceived(b"GET /connections HTTP/1.1\r\nHost: x\r\n\r\n")
+        channel.dataReceived(b"GET /connections HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        return channel, transport
+
+    def test_pieces(self) -> None:
+        """A piece is made when the one before has been read: ten thousand rows hold nobody up."""
+        channel, transport = self.begin(3 * ROWS_PER_PIECE)
         for expected in (1, 2, 3, 3):
             self.web.advance(TURN)
-            self.assertEqual(transport.value().count(b'"id"'), expected * ROWS_PER_WRITE)
+            self.assertEqual(transport.value().count(b'"id"'), expected * ROWS_PER_PIECE)
+            transport.read()
         self.lose(channel)
 
     def test_connections_that_end_meanwhile(self) -> None:
-        """Connections that end while rows are written do not break the array."""
-        self.connect_peers(2 * ROWS_PER_WRITE)
-        channel, transport = self.connect()
-        channel.dataReceived(b"GET /connections HTTP/1.1\r\nHost: x\r\n\r\n")
-        self.web.advance(TURN)
-        for connection in list(self.rig.factory.connections.values()):
-            connection.transport.abortConnection()
+        """Connections that end while rows are written are left out, and not kept for their row."""
+        channel, transport = self.begin(2 * ROWS_PER_PIECE)
+        ended = [weakref.ref(connection) for connection in self.rig.factory.connections.values()]
+        for transport_of_peer in [connection.transport for connection in self.rig.factory.connections.values()]:
+            transport_of_peer.abortConnection()
         self.rig.turn()
-        for _ in range(5):
-            self.web.advance(TURN)
+        del transport_of_peer
         self.assertEqual(self.rig.factory.connections, {})
-        self.assertEqual(len(parse(transport.value()).json()), 2 * ROWS_PER_WRITE)
+        gc.collect()
+        self.assertEqual([connection() for connection in ended], [None] * len(ended))
+        for _ in range(5):
+            self.turn()
+        self.assertEqual(len(parse(transport.value()).json()), ROWS_PER_PIECE)
         self.lose(channel)
 
     def test_client_goes_away(self) -> None:
         """A client that goes away mid-way ends the writing, quietly, and nothing is kept for it."""
-        self.connect_peers(1000)
         before = len(self.web.getDelayedCalls())
-        channel, transport = self.connect()
-        channel.dataReceived(b"GET /connections HTTP/1.1\r\nHost: x\r\n\r\n")
-        self.web.advance(TURN)
+        channel, transport = self.begin(1000)
         written = len(transport.value())
-        self.assertEqual(transport.value().count(b'"id"'), ROWS_PER_WRITE)
-        # A transport stops its producer before it tells its protocol.
-        producer: Any = transport.producer
-        producer.stopProducing()
+        self.assertEqual(transport.value().count(b'"id"'), ROWS_PER_PIECE)
         self.lose(channel)
         for _ in range(20):
             self.web.advance(TURN)
@@ -620,36 +669,23 @@ class ConnectionsTests(AdminTestCase):
         self.assertEqual(len(self.web.getDelayedCalls()), before)
         self.assertEqual(self.flushLoggedErrors(), [])
 
-    def start_slowly(self) -> tuple[Any, StringTransport, Any]:
-        """Let a client ask for a thousand rows and take the first few; also give what the transport would resume."""
-        self.connect_peers(1000)
-        channel, transport = self.connect()
-        channel.dataReceived(b"GET /connections HTTP/1.1\r\nHost: x\r\n\r\n")
-        self.web.advance(TURN)
-        producer: Any = transport.producer
-        producer.pauseProducing()
-        return channel, transport, producer
-
     def test_stalled_client(self) -> None:
         """A client that takes nothing more is disconnected, and the rows are not written into memory."""
-        channel, transport, _ = self.start_slowly()
+        channel, transport = self.begin(1000)
         written = len(transport.value())
         self.web.advance(REQUEST_TIMEOUT_SECONDS - TURN)
-        self.assertFalse(transport.disconnecting)
+        self.assertFalse(transport.is_reset)
         self.web.advance(TURN)
-        self.assertTrue(transport.disconnecting)
+        self.assertTrue(transport.is_reset)
         self.assertEqual(len(transport.value()), written)
         self.lose(channel)
 
     def test_slow_client(self) -> None:
         """A client that takes a piece now and then gets all of them."""
-        channel, transport, producer = self.start_slowly()
+        channel, transport = self.begin(1000)
         for _ in range(6):
-            self.web.advance(REQUEST_TIMEOUT_SECONDS - 2 * TURN)
-            producer.resumeProducing()
-            self.web.advance(TURN)
-            producer.pauseProducing()
-        self.assertFalse(transport.disconnecting)
+            self.turn(REQUEST_TIMEOUT_SECONDS - TURN)
+        self.assertFalse(transport.is_reset)
         self.assertEqual(len(parse(transport.value()).json()), 1000)
         self.lose(channel)
 
@@ -667,7 +703,7 @@ class Client(Protocol):
     """Asks one thing; ``answered`` fires with the whole answer when the connection has ended."""
 
     def __init__(self, path: str, headers: bytes = b"") -> None:
-        self._request = b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%b\r\n" % (path.encode(), headers)
+        self._request = b"GET %b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n%b\r\n" % (path.encode(), headers)
         self._parts: list[bytes] = []
         self.answered: Deferred[bytes] = Deferred()
 

@@ -250,6 +250,34 @@ class FlagTests(LoadingTestCase):
             self.assertEqual(str(loaded.settings.listener_limits(name).allow), "10.0.0.0/8, 2001:db8::1/128")
             self.assertEqual(loaded.origin("listeners", name, "allow"), "--allow")
 
+    def test_admin_hosts(self) -> None:
+        """Names of the admin endpoint come from the file, or from flags in their place."""
+        text = '[admin]\nhosts = ["Ingest.example.", "logs"]\n'
+        self.assertEqual(self.load(text, {}).settings.admin.hosts.names, {"ingest.example", "logs"})
+        self.assertEqual(self.load('admin.hosts = "logs"', {}).settings.admin.hosts.names, {"logs"})
+        self.assertEqual(self.load("", {}).settings.admin.hosts.names, frozenset())
+        loaded = load(self.write(text), {}, [], [], admin_hosts=["other"])
+        self.assertEqual(loaded.settings.admin.hosts.names, {"other"})
+        self.assertEqual(loaded.origin("admin", "hosts"), "--admin-host")
+
+    def test_admin_hosts_mistaken(self) -> None:
+        """What is no name is refused where it was written, with what to write."""
+        for text, complaint in (
+            ('[admin]\nhosts = ["ingest:9108"]', "'ingest:9108' is not the name of a host: the name alone is compared"),
+            ("[admin]\nhosts = 5", 'it needs names of hosts (try ["ingest.example.com"])'),
+            ("[admin]\nhosts = []", 'it needs names of hosts (try ["ingest.example.com"])'),
+            ('[admin]\nhost = ["a"]', "unknown key 'host' in [admin]; did you mean 'hosts'?"),
+        ):
+            (line,) = self.complaints(text)
+            self.assertTrue(line.startswith("ingest.toml:2: error: "), line)
+            self.assertIn(complaint, line)
+        error = self.assertRaises(ConfigurationError, load, None, {}, [], [], admin_hosts=["http://a.example/"])
+        self.assertEqual(
+            str(error),
+            "--admin-host: error: hosts: 'http://a.example/' is not the name of a host: the name alone is compared "
+            '(try "a.example")',
+        )
+
     def test_rates_of_listeners(self) -> None:
         """A listener's own rate wins over the common one; ``off`` is a rate of its own."""
         text = (
@@ -578,11 +606,21 @@ class CrossLimitTests(LoadingTestCase):
         self.assertEqual(
             self.complaints(None, {"max-connections": "1000"}),
             [
-                "--max-connections: error: 1000 connections need 1032 descriptors, and the limit is 1000: "
-                "raise it (ulimit -Hn, LimitNOFILE=) or set max_connections to 968"
+                "--max-connections: error: 1000 connections need 1096 descriptors, and the limit is 1000: "
+                "raise it (ulimit -Hn, LimitNOFILE=) or set max_connections to 904"
             ],
         )
-        self.load(None, {"max-connections": "968"})
+        self.load(None, {"max-connections": "904"})
+        self.load(None, {"max-connections": "968", "admin": "off"})
+
+    def test_few_descriptors(self) -> None:
+        """The default never refuses itself, and leaves the admin endpoint its own descriptors."""
+        for limit, connections, admin in ((64, 24, 4), (256, 192, 16), (1024, 819, 32), (1 << 20, 10_000, 32)):
+            self.patch(resource, "getrlimit", lambda _, limit=limit: (limit, limit))
+            settings = self.load(None, {}).settings
+            self.assertEqual(checks.max_connections(settings), connections)
+            self.assertEqual(checks.admin_connections(settings), admin)
+            self.assertLessEqual(connections + checks.reserved_descriptors(settings), limit)
 
     def test_one_sink_is_required(self) -> None:
         """Sinks that may all drop are refused."""

@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).parent.parent / "twisted_ingest"
 
 # From the ground up. A module may import from rows before its own, and from its own row inside its own room.
 ROWS = [
-    ["errors", "units", "networks", "scan", "logging_handler"],
+    ["errors", "units", "networks", "hosts", "scan", "logging_handler"],
     ["limits"],
     ["escaping"],
     ["batch"],
@@ -23,9 +23,8 @@ ROWS = [
     ["spool"],
     ["admin"],
     ["config"],
-    ["process", "announce", "assembly", "milestone"],
+    ["process", "announce", "assembly"],
     ["service"],
-    ["daemon"],
     ["tap"],
     ["cli"],
     ["__main__"],
@@ -35,6 +34,7 @@ NO_TWISTED = {
     "errors",
     "units",
     "networks",
+    "hosts",
     "scan",
     "limits",
     "escaping",

@@ -133,7 +133,18 @@ class FormatTests(MetricsTestCase):
                     self.assertEqual(sample.name.endswith("_total"), family.type == "counter", sample.name)
                     self.assertTrue(
                         set(sample.labels)
-                        <= {"listener", "sink", "reason", "version", "scanner", "le", "level", "command"},
+                        <= {
+                            "listener",
+                            "sink",
+                            "reason",
+                            "version",
+                            "scanner",
+                            "le",
+                            "level",
+                            "command",
+                            "route",
+                            "code",
+                        },
                         sample,
                     )
 

@@ -6,11 +6,11 @@ import sys
 
 from twisted.scripts.twistd import run
 
-from twisted_ingest.process import signals
+from twisted_ingest import process
 
 
 def main() -> None:
     """Run in the foreground, without a pid file, with the flags of ``ingest``."""
-    signals.ignore_early()
+    process.ignore_hangups()
     sys.argv[1:] = ["-n", "--pidfile=", "ingest", *sys.argv[1:]]
     run()

@@ -132,6 +132,14 @@ STOP_GRACE = 3.0
 DESCRIPTOR_SHARE = 0.8
 """Share of the descriptor limit that connections may use: at the limit itself innocent clients are reset."""
 
+ADMIN_CONNECTIONS = 32
+"""Connections to the admin endpoint: a handful of scrapers and probes, with room. Each may hold a page, 64 KiB or two
+that it sent ahead, and what the kernel buffers; those on their way out hold as many descriptors again."""
+
+ADMIN_SEND_BUFFER = 64 * KIB
+"""Bytes (``SO_SNDBUF``) of an admin connection's unread answers that the kernel holds; its own tuning goes to 4 MiB. A
+page of metrics fits."""
+
 MAX_CONNECTIONS = 10_000
 """Connections by default, where the descriptor limit allows them: idle ones take about 3 KiB each."""
 

@@ -4,17 +4,20 @@ The ``ingest`` command of twistd: options, and the service made from them.
 
 import re
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any, ClassVar, NoReturn
 
+from twisted.application.service import IServiceCollection
+from twisted.logger import ILogObserver
 from twisted.python import usage
+from twisted.python.components import Componentized
 
-from twisted_ingest import __version__
+from twisted_ingest import __version__, process
 from twisted_ingest.config.checks import nearest
 from twisted_ingest.config.load import Loaded, load
-from twisted_ingest.daemon import Daemon
-from twisted_ingest.errors import ConfigurationError
-from twisted_ingest.process import signals, tuning
+from twisted_ingest.errors import ConfigurationError, IngestError
+from twisted_ingest.observe.log import LogObserver, LogWriter
 from twisted_ingest.scan import SCANNER
 from twisted_ingest.service import IngestService
 
@@ -40,6 +43,8 @@ _PARAMETERS = {
     "log-format": "text|json: our own log, on standard error (text)",
 }
 
+_REPEATABLE = ("listen", "relp", "sink", "allow", "admin-host")
+
 _GETOPT_ERROR = re.compile(
     r"option (.*?) (not recognized|not a unique prefix|requires argument|must not have an argument)", re.DOTALL
 )
@@ -57,10 +62,8 @@ class Options(usage.Options):
 
     def __init__(self) -> None:
         super().__init__()
-        self["listen"] = []
-        self["relp"] = []
-        self["sink"] = []
-        self["allow"] = []
+        for name in _REPEATABLE:
+            self[name] = []
 
     def opt_listen(self, endpoint: str) -> None:
         """ENDPOINT to receive on: tcp, tcp6, unix or systemd; may be repeated (tcp:1514:interface=127.0.0.1)."""
@@ -78,6 +81,10 @@ class Options(usage.Options):
         """NETWORK whose peers may connect, as 192.0.2.0/24; may be repeated (everybody's)."""
         self["allow"].append(network)
 
+    def opt_admin_host(self, name: str) -> None:
+        """NAME by which the admin endpoint may be asked, besides addresses and localhost; may be repeated."""
+        self["admin-host"].append(name)
+
     def opt_version(self) -> NoReturn:
         """Show the version and exit."""
         print(f"twisted-ingest {__version__} (scanner: {SCANNER})")  # noqa: T201
@@ -86,8 +93,7 @@ class Options(usage.Options):
     def parseOptions(self, options: Any = None) -> None:
         """Parse; a mistake is one line and exit 78, where twistd would print the whole usage."""
         # The first that twistd calls of ours.
-        signals.ignore_early()
-        tuning.raise_descriptor_limit()
+        process.ignore_hangups()
         try:
             super().parseOptions(options)
         except usage.UsageError as error:
@@ -103,7 +109,7 @@ class Options(usage.Options):
             return f"{flag}: error: it needs a value"
         if mistake == "must not have an argument":
             return f"{flag}: error: it takes no value"
-        known = [f"--{name}" for name in [*_PARAMETERS, "listen", "relp", "sink", "allow", "check", "version", "help"]]
+        known = [f"--{name}" for name in [*_PARAMETERS, *_REPEATABLE, "check", "version", "help"]]
         if mistake == "not a unique prefix":
             return f"{flag}: error: it could be {' or '.join(name for name in known if name.startswith(flag))}"
         return f"{flag}: error: unknown flag{nearest(flag, known)}"
@@ -117,7 +123,15 @@ class Options(usage.Options):
         """Read and check everything."""
         flags = {name: self[name] for name in _PARAMETERS if name != "config" and self[name] is not None}
         try:
-            self.loaded = load(self["config"], flags, self["listen"], self["sink"], self["allow"], relp=self["relp"])
+            self.loaded = load(
+                self["config"],
+                flags,
+                self["listen"],
+                self["sink"],
+                self["allow"],
+                relp=self["relp"],
+                admin_hosts=self["admin-host"],
+            )
         except ConfigurationError as error:
             _refuse([str(problem) for problem in error.problems])
         if self["check"]:
@@ -131,6 +145,41 @@ def _refuse(lines: list[str]) -> NoReturn:
     raise SystemExit(EX_CONFIG)
 
 
+class _Daemon(IngestService):
+    """The service as twistd runs it: our own log on standard error, a failed start is one line and exit 1."""
+
+    def __init__(self, loaded: Loaded, reactor: Any, *, own_log: bool) -> None:
+        self._writer = LogWriter()
+        self._observer = LogObserver(self._writer, loaded.settings.log_format) if own_log else None
+        super().__init__(loaded, reactor, time.time, self._writer)
+        self.banner_on_stderr = self.banner_on_stderr and own_log
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Join the application; twistd asks it for the observer afterwards."""
+        if self._observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self._observer)
+        super().setServiceParent(IServiceCollection(parent))
+
+    def privilegedStartService(self) -> None:
+        """Bind, or end the process."""
+        try:
+            super().privilegedStartService()
+        except IngestError as error:
+            self._end(error)
+
+    def startService(self) -> None:
+        """Begin, or end the process."""
+        try:
+            super().startService()
+        except IngestError as error:
+            self._end(error)
+
+    def _end(self, error: IngestError) -> NoReturn:
+        self._writer.write(f"error: {error}")
+        self._writer.stop()
+        raise SystemExit(1)
+
+
 def makeService(options: Options) -> IngestService:
     """
     Make the service for twistd.
@@ -139,9 +188,9 @@ def makeService(options: Options) -> IngestService:
     """
     from twisted.internet import reactor  # noqa: PLC0415 - twistd has chosen it by now
 
-    tuning.take_steady_time(reactor)
-    tuning.share_interpreter()
-    tuning.keep_freed_memory()
+    process.take_steady_time(reactor)
+    process.share_interpreter()
+    process.keep_freed_memory()
     outer: Mapping[str, Any] = options.parent or {}
     own_log = bool(outer.get("nodaemon")) and not any(outer.get(name) for name in ("logfile", "syslog", "logger"))
-    return Daemon(options.loaded, reactor, own_log=own_log)
+    return _Daemon(options.loaded, reactor, own_log=own_log)

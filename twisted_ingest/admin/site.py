@@ -2,7 +2,6 @@
 The admin endpoint: fixed routes, GET and HEAD only, no bodies, nothing from the request echoed.
 """
 
-import io
 import json
 import re
 from collections.abc import Iterator
@@ -11,20 +10,21 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, exposition
 from prometheus_client.openmetrics import exposition as openmetrics
-from twisted.internet.interfaces import IPullProducer
+from twisted.internet.address import UNIXAddress
+from twisted.internet.interfaces import IAddress
 from twisted.web import http
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
-from zope.interface import implementer
 
+from twisted_ingest.admin.channel import REQUEST_TIMEOUT_SECONDS, AdminChannel, AdminRequest
+from twisted_ingest.admin.clients import MISDIRECTED_REQUEST, OTHER, PROBES, Clients
+from twisted_ingest.admin.turns import Turns
 from twisted_ingest.admin.watch import Watch
+from twisted_ingest.hosts import HostList
 from twisted_ingest.observe.events import Events
 
-ROWS_PER_WRITE = 200
-"""Connections rendered between two turns of the reactor: about a millisecond of work."""
-
-REQUEST_TIMEOUT_SECONDS = 15
-"""How long a client of the admin endpoint may take to send its request, or to take the next piece of an answer."""
+ROWS_PER_PIECE = 200
+"""Connections in one piece of an answer: about a millisecond of work, 60 KiB."""
 
 # Media ranges without blanks, in lower case. Any version of OpenMetrics but ours is not wanted from us.
 _OPENMETRICS = re.compile(r"application/openmetrics-text(?!.*;version=(?!1\.0\.0(?:;|$)))((?:;[^;]*)*)")
@@ -32,89 +32,116 @@ _TEXT = re.compile(r"text/(?:plain|\*)((?:;[^;]*)*)")
 _QUALITY = re.compile(r";q=([01](?:\.[0-9]{0,3})?)(?:;|$)")
 
 
+class _Context:
+    """What every page needs."""
+
+    def __init__(self, watch: Watch, registry: CollectorRegistry, events: Events, hosts: HostList) -> None:
+        self.watch = watch
+        self.registry = registry
+        self.events = events
+        self.hosts = hosts
+
+
 class _Page(Resource):
-    """A leaf that cannot be cached."""
+    """
+    A leaf that cannot be cached; by itself, whatever is no page.
+
+    ``route`` is its path, the label that its answers are counted under.
+    """
 
     isLeaf = True
 
-    def __init__(self, events: Events) -> None:
+    def __init__(self, context: _Context, route: str = OTHER) -> None:
         super().__init__()
-        self.events = events
+        self.context = context
+        self.watch = context.watch
+        self.route = route
 
-    def render(self, request: Request) -> Any:
+    def render(self, request: Any) -> Any:
         """Answer; to HEAD without the body, which Twisted would cut off with a log line that quotes the request."""
         request.setHeader("Cache-Control", "no-store")
         request.setHeader("X-Content-Type-Options", "nosniff")
         try:
             body = self._answer(request)
         except Exception:  # noqa: BLE001 - Twisted would log each, and scrapes come every few seconds
-            self.events.internal_error("an admin page")
+            self.context.events.internal_error("an admin page")
             body = self.text(request, http.INTERNAL_SERVER_ERROR, "internal error: see the log\n")
-        if request.method != b"HEAD" or not body:
+        self.watch.clients.count(OTHER if request.postpath else self.route, request.code)
+        if request.method != b"HEAD" or not body or body is NOT_DONE_YET:
             return body
         request.setHeader("Content-Length", str(len(body)))
         return b""
 
-    def _answer(self, request: Request) -> Any:
-        """Refuse whatever follows the route, and what is not a read."""
-        if request.postpath:
-            return self.missing(request)
+    def _answer(self, request: AdminRequest) -> Any:
+        """Refuse what is meant for somebody else, whatever follows the route, and what is not a read."""
+        refusal = None if self.route in PROBES and not request.postpath else self._refusal(request)
+        if refusal is not None:
+            return refusal
+        if request.postpath or self.route == OTHER:
+            return self.text(request, http.NOT_FOUND, "not found\n")
         if request.method not in (b"GET", b"HEAD"):
             request.setHeader("Allow", "GET, HEAD")
             return self.text(request, http.NOT_ALLOWED, "only GET and HEAD\n")
         return self.page(request)
 
-    def missing(self, request: Request) -> bytes:
-        """Say that there is no such page."""
-        return self.text(request, http.NOT_FOUND, "not found\n")
+    def _refusal(self, request: AdminRequest) -> bytes | None:
+        """Refuse a request by a name that is not ours: it may be a page in somebody's browser that asks."""
+        if isinstance(request.getHost(), UNIXAddress):
+            return None
+        authorities = request.authorities()
+        if len(authorities) > 1 or (not authorities and request.clientproto == b"HTTP/1.1"):
+            return self.text(request, http.BAD_REQUEST, "exactly one Host is needed\n")
+        if not authorities or self.context.hosts.admits(authorities[0]):
+            return None
+        self.context.events.admin_misdirected()
+        request.setResponseCode(MISDIRECTED_REQUEST, b"Misdirected Request")
+        return self.text(request, None, _MISDIRECTED)
 
-    def page(self, request: Request) -> Any:
+    def page(self, request: AdminRequest) -> Any:
         """Render; overridden."""
         raise NotImplementedError
 
-    def text(self, request: Request, code: int, text: str) -> bytes:
-        """Answer in plain text."""
-        request.setResponseCode(code)
+    def text(self, request: AdminRequest, code: int | None, text: str) -> bytes:
+        """Answer in plain text; ``None`` leaves the code as it is."""
+        if code is not None:
+            request.setResponseCode(code)
         request.setHeader("Content-Type", "text/plain; charset=utf-8")
         # A path that is not UTF-8 may stand in a sink's trouble.
         return text.encode(errors="backslashreplace")
 
 
-class _Missing(_Page):
-    """Whatever is not a page, for every method."""
-
-    def _answer(self, request: Request) -> bytes:
-        return self.missing(request)
-
-
 class _Root(Resource):
     """The routes; not a page itself."""
 
-    def __init__(self, events: Events) -> None:
+    def __init__(self, context: _Context) -> None:
         super().__init__()
-        self._events = events
+        self._missing = _Page(context)
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         """Give the page of an unknown path: Twisted's own is HTML, and may be cached."""
-        return _Missing(self._events)
+        return self._missing
+
+
+class _Index(_Page):
+    """``/``: what there is."""
+
+    def page(self, request: AdminRequest) -> bytes:
+        """List the paths."""
+        return self.text(request, http.OK, "".join(f"{route:<14}{text}\n" for route, (_, text) in _PAGES.items()))
 
 
 class _Metrics(_Page):
     """``/metrics``: Prometheus text, or OpenMetrics where ``Accept`` prefers it."""
 
-    def __init__(self, events: Events, registry: CollectorRegistry) -> None:
-        super().__init__(events)
-        self._registry = registry
-
-    def page(self, request: Request) -> bytes:
+    def page(self, request: AdminRequest) -> bytes:
         """Collect and encode."""
         accept = b",".join(request.requestHeaders.getRawHeaders(b"Accept", [])).decode("latin-1")
         if _wants_openmetrics(accept):
             request.setHeader("Content-Type", openmetrics.CONTENT_TYPE_LATEST)
-            page: bytes = openmetrics.generate_latest(self._registry)
+            page: bytes = openmetrics.generate_latest(self.context.registry)
             return page
         request.setHeader("Content-Type", exposition.CONTENT_TYPE_PLAIN_0_0_4)
-        return exposition.generate_latest(self._registry)
+        return exposition.generate_latest(self.context.registry)
 
 
 def _wants_openmetrics(accept: str) -> bool:
@@ -140,7 +167,7 @@ def _quality(media: re.Pattern[str], ranges: list[str]) -> float:
 class _Healthy(_Page):
     """``/healthz``: the reactor turns."""
 
-    def page(self, request: Request) -> bytes:
+    def page(self, request: AdminRequest) -> bytes:
         """Say so."""
         return self.text(request, http.OK, "ok\n")
 
@@ -148,13 +175,9 @@ class _Healthy(_Page):
 class _Ready(_Page):
     """``/readyz``: 200 when records are being taken, else 503 with one reason a line."""
 
-    def __init__(self, events: Events, watch: Watch) -> None:
-        super().__init__(events)
-        self._watch = watch
-
-    def page(self, request: Request) -> bytes:
+    def page(self, request: AdminRequest) -> bytes:
         """Ask, answer."""
-        reasons = self._watch.reasons()
+        reasons = self.watch.reasons()
         if reasons:
             return self.text(request, http.SERVICE_UNAVAILABLE, "\n".join(reasons) + "\n")
         return self.text(request, http.OK, "ready\n")
@@ -163,94 +186,92 @@ class _Ready(_Page):
 class _Status(_Page):
     """``/status``: everything about the process, as JSON."""
 
-    def __init__(self, events: Events, watch: Watch) -> None:
-        super().__init__(events)
-        self._watch = watch
-
-    def page(self, request: Request) -> bytes:
+    def page(self, request: AdminRequest) -> bytes:
         """Render the document."""
         request.setHeader("Content-Type", "application/json")
-        return json.dumps(self._watch.status(), indent=2).encode() + b"\n"
+        return json.dumps(self.watch.status(), indent=2).encode() + b"\n"
 
 
 class _Connections(_Page):
     """``/connections``: a JSON array, one row per connection and line."""
 
-    def __init__(self, events: Events, watch: Watch) -> None:
-        super().__init__(events)
-        self._watch = watch
-
-    def page(self, request: Request) -> Any:
+    def page(self, request: AdminRequest) -> Any:
         """Begin to write; the rows follow as the client reads them."""
         request.setHeader("Content-Type", "application/json")
         if request.method == b"HEAD":
             return b""
-        request.registerProducer(_Rows(request, self._watch.connections(), self.events), False)
+        request.stream(_pieces(self.watch.connections()))
         return NOT_DONE_YET
 
 
-@implementer(IPullProducer)
-class _Rows:
-    """Writes rows as fast as the client takes them, a few per turn: ten thousand would hold up the reactor."""
-
-    def __init__(self, request: Request, rows: Iterator[dict[str, Any]], events: Events) -> None:
-        self._request = request
-        self._rows = rows
-        self._before = "["
-        self._events = events
-
-    def resumeProducing(self) -> None:
-        """Write some more, or the end."""
-        # Twisted's own timeout ends with the request: a client that takes nothing would stay for ever.
-        self._request.channel.setTimeout(REQUEST_TIMEOUT_SECONDS)
-        try:
-            some = list(islice(self._rows, ROWS_PER_WRITE))
-        except Exception:  # noqa: BLE001 - the answer has begun: cut off, it cannot be taken for whole
-            self._events.internal_error("an admin page")
-            self._request.unregisterProducer()
-            self._request.channel.forceAbortClient()
-            return
-        if some:
-            text = ",\n ".join(json.dumps(row) for row in some)
-            self._request.write(f"{self._before}{text}".encode())
-            self._before = ",\n "
-            return
-        self._request.write(b"[]\n" if self._before == "[" else b"]\n")
-        self._request.unregisterProducer()
-        self._request.finish()
-
-    def stopProducing(self) -> None:
-        """Stop: the client has gone."""
-        self._rows = iter(())
+def _pieces(rows: Iterator[dict[str, Any]]) -> Iterator[bytes]:
+    """Write rows as a JSON array, some at a time: ten thousand would hold up the reactor."""
+    before = "["
+    while some := list(islice(rows, ROWS_PER_PIECE)):
+        yield (before + ",\n ".join(map(json.dumps, some))).encode()
+        before = ",\n "
+    yield b"[]\n" if before == "[" else b"]\n"
 
 
-class _BodilessRequest(Request):
-    """A request whose body is let fall, not kept: Twisted would store any amount of it."""
+_PAGES: dict[str, tuple[type[_Page], str]] = {
+    "/": (_Index, "this list"),
+    "/metrics": (_Metrics, "metrics, for Prometheus"),
+    "/healthz": (_Healthy, "200 while the process turns"),
+    "/readyz": (_Ready, "200 when records are being taken, else 503 with the reasons"),
+    "/status": (_Status, "everything about the process, as JSON"),
+    "/connections": (_Connections, "a row per connection, as JSON"),
+}
 
-    def gotLength(self, length: int | None) -> None:
-        """Make room for nothing."""
-        self.content = io.BytesIO()
-
-    def handleContentChunk(self, data: bytes) -> None:
-        """Let it fall."""
+_MISDIRECTED = (
+    "this name is not one that the admin endpoint answers to: ask by address, or give the name with --admin-host NAME "
+    "or [admin] hosts\n"
+)
 
 
-class _QuietSite(Site):
+class AdminSite(Site):
     """A site without an access log: scrapes would fill it, and request lines are a stranger's text."""
 
     noisy = False
     displayTracebacks = False
+    protocol = AdminChannel  # type: ignore[assignment]
+
+    def __init__(self, root: Resource, clients: Clients, events: Events, reactor: Any) -> None:
+        super().__init__(root, AdminRequest, timeout=REQUEST_TIMEOUT_SECONDS, reactor=reactor)
+        self.clients = clients
+        self.events = events
+        self.turns = Turns(self.reactor)
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Give a newcomer its channel, evicting another where the cap is reached; ``None`` closes it. Never raises."""
+        try:
+            if len(self.clients) >= self.clients.limit:
+                self.events.admin_full(self.clients.limit)
+            return super().buildProtocol(addr) if self.clients.make_room() else None
+        except Exception:  # noqa: BLE001 - the port, and with it the operator's window, must stay
+            self.events.internal_error("an admin connection")
+            return None
+
+    def stopFactory(self) -> None:
+        """Let go of everybody."""
+        super().stopFactory()
+        self.turns.stop()
+        self.clients.evict_all()
 
     def log(self, request: http.Request) -> None:
         """Log nothing."""
 
 
-def build_site(watch: Watch, registry: CollectorRegistry, events: Events) -> Site:
-    """Put the pages where they belong."""
-    root = _Root(events)
-    root.putChild(b"metrics", _Metrics(events, registry))
-    root.putChild(b"healthz", _Healthy(events))
-    root.putChild(b"readyz", _Ready(events, watch))
-    root.putChild(b"status", _Status(events, watch))
-    root.putChild(b"connections", _Connections(events, watch))
-    return _QuietSite(root, requestFactory=_BodilessRequest, timeout=REQUEST_TIMEOUT_SECONDS)
+def build_site(
+    watch: Watch,
+    registry: CollectorRegistry,
+    events: Events,
+    *,
+    hosts: HostList | None = None,
+    reactor: Any = None,
+) -> AdminSite:
+    """Put the pages where they belong. ``hosts`` are the names it answers to, besides addresses and localhost."""
+    context = _Context(watch, registry, events, hosts or HostList())
+    root = _Root(context)
+    for route, (page, _) in _PAGES.items():
+        root.putChild(route[1:].encode(), page(context, route))
+    return AdminSite(root, watch.clients, events, reactor)

@@ -4,17 +4,20 @@ One look at the whole process: what `/metrics`, `/readyz`, `/status` and `/conne
 Everything is read from the live objects at the time of asking; nothing is kept up to date for it.
 """
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from twisted_ingest import __version__
+from twisted_ingest.admin.clients import Clients
 from twisted_ingest.errors import DropReason, WireProtocol
 from twisted_ingest.escaping import escape
 from twisted_ingest.flow.intake import Intake
 from twisted_ingest.flow.ledger import Balance
 from twisted_ingest.flow.outlet import Outlet
+from twisted_ingest.limits import ADMIN_CONNECTIONS
 from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.lag import LoopLag
 from twisted_ingest.observe.log import LogWriter
@@ -48,6 +51,7 @@ class Watch:
         log: LogWriter,
         seconds: Callable[[], float],
         limits: Mapping[str, Mapping[str, object]],
+        admin_connections: int = ADMIN_CONNECTIONS,
     ) -> None:
         self._listeners = listeners
         self._intake = intake
@@ -58,6 +62,8 @@ class Watch:
         self._limits = limits
         self._started = seconds()
         self.loop_lag = LoopLag()
+        self.clients = Clients(admin_connections)
+        """Those of the admin endpoint."""
         self.state = "starting"
         """``starting``, ``ready`` or ``draining``; the service sets it."""
 
@@ -135,6 +141,8 @@ class Watch:
             log_suppressed=self._events.suppressed,
             log_dropped=self._log.dropped,
             uptime_seconds=self._seconds() - self._started,
+            admin_connections=len(self.clients),
+            admin_requests=self.clients.answered,
         )
 
     def status(self) -> dict[str, Any]:
@@ -163,6 +171,7 @@ class Watch:
                 "low_bytes": self._intake.budget.mark.low,
                 "reading_stopped": self._intake.budget.mark.is_high,
             },
+            "admin": {"connections": view.admin_connections, "limit": self.clients.limit},
             "sinks": [
                 {
                     "name": sink.name,
@@ -183,9 +192,20 @@ class Watch:
         }
 
     def connections(self) -> Iterator[dict[str, Any]]:
-        """Give one row per connection, of those open when this was called."""
-        rows = [connection for listener in self._listeners for connection in listener.factory.connections.values()]
-        return (self._row(connection) for connection in rows)
+        """
+        Give one row per connection, of those open when this was called and still when their row is asked for.
+
+        Their numbers are kept for that, not they: who reads the rows slowly would have the memory of ended ones kept.
+        """
+        numbers = [
+            (listener.factory.connections, array("Q", listener.factory.connections)) for listener in self._listeners
+        ]
+        return (
+            self._row(connections[number])
+            for connections, those in numbers
+            for number in those
+            if number in connections
+        )
 
     def _row(self, connection: IngestProtocol) -> dict[str, Any]:
         lane = connection.lane

@@ -14,7 +14,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted_ingest.config.model import OFF, FileSettings, Settings, StdoutSettings, sink_durability
 from twisted_ingest.config.positions import Path
 from twisted_ingest.errors import Oversize, WireProtocol
-from twisted_ingest.limits import DESCRIPTOR_SHARE, KIB, MAX_CONNECTIONS, READ_SIZE
+from twisted_ingest.limits import ADMIN_CONNECTIONS, DESCRIPTOR_SHARE, KIB, MAX_CONNECTIONS, READ_SIZE
 from twisted_ingest.units import exact_size
 
 ENDPOINT_EXAMPLES = {
@@ -33,7 +33,7 @@ ENDPOINT_OPTIONS = {
 }
 
 RESERVED_DESCRIPTORS = 32
-"""Descriptors for everything but connections: sinks, listeners, the log, admin requests."""
+"""Descriptors for everything but connections: sinks, listeners, the log."""
 
 HIGHEST_PORT = 65535
 
@@ -106,24 +106,37 @@ def _whole_kib(size: int) -> str:
 
 
 def descriptor_limit() -> int:
-    """Give the limit on descriptors; a daemon has raised it as far as it can be, before it reads its configuration."""
-    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return soft if soft != resource.RLIM_INFINITY else 1 << 20
+    """Give the hard limit on descriptors, to which the soft one is raised at start."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return hard if hard != resource.RLIM_INFINITY else 1 << 20
+
+
+def admin_connections(settings: Settings) -> int:
+    """Give the cap on connections to the admin endpoint: less where there are few descriptors, none where it is off."""
+    if settings.admin.endpoint == OFF:
+        return 0
+    return min(ADMIN_CONNECTIONS, max(2, descriptor_limit() // 16))
+
+
+def reserved_descriptors(settings: Settings) -> int:
+    """Give the descriptors that connections of listeners may not have; the admin endpoint's may be closing as well."""
+    return RESERVED_DESCRIPTORS + 2 * admin_connections(settings)
 
 
 def max_connections(settings: Settings) -> int:
     """Give the cap on connections: as configured, or from the descriptor limit."""
-    configured = settings.limits.max_connections
-    return configured or min(MAX_CONNECTIONS, int(descriptor_limit() * DESCRIPTOR_SHARE))
+    configured, limit = settings.limits.max_connections, descriptor_limit()
+    most = min(MAX_CONNECTIONS, int(limit * DESCRIPTOR_SHARE), limit - reserved_descriptors(settings))
+    return configured or max(1, most)
 
 
 def _connections(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
-    wanted, limit = max_connections(settings), descriptor_limit()
-    if wanted + RESERVED_DESCRIPTORS > limit:
+    wanted, limit, reserved = max_connections(settings), descriptor_limit(), reserved_descriptors(settings)
+    if wanted + reserved > limit:
         yield (
             (("limits", "max_connections"),),
-            f"{wanted} connections need {wanted + RESERVED_DESCRIPTORS} descriptors, and the limit is {limit}: "
-            f"raise it (ulimit -Hn, LimitNOFILE=) or set max_connections to {max(1, limit - RESERVED_DESCRIPTORS)}",
+            f"{wanted} connections need {wanted + reserved} descriptors, and the limit is {limit}: "
+            f"raise it (ulimit -Hn, LimitNOFILE=) or set max_connections to {max(1, limit - reserved)}",
         )
 
 

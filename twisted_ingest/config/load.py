@@ -92,12 +92,13 @@ def load(
     allow: Sequence[str] = (),
     *,
     relp: Sequence[str] = (),
+    admin_hosts: Sequence[str] = (),
 ) -> Loaded:
     """
     Build the settings from a file and flags; a flag overrides the file.
 
     ``flags`` holds single-valued flags without their dashes, ``allow`` the networks that every listener admits;
-    ``listen`` and ``relp`` are endpoints for lines and for RELP.
+    ``listen`` and ``relp`` are endpoints for lines and for RELP, ``admin_hosts`` names of the admin endpoint.
     Raises `ConfigurationError` with every mistake found.
     """
     draft = _Draft()
@@ -107,6 +108,8 @@ def load(
     _overlay(draft, flags, sinks)
     if allow:
         _put_in_listeners(draft, "allow", list(allow))
+    if admin_hosts:
+        draft.put(("admin", "hosts"), list(admin_hosts), "--admin-host")
     settings, mistaken = _validate(draft)
     for paths, message in checks.problems(settings):
         # What a mistaken value would have meant is anybody's guess: no second complaint about it.

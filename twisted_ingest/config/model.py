@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from twisted_ingest import limits
 from twisted_ingest.errors import Durability, Format, Framing, Fsync, Oversize, SpoolPolicy, WireProtocol
+from twisted_ingest.hosts import HostList, parse_host_name
 from twisted_ingest.limits import ListenerLimits
 from twisted_ingest.networks import AllowList, parse_network
 from twisted_ingest.units import Rate, exact_size, format_duration, parse_duration, parse_rate, parse_size
@@ -103,6 +104,13 @@ def _networks(value: Any) -> AllowList:
     return AllowList(map(parse_network, texts))
 
 
+def _host_names(value: Any) -> HostList:
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not texts:
+        raise ValueError('it needs names of hosts (try ["ingest.example.com"])')
+    return HostList(map(parse_host_name, texts))
+
+
 def _path(value: str) -> str:
     if "\0" in value:
         raise ValueError(f"{value!r} is not a path: it holds a NUL")
@@ -118,6 +126,7 @@ Count = Annotated[int, BeforeValidator(_count)]
 OptionalCount = Annotated[int | None, BeforeValidator(_count_or_off)]
 OptionalRate = Annotated[Rate | None, BeforeValidator(_rate_or_off)]
 Networks = Annotated[AllowList, BeforeValidator(_networks)]
+HostNames = Annotated[HostList, BeforeValidator(_host_names)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 
 
@@ -218,6 +227,7 @@ class AdminSettings(_Table):
     """``[admin]``. The endpoint ``off`` means no admin server."""
 
     endpoint: str = DEFAULT_ADMIN
+    hosts: HostNames = HostList()
 
 
 PROTOCOL_DEFAULTS: dict[WireProtocol, dict[str, Any]] = {

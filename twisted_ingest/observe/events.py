@@ -14,8 +14,7 @@ from twisted_ingest.batch import ConnectionInfo
 from twisted_ingest.errors import CloseReason, RefuseReason, RelpError
 from twisted_ingest.escaping import escape, preview
 from twisted_ingest.flow.ledger import ListenerLedger
-from twisted_ingest.framing.detect import is_run_together
-from twisted_ingest.framing.signatures import Signature
+from twisted_ingest.framing.detect import Signature
 from twisted_ingest.units import format_size
 
 BURST = 10
@@ -23,8 +22,6 @@ BURST = 10
 
 INTERVAL_SECONDS = 10.0
 """After this long a kind may log again, beginning with how many were folded."""
-
-_ENDS_NOTHING = "this sender ends no records: set eol / newLine / %n at it"
 
 _MORE = ("", " ({folded} more like it before)")
 
@@ -124,6 +121,24 @@ class Events:
             limit=limit,
         )
 
+    def admin_full(self, limit: int) -> None:
+        """Note that the admin endpoint has no place for a newcomer but another's."""
+        self._limited(
+            "admin_full",
+            LogLevel.warn,
+            "admin: {limit} connections are open, the most there may be: who is idle or slow the longest makes room",
+            limit=limit,
+        )
+
+    def admin_misdirected(self) -> None:
+        """Note a request by a name that is none of the admin endpoint's. The name is a stranger's text: not quoted."""
+        self._limited(
+            "admin_misdirected",
+            LogLevel.warn,
+            "admin: refused a request by a host name that is not known here (421): where it is yours, give it with "
+            "--admin-host NAME or [admin] hosts",
+        )
+
     def accept_failed(self, listener: str, error: OSError, seconds: float) -> None:
         """Note that the kernel could not give us a connection."""
         self._limited(
@@ -142,9 +157,8 @@ class Events:
         self._peer(
             "record_oversize",
             LogLevel.warn,
-            "{listener}: {peer} sent a record longer than {limit} (--max-length): {action}; it begins {start}{hint}",
+            "{listener}: {peer} sent a record longer than {limit} (--max-length): {action}; it begins {start}",
             info,
-            hint=f"; it looks like several: {_ENDS_NOTHING}" if is_run_together(start) else "",
             limit=format_size(limit),
             action=action,
             start=preview(start),
@@ -160,29 +174,6 @@ class Events:
             info,
             what=found.what,
             fix=found.fix,
-        )
-
-    def unknown_protocol(self, info: ConnectionInfo, start: bytes) -> None:
-        """Note that a peer's first bytes are no text and no protocol we know; they are framed all the same."""
-        self._peer(
-            "unknown_protocol",
-            LogLevel.warn,
-            "{listener}: {peer} sent what does not begin like text and is no protocol known here: it is taken as "
-            "records all the same; let the client send text, or keep it from this port (--allow); it begins {start}",
-            info,
-            start=preview(start),
-        )
-
-    def records_run_together(self, info: ConnectionInfo, start: bytes) -> None:
-        """Note that what a peer sent without an end looks like several records."""
-        self._peer(
-            "records_run_together",
-            LogLevel.warn,
-            "{listener}: {peer} sent what looks like several records with nothing between them: " + _ENDS_NOTHING + "; "
-            "they are delivered as one, when it closes or a record is not ended in time (--frame-timeout); it begins "
-            "{start}",
-            info,
-            start=preview(start),
         )
 
     def bad_frame(self, info: ConnectionInfo) -> None:
@@ -231,9 +222,9 @@ class Events:
         """Note that reading goes on."""
         self._limited("intake_low", LogLevel.info, "reading goes on, {used} waiting", used=format_size(used))
 
-    def reopening(self, why: str) -> None:
-        """Note that we were told to open files anew, by which signal."""
-        self._limited("reopening", LogLevel.info, "{why}: opening files anew that were rotated away", why=why)
+    def reopening(self) -> None:
+        """Note that we were told to open files anew."""
+        self._limited("reopening", LogLevel.info, "SIGHUP: opening files anew that were rotated away")
 
     def sink_stalled(self, sink: str, trouble: str) -> None:
         """Note that a sink cannot take records at the moment; it goes on trying."""

@@ -99,6 +99,9 @@ class View:
     log_suppressed: int
     log_dropped: int
     uptime_seconds: float
+    admin_connections: int
+    admin_requests: Mapping[tuple[str, int], int]
+    """Answers of the admin endpoint, by route and status code."""
 
     @property
     def conservation_error(self) -> int:
@@ -144,6 +147,7 @@ class IngestCollector(Collector):
         yield from self._by_listener(view)
         yield from _relp(view)
         yield from self._flow(view)
+        yield from _admin(view)
         yield from self._sinks(view.sinks)
 
     def _totals(self, view: View) -> Iterator[Metric]:
@@ -279,6 +283,18 @@ class IngestCollector(Collector):
             values = {sink.name: sink.details[detail] for sink in sinks if detail in sink.details}
             text = f"Of the sink: {detail.replace('_', ' ')}."
             yield _labelled(f"ingest_sink_{detail}", text, "sink", values, gauge=detail in LEVELS)
+
+
+def _admin(view: View) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "ingest_admin_connections", "Connections to the admin endpoint now.", value=view.admin_connections
+    )
+    requests = CounterMetricFamily(
+        "ingest_admin_requests", "Requests the admin endpoint has answered.", labels=["route", "code"]
+    )
+    for (route, code), count in view.admin_requests.items():
+        requests.add_metric([route, str(code)], count)
+    yield requests
 
 
 def _relp(view: View) -> Iterator[Metric]:

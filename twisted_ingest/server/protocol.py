@@ -315,7 +315,7 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
             lane.write(batch)
         if framer.partial or lane.held:
             lane.hold(framer.memory, self.frame_since or 0.0)
-        if framer.oversized or framer.unnamed or framer.closed is not None:
+        if framer.oversized or framer.closed is not None:
             self._judge(framer)
         if self._wants_lines:
             self._give_lines([line for batch in batches for line in batch.records()])
@@ -347,10 +347,7 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
         self.setTimeout(None if over else self.limits.idle_timeout_seconds)
 
     def _judge(self, framer: Framer) -> None:
-        """Report what the framer found odd, and end the connection where it has given up its stream."""
-        if framer.unnamed:
-            self._factory.events.unknown_protocol(self.info, framer.unnamed)
-            framer.unnamed = b""
+        """Report records found oversize, and end the connection where the framer has given up its stream."""
         found, framer.oversized = framer.oversized, []
         for start in found:
             self.lineLengthExceeded(start)
@@ -384,8 +381,6 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
         self.close(reason, reset=True)
 
     def _deliver_partial(self) -> None:
-        if self.framer.is_run_together:
-            self._factory.events.records_run_together(self.info, bytes(self.framer.partial))
         self._pass_on(self.framer.finish(self._wall_time()))
 
     def _finish(self) -> None:

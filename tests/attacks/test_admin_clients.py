@@ -1,0 +1,148 @@
+"""
+Attack: clients of the admin endpoint that ask without end, read nothing, or only hold their connections.
+
+Cost to a careless receiver: every answer in memory (1,900 requests in one packet's worth of text are 80 MB of pages),
+no turn of the reactor for those whose lines it is there for, and the descriptors that they need. Bound proven: a
+client has one unread page, all of them a share of the reactor's time and descriptors of their own; lines flow, and a
+scraper gets in.
+"""
+
+import contextlib
+import re
+import socket
+import threading
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.attacks.report import Group, Scenario
+from tests.server import PATIENCE, Server, numbered, wait_until
+from twisted_ingest.limits import ADMIN_CONNECTIONS, MIB
+
+UNREAD = Scenario(
+    Group.PEERS,
+    "Pipelined scrapes, unread",
+    "ten admin clients send 1,900 `GET /metrics` each at once and read nothing",
+    "one request of a connection at a time: the next is not parsed before the answer has left the process; who reads "
+    "nothing for 15 s is reset; lines are taken meanwhile",
+    ('ingest_admin_requests_total{code="200",route="/metrics"}', "ingest_admin_connections"),
+)
+GREEDY = Scenario(
+    Group.PEERS,
+    "Scrapes without end",
+    "eight admin clients ask for pages as fast as they are answered",
+    "pages are made one at a time, and take a quarter of the reactor's time at most; probes and pages take turns; "
+    "lines are taken meanwhile",
+    ('ingest_admin_requests_total{code="200",route="/metrics"}', "ingest_event_loop_lag_seconds"),
+)
+IDLE = Scenario(
+    Group.PEERS,
+    "Idle admin connections",
+    "300 connections to the admin endpoint that ask nothing, under a limit of 256 descriptors",
+    "they are capped with descriptors of their own: data connections up to their cap are accepted; at the admin cap a "
+    "newcomer takes the place of who is idle the longest",
+    ("ingest_admin_connections", "process_open_fds"),
+)
+
+CLIENTS = 10
+REQUESTS = 1900
+ASK = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+class AdminClientTests(SynchronousTestCase):
+    def server(self, *flags: str, prefix: tuple[str, ...] = ()) -> Server:
+        """Start one."""
+        server = Server(*flags, prefix=prefix)
+        self.addCleanup(server.kill)
+        server.wait_ready()
+        return server
+
+    def ask(self, server: Server, data: bytes = b"") -> socket.socket:
+        """Connect to the admin endpoint and send."""
+        match = re.search(r":(\d+)$", server.admin)
+        assert match is not None
+        client = socket.create_connection(("127.0.0.1", int(match[1])), PATIENCE)
+        self.addCleanup(client.close)
+        client.sendall(data)
+        return client
+
+    def check_lines(self, server: Server, count: int = 2000) -> None:
+        """Send lines, and see them delivered, each once and in order."""
+        before = len(server.output())
+        lines = b"".join(line + b"\n" for line in numbered("line", count))
+        server.send(lines)
+        self.assertEqual(server.wait_output(before + len(lines))[before:], lines)
+
+    def test_unread(self) -> None:
+        """Lines are delivered before the pages that nobody reads are made; those take next to no memory."""
+        server = self.server("--memory", "64MiB")
+        server.metrics()
+        before = server.rss()
+        clients = [self.ask(server, ASK * REQUESTS) for _ in range(CLIENTS)]
+        self.check_lines(server)
+        # A scraper of its own gets in, and a probe.
+        self.assertEqual(server.get("readyz"), "ready\n")
+        page = server.get("metrics")
+        answered = re.search(r'ingest_admin_requests_total\{code="200",route="/metrics"\} (\d+)', page)
+        assert answered is not None
+        self.assertLess(int(answered[1]), CLIENTS * REQUESTS / 10)
+        grown = server.peak_rss() - before
+        self.assertLess(grown, 64 * MIB)
+        self.assertEqual(server.metrics()["ingest_conservation_error"], 0)
+        for client in clients:
+            client.close()
+        UNREAD.measured(
+            f"2,000 lines delivered when {int(answered[1])} of {CLIENTS * REQUESTS:,} pages had been made; "
+            f"{grown / MIB:.0f} MiB more resident at most"
+        )
+
+    def test_greedy(self) -> None:
+        """Lines, probes and a scraper get through while clients ask without end."""
+        server = self.server()
+        stop = threading.Event()
+        greedy = [threading.Thread(target=self.flood, args=(server, stop), daemon=True) for _ in range(8)]
+        for thread in greedy:
+            thread.start()
+        try:
+            wait_until(lambda: server.metrics()["ingest_admin_connections"] > len(greedy), "the flood")
+            self.check_lines(server)
+            self.assertEqual(server.get("readyz"), "ready\n")
+            self.assertEqual(server.metrics()["ingest_conservation_error"], 0)
+            self.assertTrue(all(thread.is_alive() for thread in greedy))
+        finally:
+            stop.set()
+            for thread in greedy:
+                thread.join(PATIENCE)
+        GREEDY.measured("2,000 lines, a probe and three scrapes got through beside 8 clients that never pause")
+
+    def flood(self, server: Server, stop: threading.Event) -> None:
+        """Ask and read, over and over; bounded."""
+        client = self.ask(server)
+        client.settimeout(PATIENCE)
+        with contextlib.suppress(OSError):
+            for _ in range(100_000):
+                if stop.is_set():
+                    break
+                client.sendall(ASK)
+                client.recv(1 << 20)
+
+    def test_idle(self) -> None:
+        """Idle admin connections take no descriptor of a data peer, and keep no scraper out."""
+        server = self.server(prefix=("prlimit", "--nofile=256:256"))
+        limit = int(server.metrics()["ingest_connections_limit"])
+        self.assertEqual(limit, 192)
+        idle = [self.ask(server) for _ in range(300)]
+        peers = [server.connect() for _ in range(limit)]
+        for peer in peers:
+            self.addCleanup(peer.close)
+            peer.sendall(b"here\n")
+        self.assertEqual(server.wait_output(5 * limit), b"here\n" * limit)
+        metrics = server.metrics()
+        self.assertEqual(metrics["ingest_connections_open"], limit)
+        self.assertLessEqual(metrics["ingest_admin_connections"], ADMIN_CONNECTIONS)
+        self.assertEqual(server.get("readyz"), "ready\n")
+        for client in idle:
+            client.close()
+        IDLE.measured(
+            f"{limit} data connections beside {len(idle)} idle ones, {server.descriptors()} descriptors; "
+            f"the scraper was answered"
+        )
