@@ -540,6 +540,30 @@ class OddRequestTests(AdminTestCase):
         self.assertGreater(self.rig.watch.clients.answered["other", 400], 20)
         self.check()
 
+    def test_dear_heads_and_bodies(self) -> None:
+        """What would be dear to take apart is not taken apart: folded headers are refused, bodies in chunks unread."""
+        head = b"POST /metrics HTTP/1.1\r\nHost: localhost\r\n"
+        for data, code in (
+            (head + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 100_000, b"405"),
+            (head + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"a:b\r\n" * 100_000, b"405"),
+            (head + b"A: b\r\n" + b" \r\n" * 100_000, b"400"),
+        ):
+            channel, transport = self.connect()
+            channel.dataReceived(data[:200])
+            self.assertEqual(transport.value()[9:12], code)
+            self.assertTrue(transport.disconnecting)
+            lines = 0
+
+            def count(line: bytes) -> None:
+                nonlocal lines
+                lines += 1
+
+            self.patch(channel, "lineReceived", count)
+            channel.dataReceived(data[200:])
+            self.assertEqual(lines, 0)
+            self.lose(channel)
+        self.check()
+
     def test_fine(self) -> None:
         """What only looks odd is answered as what it is."""
         for data in self.FINE:
