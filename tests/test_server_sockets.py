@@ -268,11 +268,11 @@ class ListeningTests(TestCase):
             def connectionMade(self) -> None:
                 raise ZeroDivisionError
 
-        listener.factory.protocol_class = Broken
+        listener.factory.protocol = Broken
         broken = self.connect(listener)
         await self.until(lambda: self.events.internal_errors)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-        listener.factory.protocol_class = IngestProtocol
+        listener.factory.protocol = IngestProtocol
         await self.until(lambda: self.is_reset(broken))
         self.connect(listener)
         await self.until(lambda: listener.factory.connections)

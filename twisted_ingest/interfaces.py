@@ -17,8 +17,8 @@ class IBatchProducer(IPushProducer):
     """
     A connection as its lane sees it.
 
-    The lane alone calls ``pauseProducing`` and ``resumeProducing``, each at most once
-    in a row, and never ``resumeProducing`` before a pause.
+    The lane calls ``pauseProducing`` and ``resumeProducing`` when it has come to be paused or has ceased to be: each at
+    most once in a row, and never ``resumeProducing`` before a pause. Others may call them too.
     """
 
     def evict_partial() -> None:

@@ -55,6 +55,7 @@ class PumpTransport:
         self.was_reset = False
         """Whether we ended it with a reset."""
         self.unread_at_close = 0
+        self.endings = 0
         self.producer: Any = None
         """Whoever wants to be paused while the peer does not read."""
 
@@ -142,6 +143,7 @@ class PumpTransport:
 
     def loseConnection(self) -> None:
         """Close in the next turn."""
+        self.endings += 1
         if self.connected and not self.disconnecting:
             self.disconnecting = True
             self.reading = False
@@ -149,6 +151,7 @@ class PumpTransport:
 
     def abortConnection(self) -> None:
         """Reset in the next turn."""
+        self.endings += 1
         if self.connected and not self.was_reset:
             self.was_reset = True
             self.reading = False
@@ -158,6 +161,8 @@ class PumpTransport:
         if self.connected:
             self.connected = self.reading = False
             self.unread_at_close = len(self.unread)
+            if self.producer is not None:
+                self.producer.stopProducing()  # as Twisted does
             try:
                 self._protocol.connectionLost(Failure(reason))
             except Exception:  # noqa: BLE001 - as our transports do
@@ -347,7 +352,7 @@ class Rig:
             wall_time=self.clock.seconds,
         )
         if protocol is not None:
-            self.factory.protocol_class = protocol
+            self.factory.protocol = protocol
         self.factory.find_hung_up = _hung_up
         self.watch = Watch(
             listeners=[Listener("none", self.factory)],

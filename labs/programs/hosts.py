@@ -111,7 +111,7 @@ class Case:
             clock=reactor,
             wall_time=time.time,
         )
-        self.factory.protocol_class = Watched
+        self.factory.protocol = Watched
         self.listener = Listener("tcp:0", self.factory)
 
     async def listen(self) -> int:

@@ -271,7 +271,7 @@ class CallbackTests(SynchronousTestCase):
         """A bug as a protocol is built refuses that peer."""
         rig = self.rig(Unbuildable)
         self.assertRaises(ConnectionRefusedError, rig.connect, VICTIM)
-        rig.factory.protocol_class = IngestProtocol
+        rig.factory.protocol = IngestProtocol
         good = rig.connect()
         self.say(rig, good, b"first\n")
         self.check(rig, good)

@@ -8,16 +8,17 @@ from itertools import count
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
 
-from twisted_ingest.batch import ConnectionInfo
+from twisted_ingest.batch import NUL, ConnectionInfo
 from twisted_ingest.errors import CloseReason, Durability, Framing, RefuseReason
 from twisted_ingest.flow.intake import Intake
+from twisted_ingest.flow.lane import Lane
 from twisted_ingest.flow.ledger import ListenerLedger
 from twisted_ingest.flow.rate import Meter, PeerBuckets, TokenBucket
 from twisted_ingest.framing.auto import AutoFramer
 from twisted_ingest.framing.base import Framer
 from twisted_ingest.framing.lines import LineFramer, NulFramer
 from twisted_ingest.framing.octets import OctetFramer
-from twisted_ingest.limits import ListenerLimits
+from twisted_ingest.limits import READ_SIZE, ListenerLimits
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.protocol import IngestProtocol
@@ -42,7 +43,8 @@ class IngestFactory(ServerFactory):
     noisy = False
     answers = False
     """Whether peers are told what is safe."""
-    protocol_class: type[IngestProtocol] = IngestProtocol
+    base: type[IngestProtocol] = IngestProtocol
+    """What its connections are, or subclasses of."""
 
     def __init__(
         self,
@@ -67,6 +69,7 @@ class IngestFactory(ServerFactory):
         self._admission = admission
         self._ids = count(1) if ids is None else ids
         self._peers: PeerBuckets | None = None
+        self._protocol: type[IngestProtocol] = self.base
         self.find_hung_up: Callable[[Sequence[IngestTransport]], Container[IngestTransport]] = hung_up
 
     def make_ledger(self) -> ListenerLedger:
@@ -93,11 +96,63 @@ class IngestFactory(ServerFactory):
             return RefuseReason.NOT_ALLOWED
         return self._admission.judge(host, self.clock.seconds())
 
+    @property
+    def protocol(self) -> type[IngestProtocol]:
+        """
+        The class of the connections to come: `IngestProtocol`, or a subclass.
+
+        Set to another it raises ``TypeError``, or ``ValueError`` where this listener cannot have what the class
+        declares as ``delimiter`` or ``MAX_LENGTH``.
+        """
+        return self._protocol
+
+    @protocol.setter
+    def protocol(self, protocol: type[IngestProtocol]) -> None:
+        if not issubclass(protocol, self.base):
+            raise TypeError(f"listener {self.name!r} needs a subclass of {self.base.__name__}, not {protocol!r}")
+        protocol.declare()
+        self.make_framer(ConnectionInfo(0, self.name, "", None), protocol.delimiter, protocol.MAX_LENGTH)
+        self._protocol = protocol
+
     def _build(self, info: ConnectionInfo) -> IngestProtocol:
+        protocol = self._protocol
+        framer = self.make_framer(info, protocol.delimiter, protocol.MAX_LENGTH)
+        return protocol(info, self, framer, self.open_lane())
+
+    def make_framer(self, info: ConnectionInfo, delimiter: bytes | None, max_length: int | None) -> Framer:
+        """
+        Make the framer of a connection; ``None`` is as the listener is set.
+
+        Raises ``ValueError`` for a ``delimiter`` other than that of a framing that was chosen for the listener, and for
+        a ``max_length`` that does not fit in what one connection may hold.
+        """
         limits = self.limits
-        framer = FRAMERS[limits.framing](info, self.ledger, limits.max_record_bytes, limits.oversize)
-        lane = self._intake.open_lane(needs_sync=limits.durability is Durability.FSYNC)
-        return self.protocol_class(info, self, framer, lane)
+        self._check_length(max_length)
+        framing = self._framing(delimiter)
+        return FRAMERS[framing](info, self.ledger, max_length or limits.max_record_bytes, limits.oversize)
+
+    def _framing(self, delimiter: bytes | None) -> Framing:
+        listed = self.limits.framing
+        wanted = listed if delimiter is None else Framing.NUL if delimiter == NUL else Framing.NEWLINE
+        if listed not in (Framing.AUTO, wanted):
+            raise ValueError(
+                f"listener {self.name!r} has framing {listed.value}, and its protocol the delimiter {delimiter!r}: "
+                f"set its framing to {wanted.value} or auto, or leave the delimiter out"
+            )
+        return wanted
+
+    def _check_length(self, max_length: int | None) -> None:
+        """Refuse records that would keep a connection paused for ever, or over its share."""
+        most = max(self._intake.connection_limit - READ_SIZE, self.limits.max_record_bytes)
+        if max_length is not None and max_length > most:
+            raise ValueError(
+                f"MAX_LENGTH {max_length} and one read of {READ_SIZE} B do not fit in the connection_memory of "
+                f"{self._intake.connection_limit} B: raise connection_memory or set MAX_LENGTH to {most} at most"
+            )
+
+    def open_lane(self) -> Lane:
+        """Open the lane of a connection."""
+        return self._intake.open_lane(needs_sync=self.limits.durability is Durability.FSYNC)
 
     def meters(self, info: ConnectionInfo) -> tuple[Meter, ...]:
         """Make what holds a connection to its rates; none for most."""

@@ -5,12 +5,10 @@ Thin: what a record is, the framer decides; when to pause, the lane; who may con
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet import error
 from twisted.internet.interfaces import IReactorTime
-from twisted.protocols.basic import LineReceiver
-from twisted.protocols.policies import TimeoutMixin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -19,7 +17,9 @@ from twisted_ingest.errors import CloseReason, DiscardReason
 from twisted_ingest.flow.lane import Lane
 from twisted_ingest.framing.base import Framer
 from twisted_ingest.interfaces import IBatchProducer
-from twisted_ingest.limits import CLOSE_TIMEOUT, DRAIN_QUIET, OVERSLEPT, ListenerLimits
+from twisted_ingest.limits import CLOSE_TIMEOUT, DRAIN_QUIET, ListenerLimits
+from twisted_ingest.server.contract import LineContract
+from twisted_ingest.server.idleness import Idleness
 from twisted_ingest.server.transports import IngestTransport
 
 if TYPE_CHECKING:
@@ -27,19 +27,17 @@ if TYPE_CHECKING:
 
 
 @implementer(IBatchProducer)
-class IngestProtocol(LineReceiver, TimeoutMixin):
+class IngestProtocol(LineContract, Idleness):
     """
     Receives records and passes batches of them to its lane.
 
-    The contract of `LineReceiver` holds with two differences: whole batches are delivered whether or not
-    ``lineReceived`` is overridden (a subclass that does gets every line as well, after the batch), and there
-    is no raw mode. ``lineLengthExceeded`` is told the beginning of a record longer than ``MAX_LENGTH``,
-    which the policy of the listener has dealt with already.
+    Whole batches are delivered whether or not ``lineReceived`` is overridden, and whatever a subclass then does: lines
+    that it is not given because it ended the connection have gone to the sinks. What it may count on as a
+    `LineReceiver` and a `TimeoutMixin`, see `LineContract` and `Idleness`. ``lineLengthExceeded`` is told the beginning
+    of a record longer than ``MAX_LENGTH``, after the lines of its chunk; the policy of the listener has dealt with it.
     """
 
     transport: IngestTransport  # type: ignore[assignment]
-    delimiter: bytes
-    MAX_LENGTH: int
 
     def __init__(
         self,
@@ -48,9 +46,8 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
         framer: Framer,
         lane: Lane,
     ) -> None:
+        super().__init__()
         self.info = info
-        self.delimiter = framer.delimiter
-        self.MAX_LENGTH = factory.limits.max_record_bytes
         self.framer = framer
         self.lane = lane
         self.bytes_received = 0
@@ -63,8 +60,6 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
         self.frame_since: float | None = None
         """When the record being received was begun (reactor seconds), moved on by the time we were paused."""
         self._grace = False
-        self._idle_by = 0.0
-        """When the idle timer is due, while it runs."""
         self._paused_at: float | None = None
         self.paused_seconds = 0.0
         self.departed = False
@@ -73,12 +68,17 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
         self._close_by: float | None = None
         self.quiet_since: float | None = None
         """While draining: when the last byte came."""
-        self._lines_left: list[bytes] = []
-        """Lines a subclass has yet to be given because it paused itself."""
+        self._is_held_back = False
+        """Whether the lane has us paused."""
+        self._holds_itself = False
+        """Whether a subclass has."""
+        self._is_lost = False
+        self._delimiter: bytes | None = type(self).delimiter
+        """As a subclass wants it; ``None``: as the listener is set."""
+        self._max_length: int = type(self).MAX_LENGTH or factory.limits.max_record_bytes
         self._meters = factory.meters(info)
         self.takes_views = type(self).dataReceived is IngestProtocol.dataReceived
         """Whether ``dataReceived`` may be given a view."""
-        self._wants_lines = type(self).lineReceived is not LineReceiver.lineReceived
 
     @property
     def limits(self) -> ListenerLimits:
@@ -90,7 +90,7 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
     def connectionMade(self) -> None:
         """Start the idle timer and join the flow."""
         self._factory.connection_made(self)
-        self.setTimeout(self.limits.idle_timeout_seconds)
+        self._set_listener_timeout(self.limits.idle_timeout_seconds)
         self.lane.registerProducer(self, True)
 
     def dataReceived(self, data: bytes) -> None:
@@ -108,7 +108,7 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
             batches = framer.feed(data, self._wall_time())
             if self.frame_since is not None or framer.in_record:
                 self._time_frame(framer)
-            if self.timeOut is not None or self.quiet_since is not None:
+            if self.idle_period is not None or self.quiet_since is not None:
                 self._note_life(bool(batches))
             self._pass_on(batches)
             if self._meters:
@@ -118,14 +118,15 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
 
     def connectionLost(self, reason: Failure = error.ConnectionDone) -> None:  # type: ignore[assignment]
         """End the stream: an unterminated record is delivered after an orderly end, counted after a reset."""
-        self.setTimeout(None)
+        self._end_timeout()
         # While we drain, a reset is the peer's unless it is the abort with which we end it at the deadline.
         lost = reason.check(error.ConnectionAborted, error.ConnectionLost) is error.ConnectionLost
         if self.close_reason is None or (lost and self.close_reason is CloseReason.DRAIN):
-            # Ours to close is recorded when we decide it; otherwise only an embedding application calls loseConnection.
-            local = bool(self.transport.disconnecting)
+            # Ours to close is recorded when we decide it; otherwise only a subclass ends the connection.
+            local = self.has_left and not lost
             done = reason.check(error.ConnectionDone) is not None
-            self.close_reason = CloseReason.RESET if not done else CloseReason.LOCAL if local else CloseReason.EOF
+            self.close_reason = CloseReason.LOCAL if local else CloseReason.EOF if done else CloseReason.RESET
+        self._is_lost = True
         # The transport of an embedding application may not know.
         self._ledger.bytes_unread += getattr(self.transport, "unread_at_close", 0)
         partial = self._ledger.records_partial
@@ -135,64 +136,69 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
             self.fail("connectionLost")
         if self.close_reason is CloseReason.DRAIN and reason.check(error.ConnectionAborted):
             self._ledger.records_cut += self._ledger.records_partial - partial
+        self._owed.clear()
         self.lane.unregisterProducer()
         self._factory.connection_lost(self, self.close_reason)
 
     def pauseProducing(self) -> None:
         """Stop reading. Time spent so is neither the peer's idleness nor part of its frame's time."""
+        if self.lane.is_paused and not self._is_held_back:
+            self._is_held_back = True  # the lane calls once, as it comes to be paused
+        else:
+            self._holds_itself = True
         if self.paused:
             return
-        super().pauseProducing()
-        self._paused_at = self._clock.seconds()
-        self.setTimeout(None)
+        self.paused = True
+        if not self._is_lost:
+            self.transport.pauseProducing()
+            self._paused_at = self._clock.seconds()
+            self._hold_timeout()
 
     def resumeProducing(self) -> None:
         """Go on reading, the timers where they stood (idleness begins anew); not while the lane keeps us paused."""
-        if self.lane.is_paused:
-            return  # called by an embedding application: the lane will do so when there is room
-        if self._paused_at is not None:
-            elapsed = self._clock.seconds() - self._paused_at
-            self._paused_at = None
-            self.paused_seconds += elapsed
-            if self.frame_since is not None:
-                self.frame_since += elapsed
+        if self._is_held_back and not self.lane.is_paused:
+            self._is_held_back = False  # the lane calls once, as it comes to be so no longer
+        else:
+            self._holds_itself = False
+        if self._is_held_back or self._holds_itself or self._is_lost:
+            return
+        self._note_pause()
         self.paused = False
-        if self._lines_left:
-            self._give_lines(self._lines_left)
-            if self.paused:
-                return
-        if self.close_reason is None:
-            self._restart_idle(self.records > 0)
-        self.transport.resumeProducing()
+        self._give_lines()
+        # A line may have paused us, and have resumed as well.
+        if not self.paused:
+            self._restart_timers()
+            self.transport.resumeProducing()
 
     def stopProducing(self) -> None:
         """End the connection: part of the producer contract, for those who embed the protocol."""
-        self.close(CloseReason.LOCAL, reset=False)
+        if self.transport.connected:  # else it is the transport that says so, to whoever it has as its producer
+            self._was_stopped = True
+            self.close(CloseReason.LOCAL, reset=False)
 
     def timeoutConnection(self) -> None:
-        """Reset a silent peer, unless bytes of it wait in the kernel or the timer is late: then it was we who slept."""
-        if self.transport.unread_bytes() or self._clock.seconds() - self._idle_by > OVERSLEPT:
-            self.setTimeout(self.limits.idle_timeout_seconds)
-            return
-        self._time_out(CloseReason.IDLE, self.limits.idle_timeout_seconds or 0.0)
-
-    def setTimeout(self, period: float | None) -> None:
-        """Let the idle timer end after ``period`` seconds, ``None`` for never."""
-        if period is not None:
-            self._idle_by = self._clock.seconds() + period
-        super().setTimeout(period)
-
-    def callLater(self, period: float, func: Callable[[], None]) -> object:
-        """Take time from the injected clock, where `TimeoutMixin` would take the global reactor."""
-        return self._clock.callLater(period, self._call, func)
-
-    def setRawMode(self) -> None:
-        """Refuse: bytes outside the framing could not be accounted for."""
-        raise RuntimeError("IngestProtocol has no raw mode: every byte belongs to a record")
+        """Reset a silent peer; a subclass may do otherwise."""
+        self._time_out(CloseReason.IDLE, self.timeout_period or 0.0)
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """Log a record longer than ``MAX_LENGTH``; ``line`` is its beginning. The policy was applied already."""
         self._factory.events.record_oversize(self.info, self.MAX_LENGTH, self.limits.oversize.value, line)
+
+    def framed_by(self, name: str) -> Any:
+        """See `LineContract`."""
+        if name == "delimiter":
+            return self.framer.delimiter
+        return self._max_length
+
+    def frame_by(self, name: str, value: Any) -> None:
+        """See `LineContract`; raises ``ValueError`` where the listener cannot have it."""
+        delimiter, max_length = self._delimiter, self._max_length
+        if name == "delimiter":
+            delimiter = value
+        else:
+            max_length = value
+        self.framer = self._factory.make_framer(self.info, delimiter, max_length)
+        self._delimiter, self._max_length = delimiter, max_length
 
     # The lane and the factory call these.
 
@@ -207,13 +213,15 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
         A chunk that the framer itself lost is in no bucket: it shows as a conservation error, as it should.
         """
         self._factory.events.internal_error(where, self.info)
+        self._owed.clear()
         self.framer.discard(DiscardReason.INTERNAL_ERROR)
         self.close(CloseReason.INTERNAL_ERROR, reset=True)
 
     def end_badly(self) -> None:
         """Leave everything although ``connectionLost`` raised, which an embedding application's may."""
         self.fail("connectionLost")
-        self.setTimeout(None)
+        self._end_timeout()
+        self._is_lost = True
         self.lane.unregisterProducer()
         self._factory.connection_lost(self, self.close_reason or CloseReason.INTERNAL_ERROR)
 
@@ -225,17 +233,17 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
         """
         if self.close_reason is None:
             self.close_reason = reason
-        if reset:
-            self.transport.abortConnection()
-        else:
+        if not reset:
             self._close_by = self._clock.seconds() + CLOSE_TIMEOUT
-            self.transport.loseConnection()
+        self._end_transport(reset=reset)
 
     def sweep(self, now: float) -> None:
         """Look at the deadlines, once a second; ``now`` in reactor seconds."""
+        if self._close_by is None and self.has_left:
+            self._close_by = now + CLOSE_TIMEOUT
         if self._close_by is not None:
             if now >= self._close_by:
-                self.transport.abortConnection()
+                self._end_transport(reset=True)
             return
         timeout = self.limits.frame_timeout_seconds
         if timeout is None or self.frame_since is None or self.paused or now - self.frame_since <= timeout:
@@ -251,7 +259,9 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
         if not self.departed:
             self.departed = True
             self._factory.connection_departed(self)
-        if not self.transport.unread_bytes():
+        # Twisted leaves a connection that pauses itself deaf: its end comes after the lines it has yet to be given.
+        waits = self._wants_lines and self._holds_itself and (self._owed.count or self.framer.partial)
+        if not waits and not self.transport.unread_bytes():
             self.transport.notice_end()
 
     def forgive(self, seconds: float) -> None:
@@ -294,7 +304,7 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
         is_open = self.close_reason is None
         if is_open:
             self.close_reason = CloseReason.DRAIN
-            self.setTimeout(None)
+            self._end_timeout()
             self.quiet_since = self._clock.seconds()
         self._meters = ()
         self.lane.end_rest()
@@ -313,12 +323,15 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
         for batch in batches:
             self.records += batch.count
             lane.write(batch)
+        if self._wants_lines:
+            for batch in batches:
+                self._owed.add(batch)
         if framer.partial or lane.held:
             lane.hold(framer.memory, self.frame_since or 0.0)
+        if self._wants_lines:
+            self._give_lines()
         if framer.oversized or framer.closed is not None:
             self._judge(framer)
-        if self._wants_lines:
-            self._give_lines([line for batch in batches for line in batch.records()])
 
     def _hold_to_rate(self, size: int, records: int) -> None:
         """Rest for as long as it takes until the peer's average is within its rates."""
@@ -339,18 +352,33 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
         """Note that the peer is alive."""
         if self.quiet_since is not None:
             self.quiet_since = self._clock.seconds()
-        elif self.timeOut is not None:
+        elif self.idle_period is not None:
             self._restart_idle(has_records)
 
     def _restart_idle(self, has_records: bool) -> None:
         over = has_records and self.limits.idle_until_first_record
-        self.setTimeout(None if over else self.limits.idle_timeout_seconds)
+        self._set_listener_timeout(None if over else self.limits.idle_timeout_seconds)
+
+    def _note_pause(self) -> None:
+        """Let the pause that ends count towards no deadline."""
+        if self._paused_at is not None:
+            elapsed = self._clock.seconds() - self._paused_at
+            self._paused_at = None
+            self.paused_seconds += elapsed
+            if self.frame_since is not None:
+                self.frame_since += elapsed
+
+    def _restart_timers(self) -> None:
+        self._continue_timeout()
+        if self.close_reason is None:
+            self._restart_idle(self.records > 0)
 
     def _judge(self, framer: Framer) -> None:
         """Report records found oversize, and end the connection where the framer has given up its stream."""
         found, framer.oversized = framer.oversized, []
         for start in found:
-            self.lineLengthExceeded(start)
+            if not self.has_left:
+                self.lineLengthExceeded(start)
         if framer.closed is not None and self.close_reason is None:
             self._end_stream(framer)
 
@@ -364,15 +392,6 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
         elif reason is CloseReason.FRAMING:
             events.bad_frame(self.info)
         self.close(reason, reset=True)
-
-    def _give_lines(self, lines: list[bytes]) -> None:
-        """Call ``lineReceived`` for each line until the subclass pauses; the rest waits for the resume."""
-        for index, line in enumerate(lines):
-            if self.paused:
-                self._lines_left = lines[index:]
-                return
-            self.lineReceived(line)
-        self._lines_left = []
 
     def _time_out(self, reason: CloseReason, seconds: float) -> None:
         """Deliver what there is of a record, then reset: after a FIN the sender's next write would vanish."""
@@ -389,3 +408,4 @@ class IngestProtocol(LineReceiver, TimeoutMixin):
             self.framer.discard(DiscardReason.RESET if reset else DiscardReason.INTERNAL_ERROR)
         else:
             self._deliver_partial()
+        self._give_lines(is_last=True)

@@ -6,7 +6,7 @@ for a passing condition: clients of librelp delete what is refused. The answer i
 """
 
 from collections import deque
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from twisted.internet import error
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
@@ -99,6 +99,10 @@ class RelpProtocol(IngestProtocol):
         """Join the flow, and ask to be told when answers are not read."""
         super().connectionMade()
         self.transport.registerProducer(_AnswerFlow(self), True)
+
+    def sendLine(self, line: bytes) -> NoReturn:
+        """Refuse: a peer of RELP is told nothing but answers."""
+        raise NotImplementedError("RelpProtocol.sendLine: a session says nothing but answers, written by itself")
 
     def readConnectionLost(self) -> None:
         """End the session of a peer that has ended its side, and may wait for answers yet."""
@@ -251,7 +255,7 @@ class RelpProtocol(IngestProtocol):
             return
         self._is_over = True
         self.close_reason = self.close_reason or reason
-        self.setTimeout(None)
+        self._end_timeout()
         self.frame_since = None
         self._answer()
 
@@ -261,7 +265,7 @@ class RelpProtocol(IngestProtocol):
         self.transport.unregisterProducer()
         self.transport.write(SERVERCLOSE)
         if self._has_peer_ended:
-            self.transport.loseConnection()
+            self._end_transport(reset=False)
         else:
             self.transport.loseWriteConnection()
         self._close_by = self._clock.seconds() + CLOSE_TIMEOUT
@@ -269,7 +273,7 @@ class RelpProtocol(IngestProtocol):
     def _await_answers(self) -> None:
         """Of a peer that has ended its side: close, or keep it for as long as it may wait for its answers."""
         if self._is_closing:
-            self.transport.loseConnection()
+            self._end_transport(reset=False)
         elif self._close_by is None:
             self._close_by = self._clock.seconds() + RELP_EOF_TIMEOUT
 
@@ -278,7 +282,7 @@ class RelpFactory(IngestFactory):
     """Builds `RelpProtocol` instances; see `IngestFactory`."""
 
     answers = True
-    protocol_class: type[RelpProtocol] = RelpProtocol
+    base = RelpProtocol
     ledger: RelpLedger
     connections: dict[int, RelpProtocol]  # type: ignore[assignment]
 
@@ -286,11 +290,17 @@ class RelpFactory(IngestFactory):
         """Make the listener's counts."""
         return RelpLedger()
 
-    def _build(self, info: ConnectionInfo) -> RelpProtocol:
+    def make_framer(self, info: ConnectionInfo, delimiter: bytes | None, max_length: int | None) -> RelpFramer:
+        """Make the framer of a session; raises ``ValueError`` for a delimiter, which a session does not have."""
+        if delimiter is not None:
+            raise ValueError(f"listener {self.name!r} speaks RELP, whose frames have a length: leave the delimiter out")
+        self._check_length(max_length)
         limits = self.limits
-        framer = RelpFramer(info, self.ledger, limits.max_record_bytes, limits.oversize)
-        lane = self._intake.open_answering_lane(needs_sync=limits.durability is Durability.FSYNC)
-        return self.protocol_class(info, self, framer, lane)
+        return RelpFramer(info, self.ledger, max_length or limits.max_record_bytes, limits.oversize)
+
+    def open_lane(self) -> AnsweringLane:
+        """Open the lane of a session."""
+        return self._intake.open_answering_lane(needs_sync=self.limits.durability is Durability.FSYNC)
 
     def unanswered(self) -> tuple[int, int]:
         """Recount, from the live sessions, the frames that wait for their answer, and the bytes of their records."""

@@ -25,9 +25,12 @@ if TYPE_CHECKING:
 class IngestTransport(Protocol):
     """What the protocol needs of a transport: a TCP or UNIX one, or `twisted_ingest.testing.PumpTransport`."""
 
+    connected: Any
     disconnecting: Any
     unread_at_close: int
     """Bytes that waited in the kernel when the connection was lost."""
+    endings: int
+    """How often it was told to end, in good order or not."""
 
     def unread_bytes(self) -> int:
         """Count the bytes that wait in the kernel for us to read."""
@@ -107,6 +110,8 @@ class _Reading:
     """Whether framing what comes is dear; set by it too."""
     unread_at_close = 0
 
+    endings = 0
+
     def doRead(self) -> error.ConnectionDone | error.ConnectionLost | None:
         """Read once, and hand it on."""
         view = self.server.read_buffer
@@ -168,6 +173,16 @@ class _Reading:
             return
         with contextlib.suppress(OSError):  # the peer has reset it: what came before can be read all the same
             self.socket.shutdown(sockets.SHUT_WR)
+
+    def loseConnection(self) -> None:
+        """See `IngestTransport`."""
+        self.endings += 1
+        super().loseConnection()  # type: ignore[misc]
+
+    def abortConnection(self) -> None:
+        """See `IngestTransport`."""
+        self.endings += 1
+        super().abortConnection()  # type: ignore[misc]
 
     def unread_bytes(self) -> int:
         """See `IngestTransport`."""
