@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: run test coverage lint types wheel slow kill reliability sanitize mutants soak bench labs clean
+.PHONY: run test coverage lint types wheel slow kill reliability sanitize mutants soak bench labs integration clean
 .DEFAULT_GOAL := run
 
 SCANNER := hatch_build.py twisted_ingest/_scan.c
@@ -47,6 +47,13 @@ slow: $(READY)  ## the same promises at full length: stalls, restarts, thousands
 		INGEST_TEST_SPOOL_EXAMPLES=5000 INGEST_TEST_SPOOL_SEEDS=10 \
 		$(BIN)/python -m pytest tests/attacks tests/test_real_clients.py tests/test_relp_clients.py \
 		tests/test_stateful.py tests/test_spool_crash.py tests/test_spool_server.py --durations=10 $(ARGS)
+
+$(VENV)/.clients: pyproject.toml $(READY)  ## the Python clients that docs/clients.md has recipes for
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[clients]'
+	touch $(VENV)/.clients
+
+integration: $(READY)  ## recipes of docs/clients.md whose clients npm, Maven and Go install first
+	INGEST_TEST_INTEGRATION=1 $(BIN)/python -m pytest tests/test_clients_integration.py -rs $(ARGS)
 
 kill: $(READY)  ## fifty kills under load, with our own client and with rsyslog's
 	INGEST_TEST_KILLS=50 $(BIN)/python -m pytest tests/attacks/test_relp_kill.py --durations=5 $(ARGS)

@@ -116,17 +116,18 @@ class Peer:
 
 class LinesTests(HandlerCase):
     def test_one_record_one_line(self) -> None:
-        """A traceback is one line, and so is what holds CR or NUL."""
+        """A traceback is one line, and so is what holds CR or NUL; LF at the end says nothing."""
         self.handler()
         try:
             int("boom")
         except ValueError:
             self.logger.exception("failed\r")
         self.logger.warning("next\0")
-        first, second = self.accept().lines(2)
+        self.logger.warning("last\n\n")
+        first, second, last = self.accept().lines(3)
         self.assertTrue(first.startswith(b"failed\\r\\nTraceback (most recent call last):\\n"), first)
         self.assertTrue(first.endswith(b"ValueError: invalid literal for int() with base 10: 'boom'"), first)
-        self.assertEqual(second, b"next\\0")
+        self.assertEqual((second, last), (b"next\\0", b"last"))
 
     def test_rfc5424_unless_raw(self) -> None:
         """By default a record is a message of RFC 5424, the formatter's text in it."""

@@ -119,7 +119,7 @@ class IngestHandler(logging.Handler):
             self.handleError(record)
 
     def _encode(self, record: logging.LogRecord) -> bytes:
-        text = self.format(record)
+        text = self.format(record).rstrip("\n")
         return self._wire.encode(text if self._header is None else self._header.write(record) + text)
 
     def _notice(self, count: int) -> bytes:
