@@ -65,7 +65,7 @@ def corked(peer: socket.socket, messages: int, pace: float) -> None:
 def coalesced(peer: socket.socket, messages: int, pace: float) -> None:
     """Gather what comes within the time our intake gathers, and write it at once, as our sinks do; Nagle off."""
     peer.setsockopt(TCP, socket.TCP_NODELAY, 1)
-    target = StreamTarget(peer.fileno())
+    target = StreamTarget(peer.fileno(), "a socket")
     began = time.perf_counter()
     gathered: list[bytes] = []
     due = 0.0

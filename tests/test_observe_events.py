@@ -258,7 +258,7 @@ class WordingTests(EventsTestCase):
         self.events.timed_out(PEER, CloseReason.FRAME_DEADLINE, 30.0)
         self.events.intake_high(900, 1024)
         self.events.intake_low(512)
-        self.events.sink_recovered("file")
+        self.events.sink_recovered("file", "/var/log/x")
         self.events.sink_failed("file", "gone")
         self.events.sink_repaired("file", "/var/log/x")
         self.events.note("hello {who}", who="you")
@@ -273,7 +273,7 @@ class WordingTests(EventsTestCase):
                 "tcp-1514: 192.0.2.1:40000 did not end a record within 30.0 s (--frame-timeout)",
                 "900B of 1KiB are waiting for the sinks: reading has stopped until they catch up (--memory)",
                 "reading goes on, 512B waiting",
-                "sink file: writing again",
+                "sink file: /var/log/x: writing again",
                 "sink file has failed for good: gone",
                 "sink file: /var/log/x ended in half a line (a killed process); it was ended with LF",
                 "hello you",

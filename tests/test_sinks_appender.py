@@ -19,6 +19,7 @@ from twisted_ingest.errors import Fsync, RejectedError, SinkError
 from twisted_ingest.observe.events import Events
 from twisted_ingest.sinks import trouble, writer
 from twisted_ingest.sinks.appender import Appender
+from twisted_ingest.sinks.fifo import Fifo
 from twisted_ingest.sinks.progress import Progress
 from twisted_ingest.sinks.targets import IOV_MAX, Place
 
@@ -79,6 +80,8 @@ class Medium:
     """
 
     final_errors = frozenset({errno.EPIPE})
+    fifo: Fifo | None = None
+    name = "a file in memory"
 
     def __init__(self) -> None:
         self.files = [bytearray()]
@@ -333,6 +336,26 @@ class ProgressTests(TestCase):
         self.assertEqual(progress.step_back(), boundary != number)
         self.assertEqual(b"".join(progress.window()), whole[boundary:])
         self.assertFalse(progress.step_back())
+
+    @SLOW_MACHINE
+    @given(SHAPES, st.tuples(st.floats(0, 1), st.floats(0, 1)), st.integers(0, 60))
+    def test_step_back_to_what_was_read(
+        self, shapes: list[list[list[int]]], shares: tuple[float, float], unread: int
+    ) -> None:
+        """Going back over bytes ends at the beginning of the line that the last one read stands in, or at the mark."""
+        buffers = [buffer for job in make_jobs(shapes) for buffer in job]
+        whole = b"".join(buffers)
+        mark, number = sorted(int(len(whole) * share) for share in shares)
+        progress = Progress(buffers)
+        progress.advance(mark)
+        progress.step_back()
+        progress.mark()
+        mark = whole.rfind(b"\n", 0, mark) + 1
+        progress.advance(number - mark)
+        read = max(mark, number - unread)
+        boundary = whole.rfind(b"\n", 0, read) + 1
+        self.assertEqual(progress.step_back(unread), boundary != read)
+        self.assertEqual(b"".join(progress.window()), whole[boundary:])
 
     def test_window_is_bounded(self) -> None:
         """No more buffers than one system call takes are offered at once."""
@@ -993,7 +1016,7 @@ class StallTests(AppenderCase):
         bench.hear(job)
         self.assertIsNone(bench.appender.writer.trouble)
         bench.reactor.advance(trouble.STALL_SECONDS)
-        self.assertEqual(bench.log[1:], ["sink test: writing again"])
+        self.assertEqual(bench.log[1:], ["sink test: a file in memory: writing again"])
         self.assertEqual(bench.reactor.getDelayedCalls(), [])
 
     def test_hanging_write(self) -> None:
@@ -1104,7 +1127,7 @@ class ErrorTests(AppenderCase):
         self.assertEqual([type(job.error) for job in jobs], [SinkError] * 2)
         self.assertIn("EPIPE", str(jobs[0].error))
         self.assertIsInstance(bench.submit(b"e\n").error, SinkError)
-        self.assertEqual(bench.appender.writer.trouble, "EPIPE")
+        self.assertEqual(bench.appender.writer.trouble, "a file in memory: EPIPE")
         self.assertEqual(bench.close().times, 1)
         Hold.wait(bench.medium.is_closed)
         self.assertEqual(bench.medium.read(), b"ab")
@@ -1130,7 +1153,7 @@ class ErrorTests(AppenderCase):
         job = bench.submit(b"a\n")
         bench.hear(job)
         self.assertIn("planted", str(job.error))
-        self.assertEqual(bench.appender.writer.trouble, "ValueError: planted")
+        self.assertEqual(bench.appender.writer.trouble, "a file in memory: ValueError: planted")
 
     def test_empty_jobs(self) -> None:
         """A job without bytes is answered in its turn."""

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import select
 import shutil
 import stat
 import subprocess
@@ -575,10 +576,15 @@ class FifoTests(FileCase):
         super().setUp()
         os.mkfifo(self.path)
 
-    def reader(self) -> int:
+    def open_reader(self) -> int:
         """Open the reading end."""
         descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
         os.set_blocking(descriptor, True)
+        return descriptor
+
+    def reader(self) -> int:
+        """Open the reading end, until the end of the test."""
+        descriptor = self.open_reader()
         self.addCleanup(os.close, descriptor)
         return descriptor
 
@@ -586,8 +592,9 @@ class FifoTests(FileCase):
         """Lines written to a FIFO reach its reader."""
         reader = self.reader()
         sink = self.started()
-        await sink.deliver(group(b"one\n", b"two\n"))
-        self.assertEqual(os.read(reader, KIB), b"one\ntwo\n")
+        delivered = sink.deliver(group(b"one\n", b"two\n"))
+        self.assertEqual(await deferToThread(read_exactly, reader, 8), b"one\ntwo\n")
+        await delivered
 
     async def test_stalled_reader(self) -> None:
         """A FIFO that nobody reads blocks neither the start nor the reactor: deliveries wait for the reader."""
@@ -600,6 +607,80 @@ class FifoTests(FileCase):
         got += await deferToThread(read_exactly, reader, len(data) - 1000)
         await delivered
         self.assertEqual(got, data)
+
+    async def test_no_reader(self) -> None:
+        """Without a reader the start succeeds, the sink says what it lacks, and nothing counts as delivered."""
+        stalled = self.event("sink_stalled")
+        sink = self.started()
+        delivered = sink.deliver(group(b"one\n"))
+        await stalled
+        self.assertIn("nobody has this FIFO open to read", str(sink.trouble))
+        self.assertIn(self.path, str(sink.trouble))
+        self.assertNoResult(delivered)
+        reader = self.reader()
+        self.assertEqual(await deferToThread(read_exactly, reader, 4), b"one\n")
+        await delivered
+        self.assertIsNone(sink.trouble)
+
+    async def test_open_but_not_read(self) -> None:
+        """What lies in the pipe is not delivered: its reader may leave without it."""
+        reader = self.reader()
+        sink = self.started()
+        delivered = sink.deliver(group(b"one\n"))
+        await deferToThread(select.select, [reader], [], [])
+        await deferLater(reactor, 0.01)
+        self.assertNoResult(delivered)
+        self.assertEqual(os.read(reader, KIB), b"one\n")
+        await delivered
+
+    async def test_reader_leaves(self) -> None:
+        """Wherever a reader leaves, the next one begins with the record that was cut, and has all that follow."""
+        lines = [b"%07d%b\n" % (number, b"." * (number % 90)) for number in range(6000)]
+        data = b"".join(lines)
+        for taken in (0, 1, 8, 100, 65_536, 70_001, len(data) - 1):
+            reader, sink = self.open_reader(), self.started()
+            delivered = sink.deliver(group(*lines[:9], b"".join(lines[9:])))
+            first = await deferToThread(read_exactly, reader, taken) if taken else b""
+            left = self.event("sink_stalled")
+            os.close(reader)
+            await left
+            self.assertNoResult(delivered)
+            reader = self.open_reader()
+            boundary = first.rfind(b"\n") + 1
+            rest = await deferToThread(read_exactly, reader, len(data) - boundary)
+            await delivered
+            self.assertEqual(first[:boundary] + rest, data)
+            self.assertEqual(sink.details()["torn_records"], int(boundary != taken))
+            os.close(reader)
+            await sink.close()
+
+    async def test_reader_leaves_in_silence(self) -> None:
+        """A reader that leaves when there is nothing to write is missed before there is."""
+        self.patch(writer, "READER_SECONDS", 0.01)
+        reader = self.open_reader()
+        sink = self.started()
+        delivered = sink.deliver(group(b"one\n"))
+        self.assertEqual(await deferToThread(read_exactly, reader, 4), b"one\n")
+        await delivered
+        stalled, recovered = self.event("sink_stalled"), self.event("sink_recovered")
+        os.close(reader)
+        await stalled
+        self.assertIn("nobody has this FIFO open to read", str(sink.trouble))
+        reader = self.reader()
+        await recovered
+        self.assertIsNone(sink.trouble)
+        delivered = sink.deliver(group(b"two\n"))
+        self.assertEqual(await deferToThread(read_exactly, reader, 4), b"two\n")
+        await delivered
+
+    async def test_given_up(self) -> None:
+        """What was not read when the sink is given up was not delivered."""
+        reader = self.reader()
+        sink = self.started()
+        delivered = sink.deliver(group(b"one\n"))
+        await deferToThread(select.select, [reader], [], [])
+        sink.abandon()
+        await self.assertFailure(delivered, SinkError)
 
 
 def read_exactly(descriptor: int, size: int) -> bytes:

@@ -151,7 +151,7 @@ class FailingDiskTests(DiskCase):
         self.assertGreater(metrics["ingest_sink_sync_seconds_total[file]"], SYNC_SECONDS)
         expected = {b"before", b"held", b"of another connection", *lines}
         self.assertEqual(sorted(read_lines(server.path)), sorted(expected))
-        wait_until(lambda: any("sink file: writing again" in line for line in server.log), "the end is logged")
+        wait_until(lambda: any(": writing again" in line for line in server.log), "the end is logged")
         self.assertEqual(server.get("readyz"), "ready\n")
         SLOW_SYNC.measured(
             f"a sync of {SYNC_SECONDS:.0f} s: {len(lines):,} lines of others waited within 4 MiB, none missing; "

@@ -95,7 +95,7 @@ class NoInodesTests(DiskCase):
         os.rename(output, f"{output}.1")
         server.send_signal(signal.SIGHUP)
         lines = numbered("line", 50_000)
-        reason = f"sink file: cannot open: no inodes are left on the file system of {self.disk} (see df -i)"
+        reason = f"sink file: {output}: cannot open: no inodes are left on the file system of {self.disk} (see df -i)"
         self.outlast(server, lines, hogs, reason)
         self.assertEqual(read_lines(f"{output}.1"), [b"first"])
         self.assertEqual(read_lines(output), lines)

@@ -230,9 +230,10 @@ class Events:
         """Note that a sink cannot take records at the moment; it goes on trying."""
         self._limited(f"sink_stalled:{sink}", LogLevel.error, "sink {sink}: {trouble}", sink=sink, trouble=trouble)
 
-    def sink_recovered(self, sink: str) -> None:
+    def sink_recovered(self, sink: str, path: str) -> None:
         """Note that a sink takes records again."""
-        self._limited(f"sink_recovered:{sink}", LogLevel.info, "sink {sink}: writing again", sink=sink)
+        text = "sink {sink}: {path}: writing again"
+        self._limited(f"sink_recovered:{sink}", LogLevel.info, text, sink=sink, path=path)
 
     def sink_failed(self, sink: str, error: str) -> None:
         """Note that a sink has given up for good."""
@@ -259,15 +260,15 @@ class Events:
             event="sink_repaired",
         )
 
-    def sink_file_moved(self, sink: str, rewritten: int | None) -> None:
+    def sink_file_moved(self, sink: str, path: str, rewritten: int | None) -> None:
         """Note that a file was renamed (``None``), or removed and so many bytes in it are being written again."""
-        text = "sink {sink}: its file was renamed: going on in a new one"
+        text = "sink {sink}: {path} was renamed: going on in a new one"
         if rewritten is not None:
             text = (
-                "sink {sink}: its file was removed: {size} of it, not yet counted as delivered, "
+                "sink {sink}: {path} was removed: {size} of it, not yet counted as delivered, "
                 "are written again to a new one"
             )
-        self._limited("sink_file_moved", LogLevel.warn, text, sink=sink, size=format_size(rewritten or 0))
+        self._limited("sink_file_moved", LogLevel.warn, text, sink=sink, path=path, size=format_size(rewritten or 0))
 
     def sink_truncated(self, sink: str, path: str) -> None:
         """Note that somebody has truncated a file that we append to."""

@@ -31,6 +31,7 @@ class Appender:
 
     def __init__(self, name: str, target: Target, reactor: Any, events: Events, fsync: Fsync = Fsync.NEVER) -> None:
         self._name = name
+        self._path = target.name
         self._reactor = reactor
         self._events = events
         self._outstanding: deque[Deferred[None]] = deque()
@@ -103,7 +104,7 @@ class Appender:
         if stall is not None and not self._hangs:
             self._events.sink_stalled(self._name, stall)
         elif stall is None and self._hangs:
-            self._events.sink_recovered(self._name)
+            self._events.sink_recovered(self._name, self._path)
         self._hangs = stall is not None
         more = bool(self._outstanding) or self._hangs
         self._look = self._reactor.callLater(LOOK_SECONDS, self._look_after_thread) if more else None
@@ -138,11 +139,11 @@ class Appender:
 
     def on_recovered(self) -> None:
         """See `WriterOwner`."""
-        self._events.sink_recovered(self._name)
+        self._events.sink_recovered(self._name, self._path)
 
     def on_moved(self, rewritten: int | None) -> None:
         """See `WriterOwner`."""
-        self._events.sink_file_moved(self._name, rewritten)
+        self._events.sink_file_moved(self._name, self._path, rewritten)
 
     def on_failed(self, reason: str) -> None:
         """See `WriterOwner`."""

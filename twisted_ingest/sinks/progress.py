@@ -56,8 +56,14 @@ class Progress:
             self._offset -= len(self._buffers[self._index])
             self._index += 1
 
-    def step_back(self) -> bool:
-        """Go back to the beginning of a line that is written in part; gives whether there was one."""
+    def step_back(self, number: int = 0) -> bool:
+        """Go back ``number`` bytes, to the mark at most, and to the beginning of a line there; gives whether in one."""
+        while number > self._offset and self._index > self._mark[0]:
+            number -= self._offset
+            self._index -= 1
+            self._offset = len(self._buffers[self._index])
+        least = self._mark[1] if self._index == self._mark[0] else 0
+        self._offset = max(self._offset - number, least)
         if not self._offset:
             return False
         boundary = self._buffers[self._index].rfind(LF, 0, self._offset) + 1

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from typing import Protocol
 
+from twisted_ingest.sinks.fifo import Fifo, is_fifo, open_fifo
+
 IOV_MAX = 1024
 """Buffers of one ``writev``: the kernel's own limit (``UIO_MAXIOV``)."""
 
@@ -48,10 +50,14 @@ class Target(Protocol):
 
     ``open``, ``write``, ``sync`` and ``retire`` may raise ``OSError``. A failed ``sync`` is final for the file;
     the others are tried again, except after an error that is in ``final_errors``. A ``write`` that has to sync first
-    and cannot raises `SyncFailedError`.
+    and cannot raises `SyncFailedError`; one whose reader has left raises `ReaderGoneError`.
     """
 
     final_errors: frozenset[int]
+    name: str
+    """What it is called in messages: a path, where it has one."""
+    fifo: Fifo | None
+    """What is open, where somebody must read it for anything to be delivered."""
 
     def open(self) -> None:
         """Open, or open anew; what was open before is closed."""
@@ -135,7 +141,7 @@ def _missing_parents(directory: str) -> list[str]:
 
 class FileTarget:
     """
-    A regular file (or a FIFO, or a device), appended to.
+    A regular file (or a FIFO, or a device), appended to. A FIFO cannot be opened while nobody reads it.
 
     The file is never truncated. One that ends in half a line gets its LF when it is opened: ``repaired`` counts.
     ``truncations`` counts how often somebody else was seen to have shortened it. ``can_sync`` says whether what was
@@ -147,7 +153,7 @@ class FileTarget:
     final_errors: frozenset[int] = frozenset()
 
     def __init__(self, path: str, mode: int = 0o640, sync_for: str | None = None) -> None:
-        self.path = path
+        self.path = self.name = path
         self._mode = mode
         self._sync_for = sync_for
         self._descriptor = -1
@@ -159,6 +165,7 @@ class FileTarget:
         self._unnamed: set[str] = set()
         """Directories whose entries the next sync makes durable."""
         self.can_sync = False
+        self.fifo: Fifo | None = None
         self.repaired = 0
         self.truncations = 0
         self.on_repair: Callable[[], None] = lambda: None
@@ -167,12 +174,11 @@ class FileTarget:
     def open(self) -> None:
         """See `Target`."""
         self.close()
-        directory = os.path.dirname(os.path.abspath(self.path))
-        self._unnamed.update((directory, *_missing_parents(directory)))
-        with naming_inodes():
-            os.makedirs(directory, mode=0o750, exist_ok=True)
-            # Read access is for the look at the last byte; O_RDWR also keeps a FIFO from blocking here.
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, self._mode)
+        if is_fifo(self.path):
+            self._refuse_irregular(is_regular=False)
+            self._descriptor = open_fifo(self.path)
+        else:
+            self._descriptor = self._open_file()
         self._is_named = False
         try:
             self._take_stock()
@@ -181,15 +187,30 @@ class FileTarget:
             self.close()
             raise
 
-    def _take_stock(self) -> None:
-        status = os.fstat(self._descriptor)
-        self.can_sync = stat.S_ISREG(status.st_mode)
-        if self._sync_for is not None and not self.can_sync:
+    def _open_file(self) -> int:
+        directory = os.path.dirname(os.path.abspath(self.path))
+        self._unnamed.update((directory, *_missing_parents(directory)))
+        with naming_inodes():
+            os.makedirs(directory, mode=0o750, exist_ok=True)
+            # Read access is for the look at the last byte.
+            return os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, self._mode)
+
+    def _refuse_irregular(self, *, is_regular: bool) -> None:
+        if self._sync_for is not None and not is_regular:
             raise IrregularError(
                 errno.EINVAL,
                 f"{self.path} is no regular file and cannot be synced, which {self._sync_for} asks for: "
                 "put a regular file there, or take away what is there now",
             )
+
+    def _take_stock(self) -> None:
+        status = os.fstat(self._descriptor)
+        self.can_sync = stat.S_ISREG(status.st_mode)
+        self._refuse_irregular(is_regular=self.can_sync)
+        if stat.S_ISFIFO(status.st_mode):
+            if os.get_blocking(self._descriptor):
+                raise OSError(errno.EAGAIN, "a FIFO took its place while it was being opened")
+            self.fifo = Fifo(self._descriptor)
         self._written = 0
         self._least = status.st_size
         if self.can_sync and status.st_size:
@@ -203,6 +224,8 @@ class FileTarget:
 
     def write(self, buffers: Sequence[bytes | memoryview]) -> int:
         """See `Target`."""
+        if self.fifo is not None:
+            return self.fifo.write(buffers)
         taken = os.writev(self._descriptor, buffers)
         self._written += taken
         self._least += taken
@@ -267,6 +290,7 @@ class FileTarget:
 
     def close(self) -> None:
         """See `Target`."""
+        self.fifo = None
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
             with contextlib.suppress(OSError):  # the descriptor is gone either way (close(2))
@@ -278,9 +302,11 @@ class StreamTarget:
 
     # Its reader is gone for good.
     final_errors = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EBADF})
+    fifo: Fifo | None = None
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, name: str) -> None:
         self._descriptor = descriptor
+        self.name = name
 
     def open(self) -> None:
         """See `Target`: it is open already."""

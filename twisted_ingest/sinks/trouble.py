@@ -55,7 +55,9 @@ class Trouble:
             return None
         what, since = under_way
         lasting = self._seconds() - since
-        return f"{what} for {lasting:.0f} s; senders are held back meanwhile" if lasting > STALL_SECONDS else None
+        if lasting <= STALL_SECONDS:
+            return None
+        return f"{self._target.name}: {what} for {lasting:.0f} s; senders are held back meanwhile"
 
     # Called in the writer's thread.
 
@@ -93,13 +95,15 @@ class Trouble:
             raise AbandonedError
 
     def _report(self, error: str) -> None:
+        error = f"{self._target.name}: {error}"
         if self._error != error:
             self._error = error
             self._tell(error)
 
     def is_final(self, failure: Exception) -> str:
         """Note what has ended the thread, for good; gives it in words."""
-        self._error = _reason(failure) if isinstance(failure, OSError) else f"{type(failure).__name__}: {failure}"
+        reason = _reason(failure) if isinstance(failure, OSError) else f"{type(failure).__name__}: {failure}"
+        self._error = f"{self._target.name}: {reason}"
         return self._error
 
     def is_over(self, *, shorten: bool) -> bool:

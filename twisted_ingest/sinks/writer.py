@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from twisted_ingest.errors import Fsync
+from twisted_ingest.sinks.fifo import ReaderGoneError
 from twisted_ingest.sinks.progress import Progress
 from twisted_ingest.sinks.targets import Place, SyncFailedError, Target
 from twisted_ingest.sinks.trouble import AbandonedError, Trouble
@@ -25,6 +26,9 @@ SYNC_SECONDS = 1.0
 MOVE_SECONDS = 1.0
 """How long a file that was renamed is written on to unless we are told to reopen: who renames it may be about to make
 the next one, as logrotate does, and must not find that we were faster."""
+
+READER_SECONDS = 1.0
+"""How often a FIFO with nothing to write to it is looked at: how late the loss of its reader is noticed then."""
 
 
 class WriterOwner(Protocol):
@@ -172,17 +176,26 @@ class Writer:
         if self._unmade is not None:
             failure, self._unmade = self._unmade, None
             self._tell(self._owner.on_unmade, failure)
+        if go_on and self._target.fifo is not None and not self._target.fifo.has_reader():
+            # Known before there is something to write.
+            self._open()
         return go_on
 
     def _is_settled(self, progress: Progress, *, is_last: bool) -> bool:
         """Write, and sync where that is due; false when some of it must be done again, in another file."""
         try:
             self._write(progress)
+            self._await_reader()
             is_now = self._fsync is Fsync.ALWAYS or self._is_sync_wanted or self._is_on_trial
             if is_now or is_last or self._is_sync_due():
                 self._sync()
         except SyncFailedError as failure:
             self._begin_again(progress, failure.reason)
+            return False
+        except ReaderGoneError as failure:
+            self._trouble.end()
+            self.torn_records += progress.step_back(failure.unread)
+            self._open()
             return False
         # Looked at after the write: a file removed before it is noticed while what was written is still at hand.
         has_news = progress.written or self._moved_since is not None
@@ -228,6 +241,8 @@ class Writer:
             due.append(self._unsynced_since + SYNC_SECONDS)
         if self._moved_since is not None:
             due.append(self._moved_since + MOVE_SECONDS)
+        if self._target.fifo is not None:
+            due.append(self._seconds() + READER_SECONDS)
         return max(0.0, min(due) - self._seconds()) if due else None
 
     def _write(self, progress: Progress) -> None:
@@ -257,6 +272,15 @@ class Writer:
             self._trouble.end()
         if self._unsynced_since is None:
             self._unsynced_since = self._seconds()
+
+    def _await_reader(self) -> None:
+        """Wait until a FIFO was read: what is in it is nobody's yet."""
+        fifo = self._target.fifo
+        while fifo is not None and not fifo.is_taken():
+            if self._abandoned.is_set():
+                raise AbandonedError
+            self._trouble.begin("what was written to the FIFO has not been read")
+        self._trouble.end()
 
     def _is_still_here(self, progress: Progress) -> bool:
         """Whether readers find the file we write to; where not, have the next file take its place."""
@@ -304,6 +328,7 @@ class Writer:
         elif place is Place.NOWHERE:
             self._rescue(progress)
         else:
+            self._await_reader()
             self.torn_records += progress.step_back()
             # No later sync, of the new file, can speak for the old one.
             self._sync()

@@ -138,7 +138,7 @@ class StdoutSink(_WritingSink):
         format: Format = Format.RAW,  # noqa: A002
         descriptor: int = 1,
     ) -> None:
-        super().__init__(name, Appender(name, StreamTarget(descriptor), reactor, events), format)
+        super().__init__(name, Appender(name, StreamTarget(descriptor, "standard output"), reactor, events), format)
 
     def describe(self) -> str:
         """See `ISink`."""

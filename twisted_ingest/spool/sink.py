@@ -162,7 +162,7 @@ class SpoolSink:
     def on_replay_trouble(self, trouble: str | None) -> None:
         """See `ReplayOwner`."""
         if trouble is None:
-            self._events.sink_recovered(f"{self.name} (spool)")
+            self._events.sink_recovered(f"{self.name} (spool)", self._target.name)
         else:
             self._events.sink_stalled(f"{self.name} (spool)", trouble)
 

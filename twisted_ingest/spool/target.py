@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from twisted_ingest.batch import Batch
 from twisted_ingest.limits import SPARE_INODES
+from twisted_ingest.sinks.fifo import Fifo
 from twisted_ingest.sinks.targets import Place, SyncFailedError
 from twisted_ingest.spool.codec import (
     MARKER_SIZE,
@@ -52,10 +53,12 @@ class SegmentTarget:
 
     # Waiting may mend each of them.
     final_errors: frozenset[int] = frozenset()
+    fifo: Fifo | None = None
 
     def __init__(self, disk: Disk, shelf: Shelf, segment_bytes: int) -> None:
         self._disk = disk
         self._shelf = shelf
+        self.name = shelf.directory
         self._segment_bytes = segment_bytes
         self._marker = os.urandom(MARKER_SIZE)
         self._open: list[_Open] = []
