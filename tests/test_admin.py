@@ -513,6 +513,7 @@ class StatusTests(AdminTestCase):
                 "name": "test",
                 "endpoint": "none",
                 "address": None,
+                "trouble": None,
                 "protocol": "lines",
                 "durability": "written",
                 "framing": "auto",

@@ -1,7 +1,9 @@
 """Readiness: who can be read is read once a turn, whoever is paused or ends meanwhile is not; no descriptor is left."""
 
+import errno
 import os
 import socket
+import sys
 from typing import Any
 
 from twisted.internet import main
@@ -14,6 +16,7 @@ from twisted_ingest.server.readiness import (
     DENSE_SECONDS,
     HAS_EPOLL,
     REST_SECONDS,
+    RETRY_SECONDS,
     ROUNDS_PER_TURN,
     TURN_SECONDS,
     Readiness,
@@ -26,12 +29,22 @@ class Watcher(Clock):
     def __init__(self) -> None:
         super().__init__()
         self.readers: list[object] = []
+        self.is_full = False
 
     def addReader(self, reader: object) -> None:
+        if self.is_full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self.readers.append(reader)
 
     def removeReader(self, reader: object) -> None:
         self.readers.remove(reader)
+
+
+class Bugs(list[tuple[str, type[BaseException] | None]]):
+    """Where bugs were met, and which."""
+
+    def __call__(self, where: str) -> None:
+        self.append((where, sys.exc_info()[0]))
 
 
 class End:
@@ -66,13 +79,17 @@ class End:
     def stopWriting(self) -> None:
         """Nothing is written here."""
 
+    def abortConnection(self) -> None:
+        self.lost.append("aborted")
+
 
 class ReadinessTests(SynchronousTestCase):
     def setUp(self) -> None:
         if not HAS_EPOLL:
             raise SkipTest("needs epoll (Linux)")
         self.reactor = Watcher()
-        self.readiness = Readiness(self.reactor, seconds=self.reactor.seconds)
+        self.bugs = Bugs()
+        self.readiness = Readiness(self.reactor, self.bugs, seconds=self.reactor.seconds)
         self.addCleanup(self.readiness.connectionLost, Failure(ConnectionLost()))
 
     def end(self) -> End:
@@ -136,7 +153,56 @@ class ReadinessTests(SynchronousTestCase):
         self.readiness.doRead()
         self.assertEqual((closed.lost, broken.lost, fine.lost), ([ConnectionDone], [ZeroDivisionError], []))
         self.assertEqual(fine.seen, [b"x"])
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(self.bugs, [("reading from a connection", ZeroDivisionError)])
+
+    def test_bug_at_the_end(self) -> None:
+        """Whoever cannot be ended, at an end of its peer or after a bug, is aborted; the others are read on."""
+        closed, broken, fine = self.end(), self.end(), self.end()
+
+        def bug(*_: object) -> None:
+            raise ZeroDivisionError
+
+        closed.peer.close()
+        closed.readConnectionLost = bug  # type: ignore[assignment, method-assign]
+        broken.peer.sendall(b"x")
+        broken.on_read = broken.stopWriting = bug  # type: ignore[method-assign]
+        for _ in range(3):
+            fine.peer.sendall(b"x")
+            self.readiness.doRead()
+        self.assertEqual((closed.lost, broken.lost, fine.seen), (["aborted"], ["aborted"], [b"x"] * 3))
+        self.assertEqual([where for where, _ in self.bugs].count("ending a connection"), 2)
+        self.assertEqual(self.reactor.readers, [self.readiness])
+
+    def test_bug_of_the_whole(self) -> None:
+        """A turn of reading that fails as a whole is the last of nobody."""
+        end = self.end()
+        end.peer.sendall(b"x")
+        seconds, self.readiness._seconds = self.readiness._seconds, lambda: 1 / 0
+        self.readiness.doRead()
+        self.readiness._seconds = seconds
+        self.readiness.doRead()
+        self.assertEqual((end.seen, self.bugs), ([b"x"], [("reading from a port", ZeroDivisionError)]))
+
+    def test_closed_behind_our_back(self) -> None:
+        """A socket closed without a word neither costs its remover an error nor the next with its number the watch."""
+        forgotten = self.end()
+        number = forgotten.fileno()
+        forgotten.socket.close()
+        other = self.end()
+        self.assertEqual(other.fileno(), number)
+        other.peer.sendall(b"x")
+        self.readiness.doRead()
+        self.assertEqual(other.seen, [b"x"])
+        os.close(other.fileno())
+        self.readiness.remove(other)
+        other.socket.detach()
+
+    def test_no_room_in_the_reactor(self) -> None:
+        """Where the reactor cannot watch us nothing is held."""
+        self.reactor.is_full = True
+        before = len(os.listdir("/proc/self/fd"))
+        self.assertRaises(OSError, Readiness, self.reactor, self.bugs)
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before)
 
     def test_descriptor_stays(self) -> None:
         """
@@ -190,7 +256,8 @@ class RestTests(SynchronousTestCase):
         if not HAS_EPOLL:
             raise SkipTest("needs epoll (Linux)")
         self.reactor = Watcher()
-        self.readiness = Readiness(self.reactor, rests=True, seconds=self.reactor.seconds)
+        self.bugs = Bugs()
+        self.readiness = Readiness(self.reactor, self.bugs, rests=True, seconds=self.reactor.seconds)
         self.addCleanup(self.readiness.connectionLost, Failure(ConnectionLost()))
         self.end = End(self, self.readiness)
 
@@ -200,6 +267,18 @@ class RestTests(SynchronousTestCase):
         self.end.peer.sendall(b"x")
         self.readiness.doRead()
         return bool(self.reactor.readers)
+
+    def test_no_room_after_a_rest(self) -> None:
+        """Where the kernel has no room for the watch that was given up for a rest, it is asked again until it has."""
+        self.read(0)
+        self.read(0)
+        self.reactor.is_full = True
+        self.reactor.advance(REST_SECONDS)
+        self.reactor.advance(RETRY_SECONDS)
+        self.assertEqual(self.reactor.readers, [])
+        self.reactor.is_full = False
+        self.reactor.advance(RETRY_SECONDS)
+        self.assertEqual(self.reactor.readers, [self.readiness])
 
     def test_lines_now_and_then(self) -> None:
         """A line that comes alone costs no timer."""

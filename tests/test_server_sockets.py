@@ -14,16 +14,17 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from twisted_ingest.errors import ListenError, RefuseReason
+from twisted_ingest.errors import AcceptError, ListenError, RefuseReason
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.intake import Intake
 from twisted_ingest.limits import KEEPALIVE_COUNT, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, MIB, ListenerLimits
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.factory import IngestFactory
+from twisted_ingest.server.gate import ACCEPT_BACKOFF_SECONDS
 from twisted_ingest.server.listener import Listener
 from twisted_ingest.server.protocol import IngestProtocol
-from twisted_ingest.server.sockets import ACCEPT_BACKOFF_SECONDS, ListeningReactor, TCPPort
+from twisted_ingest.server.sockets import ListeningReactor, TCPPort
 from twisted_ingest.server.transports import address_text
 from twisted_ingest.testing import MemorySink, Rig
 
@@ -72,10 +73,16 @@ class AdmissionTests(SynchronousTestCase):
         self.assertEqual(rig.factory.ledger.connections_refused[RefuseReason.INTERNAL_ERROR], 1)
 
 
-class ListeningTests(TestCase):
-    """A listener on the real reactor."""
+class ListeningTestCase(TestCase):
+    """A listener on the real reactor; ``clock`` drives its own timers."""
 
-    def listener(self, endpoint: str = "tcp:0:interface=127.0.0.1", cap: int = 100, **limits: Any) -> Listener:
+    def listener(
+        self,
+        endpoint: str = "tcp:0:interface=127.0.0.1",
+        cap: int = 100,
+        clock: Any = reactor,
+        **limits: Any,
+    ) -> Listener:
         self.sink = MemorySink()
         self.events = Events(reactor.seconds)
         self.admission = Admission(cap)
@@ -87,7 +94,7 @@ class ListeningTests(TestCase):
             intake=intake,
             admission=self.admission,
             events=self.events,
-            clock=reactor,
+            clock=clock,
             wall_time=reactor.seconds,
         )
         listener = Listener(endpoint, factory)
@@ -121,6 +128,17 @@ class ListeningTests(TestCase):
         self.addCleanup(peer.close)
         return peer
 
+    def is_reset(self, peer: socket.socket) -> bool:
+        peer.setblocking(False)
+        try:
+            return peer.recv(1) == b""
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            return True
+
+
+class ListeningTests(ListeningTestCase):
     async def test_accepted_sockets_inherit_the_options(self) -> None:
         """Keepalive, user timeout, no-delay and the receive buffer set on the port hold on what it accepts."""
         listener = await self.listen(self.listener(receive_buffer_bytes=32768))
@@ -186,6 +204,7 @@ class ListeningTests(TestCase):
         first, longest = ACCEPT_BACKOFF_SECONDS
         self.assertEqual(waits[:3], [first, 2 * first, 4 * first])
         self.assertEqual((max(waits), exhausted.calls), (longest, 9))
+        self.assertEqual(listener.factory.ledger.accept_errors[AcceptError.DESCRIPTORS], 9)
         port.close_gate()
         self.assertEqual(clock.getDelayedCalls(), [])
         port.socket = real
@@ -214,6 +233,7 @@ class ListeningTests(TestCase):
         self.connect(listener)
         await self.until(lambda: listener.factory.connections)
         self.assertIsNone(port._backoff_call)
+        self.assertEqual(listener.factory.ledger.accept_errors[AcceptError.ABORTED], 1)
         port.socket = real
 
     async def test_unix_socket(self) -> None:
@@ -240,7 +260,7 @@ class ListeningTests(TestCase):
             given.setblocking(False)
             listener = self.listener()
             ports = ListeningReactor(reactor, self.admission, self.events, None)
-            listener.port = ports.adoptStreamPort(given.fileno(), family, listener.factory)
+            listener._ports, listener.port = ports, ports.adoptStreamPort(given.fileno(), family, listener.factory)
             peer = socket.socket(family)
             self.addCleanup(peer.close)
             peer.connect(given.getsockname())
@@ -276,15 +296,6 @@ class ListeningTests(TestCase):
         await self.until(lambda: self.is_reset(broken))
         self.connect(listener)
         await self.until(lambda: listener.factory.connections)
-
-    def is_reset(self, peer: socket.socket) -> bool:
-        peer.setblocking(False)
-        try:
-            return peer.recv(1) == b""
-        except BlockingIOError:
-            return False
-        except ConnectionResetError:
-            return True
 
     async def test_taken_port(self) -> None:
         """A port that is taken is an error that names the address and the reason."""

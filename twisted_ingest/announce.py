@@ -67,8 +67,8 @@ def _first_tcp(listeners: Sequence[Listener]) -> tuple[str, int, bool]:
     """Find the first TCP address that is listened on, one for lines before one for RELP."""
     lines_first = sorted(listeners, key=lambda listener: listener.factory.answers)
     for listener in lines_first:
-        host = listener.port.getHost()
-        if hasattr(host, "port"):
+        host = listener.port.getHost() if listener.port is not None else None
+        if host is not None and hasattr(host, "port"):
             return host.host, host.port, listener.factory.answers
     return "", 0, False
 

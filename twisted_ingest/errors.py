@@ -134,6 +134,20 @@ class RefuseReason(StrEnum):
     ZLIB = "zlib"
 
 
+class AcceptError(StrEnum):
+    """Why the kernel, or we, could not take a connection in. Whoever waits in the backlog is tried again."""
+
+    DESCRIPTORS = "descriptors"
+    """``EMFILE``, ``ENFILE``: the process or the machine has as many as it may."""
+    MEMORY = "memory"
+    """``ENOBUFS``, ``ENOMEM``."""
+    WATCHES = "watches"
+    """``ENOSPC`` from ``epoll_ctl``: /proc/sys/fs/epoll/max_user_watches is used up."""
+    ABORTED = "aborted"
+    """The peer was gone before we came to accept it, or a packet filter said no."""
+    OTHER = "other"
+
+
 class DropReason(StrEnum):
     """Why a record that was framed is not delivered."""
 

@@ -152,16 +152,17 @@ class IngestService(Service):
     def _beat(self, due: float) -> None:
         """Measure how late the reactor is, until the stop is over."""
         now = self._reactor.seconds()
-        self.watch.loop_lag.observe(now - due)
+        # First, so that a bug of the other does not end it.
         self._heartbeat = self._reactor.callLater(BEAT_SECONDS, self._beat, now + BEAT_SECONDS)
+        self.watch.loop_lag.observe(now - due)
 
     def _begin(self) -> None:
         """Say that all is ready: only now, with the reactor running, does a signal mean what we say it means."""
         process.install_signals(self._reactor, self.reopen)
         if self.running:
             self.watch.state = "ready"
-            self._show_banner()
             self._beat(self._reactor.seconds())
+            self._show_banner()
 
     async def _listen_admin(self) -> None:
         endpoint, hosts = self._settings.admin.endpoint, self._settings.admin.hosts
@@ -205,9 +206,12 @@ class IngestService(Service):
         """Look at deadlines; ``turns`` counts the sweeps that were due, more than one where we slept."""
         now, overslept = self._reactor.seconds(), (turns - 1) * SWEEP_SECONDS
         for listener in self.listeners:
-            if overslept >= OVERSLEPT:
-                listener.factory.forgive(overslept)
-            listener.factory.sweep(now)
+            try:
+                if overslept >= OVERSLEPT:
+                    listener.factory.forgive(overslept)
+                listener.factory.sweep(now)
+            except Exception:  # noqa: BLE001 - the next sweep, and those of the other listeners, are needed all the same
+                self.events.internal_error(f"the sweep of listener {listener.name}")
 
     def _sweep_failed(self, failure: Failure) -> None:
         self.events.log.failure("the sweep of deadlines has ended", failure)

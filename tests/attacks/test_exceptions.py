@@ -6,23 +6,35 @@ request. Bound proven: the connection that raised (or the group, or the admin re
 in ten seconds at most; every other peer's lines are delivered.
 """
 
+import errno
+import os
+import socket
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred, fail
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.attacks.report import Group as Chapter
 from tests.attacks.report import Scenario
 from tests.test_admin import AdminTestCase
+from tests.test_server_sockets import ListeningTestCase
 from twisted_ingest.admin.site import ROWS_PER_PIECE
+from twisted_ingest.admin.watch import Watch
 from twisted_ingest.batch import Batch, Group
-from twisted_ingest.errors import CloseReason, DropReason
+from twisted_ingest.errors import AcceptError, CloseReason, DropReason
 from twisted_ingest.flow.lane import Lane
 from twisted_ingest.framing.auto import AutoFramer
 from twisted_ingest.limits import KIB
 from twisted_ingest.observe.events import BURST
+from twisted_ingest.observe.log import LogWriter
+from twisted_ingest.server.listener import REBIND_BACKOFF_SECONDS, Listener
 from twisted_ingest.server.protocol import IngestProtocol
+from twisted_ingest.server.sockets import ListeningReactor
 from twisted_ingest.testing import MemorySink, Mode, PumpTransport, Rig, ScriptedSink
 
 VICTIM = "192.0.2.66"
@@ -42,6 +54,15 @@ SINK_BUGS = Scenario(
     "`deliver` raises, gives no Deferred, or its Deferred fails, with an error that is no `SinkError`",
     "that group is counted as dropped at that sink and its charge released; other sinks and later groups go on",
     ("ingest_internal_errors_total", 'ingest_dropped_records_total{reason="sink_failed"}'),
+)
+LOST = Scenario(
+    Chapter.ACCEPT,
+    "A port that dies",
+    "the listening socket is shut down by somebody who shares it; an `epoll_ctl` that fails; bugs while accepting and "
+    "ending connections",
+    "one connection's trouble costs that one; a port lost all the same is in `/readyz`, and bound again after 0.1 s, "
+    "doubling to 5 s; its connections go on",
+    ("ingest_listener_up", "ingest_accept_errors_total"),
 )
 ADMIN_BUGS = Scenario(
     Chapter.OURSELVES,
@@ -338,6 +359,161 @@ class SinkTests(SynchronousTestCase):
             rig.turn(0.05)
         self.assertEqual((outcome, rig.sink.records), ([None], [b"one"]))
         self.assertEqual((rig.events.internal_errors, len(self.flushLoggedErrors(BugError))), (1, 1))
+
+
+class Full:
+    """An epoll of a machine whose watches are used up, for so many times."""
+
+    def __init__(self, real: Any, times: int) -> None:
+        self._real = real
+        self.times = times
+
+    def register(self, *arguments: Any) -> None:
+        """Fail, or watch."""
+        if self.times:
+            self.times -= 1
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._real.register(*arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+class PortTests(ListeningTestCase):
+    """Each test ends with a later peer's line delivered through the same listener."""
+
+    def watch(self, listener: Listener) -> Watch:
+        """Look at the listener as the admin endpoint does."""
+        watch = Watch(
+            listeners=[listener],
+            intake=listener.factory._intake,
+            admission=self.admission,
+            events=self.events,
+            log=LogWriter(),
+            seconds=reactor.seconds,
+            limits={},
+        )
+        watch.state = "ready"
+        return watch
+
+    async def check(self, listener: Listener) -> None:
+        """See that a peer that comes now is served."""
+        before = len(self.sink.records)
+        self.connect(listener).sendall(b"served\n")
+        await self.until(lambda: len(self.sink.records) > before)
+        self.assertEqual((self.sink.records[-1], self.watch(listener).reasons()), (b"served", []))
+
+    async def test_no_more_watches(self) -> None:
+        """A connection that the kernel cannot watch is reset and counted; accepting waits, and goes on."""
+        listener = await self.listen(self.listener())
+        readiness = listener.port.readiness
+        if readiness is None:
+            raise SkipTest("needs epoll (Linux)")
+        real, readiness._epoll = readiness._epoll, Full(readiness._epoll, 1)
+        unlucky = self.connect(listener)
+        await self.until(lambda: self.is_reset(unlucky))
+        self.assertEqual(listener.factory.ledger.accept_errors[AcceptError.WATCHES], 1)
+        self.assertEqual((listener.factory.connections, self.admission.open), ({}, 0))
+        await self.check(listener)
+        readiness._epoll = real
+        self.assertEqual(self.events.internal_errors, 0)
+
+    async def test_transport(self) -> None:
+        """A bug before there is a connection resets that one."""
+        listener = await self.listen(self.listener())
+
+        def unmakeable(*_: Any) -> None:
+            raise BugError("transport")
+
+        transport, listener.port.transport = listener.port.transport, unmakeable
+        for _ in range(3):
+            unlucky = self.connect(listener)
+            await self.until(lambda peer=unlucky: self.is_reset(peer))
+        listener.port.transport = transport
+        await self.check(listener)
+        self.assertEqual((self.events.internal_errors, len(self.flushLoggedErrors(BugError))), (3, 3))
+
+    async def test_accepting(self) -> None:
+        """A bug of accepting itself makes the port wait, not die."""
+        listener = await self.listen(self.listener())
+
+        def accept_some(_: int) -> bool:
+            raise BugError("accept_some")
+
+        self.patch(listener.port, "accept_some", accept_some)
+        self.connect(listener).sendall(b"patient\n")
+        await self.until(lambda: self.events.internal_errors)
+        del listener.port.accept_some
+        await self.until(lambda: self.sink.records == [b"patient"])
+        await self.check(listener)
+        self.assertEqual(len(self.flushLoggedErrors(BugError)), 1)
+
+    async def test_ending(self) -> None:
+        """A connection that cannot be ended, whatever of it raises, leaves the registry; its port goes on."""
+        listener = await self.listen(self.listener())
+
+        class Faulty(IngestProtocol):
+            def connectionLost(self, reason: Failure = ConnectionDone) -> None:  # type: ignore[assignment]
+                raise BugError("connectionLost")
+
+            def close(self, reason: CloseReason, *, reset: bool) -> None:
+                raise BugError("close")
+
+        listener.factory.protocol = Faulty
+        bad = self.connect(listener)
+        await self.until(lambda: listener.factory.connections)
+        listener.factory.protocol = IngestProtocol
+        bad.close()
+        await self.until(lambda: not listener.factory.connections)
+        await self.check(listener)
+        self.assertEqual((self.events.internal_errors, len(self.flushLoggedErrors(BugError))), (2, 2))
+
+    async def test_lost(self) -> None:
+        """A port that dies all the same says so, and is bound again at its number, later and later while it cannot."""
+        clock = Clock()
+        listener = await self.listen(self.listener(clock=clock))
+        watch, number = self.watch(listener), listener.port.getHost().port
+        established = self.connect(listener)
+        await self.until(lambda: listener.factory.connections)
+        listener.port.socket.shutdown(socket.SHUT_RDWR)  # as somebody could who shares it
+        await self.until(lambda: listener.port is None)
+        self.assertEqual(watch.view().listener_up, {"test": False})
+        self.assertIn("listener test: not listening: its port was lost", watch.reasons()[0])
+        with socket.create_server(("127.0.0.1", number)):
+            clock.advance(REBIND_BACKOFF_SECONDS[0])
+            self.assertIn("cannot be bound again (Address already in use)", watch.reasons()[0])
+            self.assertIsNone(watch.status()["listeners"][0]["address"])
+        clock.advance(REBIND_BACKOFF_SECONDS[0] * 2)
+        self.assertEqual((listener.port.getHost().port, watch.view().listener_up), (number, {"test": True}))
+        established.sendall(b"here all along\n")
+        await self.until(lambda: self.sink.records == [b"here all along"])
+        await self.check(listener)
+        LOST.measured("shut down by another process: `/readyz` said so, bound again at once, established peer served")
+
+    async def test_lost_and_stopped(self) -> None:
+        """A stop while a port is lost leaves no timer."""
+        clock = Clock()
+        listener = await self.listen(self.listener(clock=clock))
+        listener.port.socket.shutdown(socket.SHUT_RDWR)
+        await self.until(lambda: listener.port is None)
+        await listener.stop()
+        self.assertEqual(clock.getDelayedCalls(), [])
+
+    async def test_lost_of_the_service_manager(self) -> None:
+        """A port on a socket that was given to us is taken over again."""
+        with socket.create_server(("127.0.0.1", 0)) as given:
+            clock = Clock()
+            listener = self.listener(clock=clock)
+            ports = ListeningReactor(reactor, self.admission, self.events, None, listener._lost)
+            listener._ports, listener.port = (
+                ports,
+                ports.adoptStreamPort(given.fileno(), given.family, listener.factory),
+            )
+            given.shutdown(socket.SHUT_RDWR)
+            await self.until(lambda: listener.port is None)
+            clock.advance(REBIND_BACKOFF_SECONDS[0])
+            self.assertEqual(listener.port.getHost().port, given.getsockname()[1])
+            await self.check(listener)
 
 
 class FaultyDetails(MemorySink):

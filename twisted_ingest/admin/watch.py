@@ -103,8 +103,10 @@ class Watch:
             outlet.sink for outlet in self._intake.outlets if outlet.required and outlet.sink.trouble is not None
         )
         wrong = ((place, error) for place, error in conservation.items() if error)
+        lost = (listener for listener in self._listeners if listener.trouble is not None)
         return [
             *state,
+            *(f"listener {listener.name}: not listening: {listener.trouble}" for listener in lost),
             *(f"sink {sink.name}: {sink.trouble}" for sink in stalled),
             *(f"conservation error {error} ({place})" for place, error in wrong),
         ]
@@ -119,6 +121,7 @@ class Watch:
         return View(
             version=__version__,
             listeners={listener.name: listener.factory.ledger.snapshot() for listener in self._listeners},
+            listener_up={listener.name: listener.port is not None for listener in self._listeners},
             connections_open={listener.name: len(listener.factory.connections) for listener in self._listeners},
             buffered_bytes=recount.buffered,
             durability={listener.name: listener.factory.limits.durability for listener in self._listeners},
@@ -250,6 +253,7 @@ def _listener(listener: Listener, view: View) -> dict[str, Any]:
         "name": listener.name,
         "endpoint": listener.endpoint,
         "address": listener.address,
+        "trouble": listener.trouble,
         "protocol": limits.protocol.value,
         "durability": limits.durability.value,
         "framing": limits.framing.value if limits.protocol is WireProtocol.LINES else None,

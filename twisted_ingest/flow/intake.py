@@ -175,7 +175,10 @@ class Intake:
 
     def _gathered(self) -> None:
         self._gathering = None
-        self.flush()
+        try:
+            self.flush()
+        except Exception:  # noqa: BLE001 - counted, where the reactor would log it without a limit
+            self.on_bug("handing over a group", Failure())
 
     def _admits(self, outlet: Outlet, group: Group) -> bool:
         if outlet.limit is None or outlet.charge + group.charge <= outlet.limit:
@@ -272,7 +275,10 @@ class Intake:
                 return
             lane, _value = self._waiting.popitem(last=False)
             lane.waiting = False
-            lane.update()
+            try:
+                lane.update()
+            except Exception:  # noqa: BLE001 - those behind it would wait for ever
+                self.on_bug("resuming a lane", Failure())
         self._resume_soon()
 
     def _evict(self) -> None:

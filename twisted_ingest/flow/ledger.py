@@ -11,7 +11,15 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Self
 
-from twisted_ingest.errors import CloseReason, DiscardReason, DropReason, RefuseReason, RelpCommand, RelpError
+from twisted_ingest.errors import (
+    AcceptError,
+    CloseReason,
+    DiscardReason,
+    DropReason,
+    RefuseReason,
+    RelpCommand,
+    RelpError,
+)
 
 ACK_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 90.0)
 """Upper bounds of the histogram of answers; librelp's clients give up after the last."""
@@ -26,6 +34,7 @@ class ListenerLedger:
     """
 
     __slots__ = (
+        "accept_errors",
         "bytes_accepted",
         "bytes_discarded",
         "bytes_framing",
@@ -64,6 +73,7 @@ class ListenerLedger:
         self.connections_opened = 0
         self.connections_closed = dict.fromkeys(CloseReason, 0)
         self.connections_refused = dict.fromkeys(RefuseReason, 0)
+        self.accept_errors = dict.fromkeys(AcceptError, 0)
 
     def snapshot(self) -> Counter[str]:
         """Give all counts as one mapping; mappings of several listeners or processes can be added."""

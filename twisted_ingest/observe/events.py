@@ -140,7 +140,7 @@ class Events:
         )
 
     def accept_failed(self, listener: str, error: OSError, seconds: float) -> None:
-        """Note that the kernel could not give us a connection."""
+        """Note that the kernel could not give us a connection; the ledger has counted it by its reason."""
         self._limited(
             "accept_failed",
             LogLevel.error,
@@ -148,6 +148,27 @@ class Events:
             listener=listener,
             error=str(error),
             seconds=seconds,
+        )
+
+    def listener_lost(self, listener: str, reason: str, seconds: float) -> None:
+        """Note that a listener's port is closed although nobody asked for it, or could not be bound again."""
+        self._limited(
+            f"listener_lost:{listener}",
+            LogLevel.critical,
+            "{listener}: not listening: {reason}; binding again in {seconds} s",
+            listener=listener,
+            reason=reason,
+            seconds=seconds,
+        )
+
+    def listener_bound_again(self, listener: str, address: str) -> None:
+        """Note that a listener whose port was lost listens again."""
+        self._limited(
+            f"listener_bound_again:{listener}",
+            LogLevel.warn,
+            "{listener}: listening again on {address}",
+            listener=listener,
+            address=address,
         )
 
     # Records.

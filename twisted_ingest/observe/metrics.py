@@ -22,6 +22,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from twisted_ingest.errors import (
+    AcceptError,
     CloseReason,
     DiscardReason,
     DropReason,
@@ -72,6 +73,8 @@ class View:
 
     version: str
     listeners: Mapping[str, Mapping[str, float]]
+    listener_up: Mapping[str, bool]
+    """Whether each listener's port is open."""
     connections_open: Mapping[str, int]
     buffered_bytes: Mapping[str, int]
     durability: Mapping[str, Durability]
@@ -201,6 +204,16 @@ class IngestCollector(Collector):
         ):
             values = {listener: counts[key] for listener, counts in view.listeners.items()}
             yield _labelled(name, text, "listener", values)
+        yield _labelled(
+            "ingest_listener_up", "Whether the listener's port is open.", "listener", view.listener_up, gauge=True
+        )
+        errors = CounterMetricFamily(
+            "ingest_accept_errors", "Connections that could not be accepted, by reason.", labels=["listener", "reason"]
+        )
+        for listener, counts in view.listeners.items():
+            for reason in AcceptError:
+                errors.add_metric([listener, reason.value], counts[f"accept_errors/{reason}"])
+        yield errors
         yield _labelled(
             "ingest_listener_connections_open",
             "Connections now, by listener.",

@@ -196,7 +196,10 @@ class IngestFactory(ServerFactory):
                 connection.sweep(now)
             except Exception:  # noqa: BLE001 - the deadlines of the others hold all the same
                 connection.fail("sweep")
-        # Reading would tell; who is not read from is deaf (twisted #11168), whatever keepalive finds.
+        self._find_departed()
+
+    def _find_departed(self) -> None:
+        """See which of those not read from have lost their peer: nobody else would (twisted #11168)."""
         paused = [connection for connection in self.connections.values() if connection.paused]
         gone = self.find_hung_up([connection.transport for connection in paused])
         for connection in paused:
@@ -208,8 +211,11 @@ class IngestFactory(ServerFactory):
 
     def forgive(self, seconds: float) -> None:
         """Let time that the process slept count towards no connection's deadlines."""
-        for connection in self.connections.values():
-            connection.forgive(seconds)
+        for connection in list(self.connections.values()):
+            try:
+                connection.forgive(seconds)
+            except Exception:  # noqa: BLE001 - as in the sweep
+                connection.fail("forgive")
 
     def buffered(self) -> int:
         """Recount, from the live framers, the bytes of unfinished records."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.internet import error
 from twisted.internet.endpoints import serverFromString
+from twisted.python.failure import Failure
 
 from twisted_ingest.errors import ListenError, WireProtocol
 from twisted_ingest.limits import ACCEPTS_PER_TURN
@@ -22,13 +23,28 @@ FACTORIES: dict[WireProtocol, type[IngestFactory]] = {
 }
 
 
+REBIND_BACKOFF_SECONDS = (0.1, 5.0)
+"""First and longest wait before a port that was lost is bound again; doubled each time, and for one lost again soon."""
+
+
 class Listener:
-    """One place where records come in. Made by the service, which also stops it."""
+    """
+    One place where records come in. Made by the service, which also stops it.
+
+    ``trouble`` says why it does not listen although it should, ``None``: all is well. A port that is lost although
+    nobody asked for it is bound again, for as long as that takes.
+    """
 
     def __init__(self, endpoint: str, factory: IngestFactory) -> None:
         self.endpoint = endpoint
         self.factory = factory
         self.port: Any = None
+        self.trouble: str | None = None
+        self._ports: ListeningReactor | None = None
+        self._wait = 0.0
+        self._bound_at = 0.0
+        self._binding: Any = None
+        """The call that will bind again."""
 
     @property
     def name(self) -> str:
@@ -42,16 +58,13 @@ class Listener:
 
     async def listen(self, reactor: Any, admission: Admission, events: Events) -> None:
         """Bind. Raises `ListenError`, which names the address and the reason."""
-        ports = ListeningReactor(reactor, admission, events, self.factory.limits.receive_buffer_bytes)
+        buffer = self.factory.limits.receive_buffer_bytes
+        self._ports = ListeningReactor(reactor, admission, events, buffer, self._lost)
         try:
-            self.port = await serverFromString(ports, self.endpoint).listen(self.factory)
-        except error.CannotListenError as failure:
-            reason = failure.socketError
-            raise ListenError(
-                f"cannot listen on {self.endpoint}: {getattr(reason, 'strerror', None) or reason}"
-            ) from failure
-        except OSError as failure:
-            raise ListenError(f"cannot listen on {self.endpoint}: {failure.strerror}") from failure
+            self.port = await serverFromString(self._ports, self.endpoint).listen(self.factory)
+        except (error.CannotListenError, OSError) as failure:
+            raise ListenError(f"cannot listen on {self.endpoint}: {_reason(failure)}") from failure
+        self._bound_at = self.factory.clock.seconds()
 
     def open_gate(self) -> None:
         """Accept again after the cap on connections."""
@@ -64,12 +77,52 @@ class Listener:
 
         Closing with connections in the queue would reset clients whose first lines were sent in good faith.
         """
-        if self.port is None:
-            return
+        if self._binding is not None:
+            self._binding.cancel()
+            self._binding = None
         port, self.port = self.port, None
-        # The queue is no longer than the backlog; a flood may refill it, so this is bounded too.
-        for _ in range(1 + port.backlog // ACCEPTS_PER_TURN if port.backlog else 1):
-            if port.accept_some(ACCEPTS_PER_TURN) or not port.admission.room:
-                break
-        port.close_gate()
-        await port.stopListening()
+        if port is not None:
+            # The queue is no longer than the backlog; a flood may refill it, so this is bounded too.
+            for _ in range(1 + port.backlog // ACCEPTS_PER_TURN if port.backlog else 1):
+                if port.accept_some(ACCEPTS_PER_TURN) or not port.admission.room:
+                    break
+            port.close_gate()
+            await port.stopListening()
+        if self._ports is not None:
+            self._ports.let_go()
+
+    def _lost(self, reason: Failure) -> None:
+        """Bind again in a while: the port was lost."""
+        self.port = None
+        if self.factory.clock.seconds() - self._bound_at > REBIND_BACKOFF_SECONDS[1]:
+            self._wait = 0.0
+        self._bind_later(f"its port was lost ({reason.getErrorMessage()})")
+
+    def _bind_later(self, trouble: str) -> None:
+        first, longest = REBIND_BACKOFF_SECONDS
+        self._wait = min(self._wait * 2 or first, longest)
+        self.trouble = trouble
+        self.factory.events.listener_lost(self.name, trouble, self._wait)
+        self._binding = self.factory.clock.callLater(self._wait, self._bind_again)
+
+    def _bind_again(self) -> None:
+        self._binding = None
+        if self._ports is None:
+            return
+        try:
+            self.port = self._ports.listen_again()
+        except (error.CannotListenError, OSError) as failure:
+            self._bind_later(f"it cannot be bound again ({_reason(failure)})")
+        except Exception:  # noqa: BLE001 - whatever it is, a server that does not listen is of no use
+            self.factory.events.internal_error("binding a port again")
+            self._bind_later("it cannot be bound again (internal error: see the log)")
+        else:
+            self.trouble = None
+            self._bound_at = self.factory.clock.seconds()
+            self.factory.events.listener_bound_again(self.name, self.address or "")
+
+
+def _reason(failure: Exception) -> object:
+    """Say in the kernel's words why something cannot be listened on."""
+    reason = getattr(failure, "socketError", failure)
+    return getattr(reason, "strerror", None) or reason

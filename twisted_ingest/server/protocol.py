@@ -214,16 +214,22 @@ class IngestProtocol(LineContract, Idleness):
         """
         self._factory.events.internal_error(where, self.info)
         self._owed.clear()
-        self.framer.discard(DiscardReason.INTERNAL_ERROR)
-        self.close(CloseReason.INTERNAL_ERROR, reset=True)
+        try:
+            self.framer.discard(DiscardReason.INTERNAL_ERROR)
+            self.close(CloseReason.INTERNAL_ERROR, reset=True)
+        except Exception:  # noqa: BLE001 - its callers have others to see to
+            self._factory.events.internal_error("ending a connection after a bug", self.info)
+            self.transport.abortConnection()
 
     def end_badly(self) -> None:
         """Leave everything although ``connectionLost`` raised, which an embedding application's may."""
         self.fail("connectionLost")
-        self._end_timeout()
         self._is_lost = True
-        self.lane.unregisterProducer()
-        self._factory.connection_lost(self, self.close_reason or CloseReason.INTERNAL_ERROR)
+        try:
+            self._end_timeout()
+            self.lane.unregisterProducer()
+        finally:
+            self._factory.connection_lost(self, self.close_reason or CloseReason.INTERNAL_ERROR)
 
     def close(self, reason: CloseReason, *, reset: bool) -> None:
         """

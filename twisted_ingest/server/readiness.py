@@ -6,6 +6,7 @@ ours uses: 43 % of the CPU time of a thousand connections that send a line now a
 have an epoll of their own. It is a descriptor too: the reactor watches it, and calls it once a turn for all of them.
 """
 
+import contextlib
 import select
 from collections.abc import Callable
 from time import perf_counter
@@ -13,7 +14,6 @@ from typing import Any
 
 from twisted.internet import error
 from twisted.internet.interfaces import IReadDescriptor
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -30,6 +30,9 @@ between two turns costs as much as receiving 32 KiB."""
 TURN_SECONDS = 0.001
 """Seconds after which no other of these rounds begins, so that timers and other ports do not wait for them."""
 
+RETRY_SECONDS = 0.1
+"""Seconds until it is tried again to have the reactor watch us, where the kernel has no room for another watch."""
+
 DENSE_SECONDS = 0.005
 """Seconds since the last turn within which the next one is said to follow closely. A line now and then is not worth a
 timer."""
@@ -42,13 +45,19 @@ class Readiness:
 
     Connections call `add`, `remove`, and `leave` at their end. It holds one descriptor until it is retired and the last
     one has left. Where it ``rests``, small reads that follow each other closely are made fewer and larger: for ports
-    that answer nobody.
+    that answer nobody. ``on_bug`` is called with where, inside the ``except`` block: a bug costs its connection.
     """
 
-    _log = Logger()
-
-    def __init__(self, reactor: Any, *, rests: bool = False, seconds: Callable[[], float] = perf_counter) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        on_bug: Callable[[str], None],
+        *,
+        rests: bool = False,
+        seconds: Callable[[], float] = perf_counter,
+    ) -> None:
         self._reactor = reactor
+        self._on_bug = on_bug
         self._rests = rests
         self._seconds = seconds
         self._read_at = float("-inf")
@@ -61,16 +70,22 @@ class Readiness:
         self._members: set[Any] = set()
         """The connections that have come and not left, watched or held back."""
         self._epoll: Any = select.epoll()
-        reactor.addReader(self)
+        try:
+            reactor.addReader(self)
+        except BaseException:
+            self._epoll.close()
+            raise
 
     def add(self, transport: Any) -> None:
-        """Watch a connection until it is removed, or leaves."""
+        """Watch a connection until it is removed, or leaves. Raises ``OSError`` where the kernel cannot watch more."""
         number = transport.fileno()
-        if number < 0 or number in self._watched:
+        if number < 0 or self._watched.get(number) is transport:
             return
-        self._members.add(transport)
-        self._epoll.register(number, select.EPOLLIN)
+        # A number may be new although it is known: the kernel watches no closed socket, whoever forgot to remove it.
+        with contextlib.suppress(FileExistsError):
+            self._epoll.register(number, select.EPOLLIN)
         self._watched[number] = transport
+        self._members.add(transport)
 
     def remove(self, transport: Any) -> None:
         """Watch a connection no longer; safe for one that is not watched."""
@@ -79,7 +94,9 @@ class Readiness:
         if self._watched.get(number) is not transport:
             return
         del self._watched[number]
-        self._epoll.unregister(number)
+        # Closed behind our back it is watched no longer, and to say so is not worth a connection.
+        with contextlib.suppress(OSError):
+            self._epoll.unregister(number)
 
     def leave(self, transport: Any) -> None:
         """Forget a connection that is over, and has been removed."""
@@ -118,6 +135,12 @@ class Readiness:
 
     def doRead(self) -> None:
         """Read from the connections that can be read: from each once, and in bulk once more while that is quick."""
+        try:
+            self._read_in_turn()
+        except Exception:  # noqa: BLE001 - the reactor would end us, and leave the whole port deaf
+            self._on_bug("reading from a port")
+
+    def _read_in_turn(self) -> None:
         before, self._read_at = self._read_at, self._seconds()
         self.is_bulk = False
         self._read_each()
@@ -152,16 +175,26 @@ class Readiness:
 
     def _go_on(self) -> None:
         self._resting = None
-        self._reactor.addReader(self)
+        try:
+            self._reactor.addReader(self)
+        except OSError:
+            # Others have used up the machine's watches meanwhile (ENOSPC): without another try the port would be deaf.
+            self._resting = self._reactor.callLater(RETRY_SECONDS, self._go_on)
 
     def _read(self, transport: Any) -> None:
+        reason: Exception | None
         try:
             reason = transport.doRead()
         except Exception as bug:  # noqa: BLE001 - as the reactor: the connection ends, the others go on
-            self._log.failure("reading from a connection failed")
+            self._on_bug("reading from a connection")
             reason = bug
-        if reason is not None:
+        if reason is None:
+            return
+        try:
             self._end(transport, reason)
+        except Exception:  # noqa: BLE001 - as above
+            self._on_bug("ending a connection")
+            transport.abortConnection()
 
     def _end(self, transport: Any, reason: Exception) -> None:
         """Do what the reactor does with a connection that is over."""

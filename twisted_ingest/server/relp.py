@@ -6,6 +6,7 @@ for a passing condition: clients of librelp delete what is refused. The answer i
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 from twisted.internet import error
@@ -50,14 +51,20 @@ class _AnswerFlow:
 
     def pauseProducing(self) -> None:
         """Note that answers pile up."""
-        self._session.answers_stalled()
+        self._tell(self._session.answers_stalled)
 
     def resumeProducing(self) -> None:
         """Note that they flow again."""
-        self._session.answers_flow()
+        self._tell(self._session.answers_flow)
 
     def stopProducing(self) -> None:
         """Do nothing: ``connectionLost`` says the same."""
+
+    def _tell(self, news: Callable[[], None]) -> None:
+        try:
+            news()
+        except Exception:  # noqa: BLE001 - the reactor would log it without a limit
+            self._session.fail("pausing or resuming answers")
 
 
 @implementer(IAnsweringProducer, IHalfCloseableProtocol)
@@ -107,10 +114,13 @@ class RelpProtocol(IngestProtocol):
     def readConnectionLost(self) -> None:
         """End the session of a peer that has ended its side, and may wait for answers yet."""
         # Called again whenever reading is resumed.
-        self._pass_on(self.framer.finish(self._wall_time()))
-        self._has_peer_ended = True
-        self._end(CloseReason.EOF)
-        self._await_answers()
+        try:
+            self._pass_on(self.framer.finish(self._wall_time()))
+            self._has_peer_ended = True
+            self._end(CloseReason.EOF)
+            self._await_answers()
+        except Exception:  # noqa: BLE001 - Twisted would log it without a limit, and take it for a reset
+            self.fail("readConnectionLost")
 
     def writeConnectionLost(self) -> None:
         """Do nothing: we have ended our side."""

@@ -1,12 +1,11 @@
 """
-Listening as we want it: options on the listening socket, accepting with a gate and a back-off.
+Listening as we want it: options on the listening socket, our ports instead of Twisted's.
 
 Accepted sockets inherit the options of the listening one (Linux; checked by a test on a real pair).
 """
 
-import errno
 import socket as sockets
-import struct
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import tcp, unix
@@ -15,7 +14,6 @@ from twisted.internet.protocol import ServerFactory
 from twisted.python.failure import Failure
 
 from twisted_ingest.limits import (
-    ACCEPTS_PER_TURN,
     BACKLOG,
     KEEPALIVE_COUNT,
     KEEPALIVE_IDLE,
@@ -25,18 +23,10 @@ from twisted_ingest.limits import (
 )
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
+from twisted_ingest.server.gate import GatedPort
 from twisted_ingest.server.pace import Pace
 from twisted_ingest.server.readiness import HAS_EPOLL, Readiness
 from twisted_ingest.server.transports import TCPTransport, UNIXTransport
-
-ACCEPT_BACKOFF_SECONDS = (0.1, 5.0)
-"""First and longest wait after the kernel could not give us a connection; doubled each time."""
-
-_RESET = struct.pack("ii", 1, 0)
-"""``SO_LINGER`` on, zero seconds: closing sends RST."""
-
-# Of the one connection only: the peer is gone already, or a packet filter said no.
-_NEXT = frozenset({errno.ECONNABORTED, errno.EPERM, errno.EINTR, errno.EPROTO})
 
 
 def set_options(listening: sockets.socket, receive_buffer: int | None) -> None:
@@ -54,103 +44,6 @@ def set_options(listening: sockets.socket, receive_buffer: int | None) -> None:
         options.append((sockets.SOL_SOCKET, sockets.SO_RCVBUF, receive_buffer))
     for level, option, value in options:
         listening.setsockopt(level, option, value)
-
-
-class GatedPort:
-    """
-    Accepting that stops at the cap and backs off, mixed into Twisted's ports.
-
-    Twisted's own `Port.doRead` accepts past any cap, resets clients at ``EMFILE`` and spins at ``ENFILE``.
-    """
-
-    admission: Admission
-    events: Events
-    receive_buffer: int | None
-    read_buffer: memoryview
-    """What the connections read into, one after the other."""
-    pace: Pace
-    readiness: Readiness | None = None
-    """Who reads from the connections; ``None`` where that is the reactor itself."""
-    # Of the Twisted port:
-    factory: ServerFactory
-    reactor: Any
-    socket: sockets.socket
-    transport: Any
-    sessionno: int
-
-    _backoff = 0.0
-    _backoff_call: Any = None
-
-    def doRead(self) -> None:
-        """Accept what waits, as far as there is room, a bounded number per turn."""
-        self.accept_some(ACCEPTS_PER_TURN)
-
-    def accept_some(self, most: int) -> bool:
-        """Accept at most ``most`` connections; true when the accept queue is empty."""
-        for _ in range(most):
-            if not self.admission.room:
-                self.stopReading()  # type: ignore[attr-defined]
-                self.events.accepting_paused(self.admission.limit)
-                return False
-            try:
-                accepted, address = self.socket.accept()
-            except BlockingIOError:
-                return True
-            except OSError as failure:
-                if failure.errno in _NEXT:
-                    continue
-                # Out of descriptors or kernel memory the socket stays readable: without a wait the reactor would spin.
-                self._back_off(failure)
-                return False
-            self._backoff = 0.0
-            self._welcome(accepted, address)
-        return False
-
-    def open_gate(self) -> None:
-        """Accept again: a connection has closed, or the back-off is over."""
-        if self.connected and not self.disconnecting and self._backoff_call is None:  # type: ignore[attr-defined]
-            self.startReading()  # type: ignore[attr-defined]
-
-    def close_gate(self) -> None:
-        """Accept no more; nothing is scheduled afterwards."""
-        if self._backoff_call is not None:
-            self._backoff_call.cancel()
-            self._backoff_call = None
-        self.stopReading()  # type: ignore[attr-defined]
-
-    def connectionLost(self, reason: Failure) -> None:
-        """Close, as Twisted does; the connections go on until they end."""
-        super().connectionLost(reason)  # type: ignore[misc]
-        if self.readiness is not None:
-            self.readiness.retire()
-
-    def _welcome(self, accepted: sockets.socket, address: Any) -> None:
-        protocol = self.factory.buildProtocol(self._buildAddr(address))  # type: ignore[attr-defined]
-        if protocol is None:
-            # A reset, so that a sender that writes without reading learns it was turned away.
-            accepted.setsockopt(sockets.SOL_SOCKET, sockets.SO_LINGER, _RESET)
-            accepted.close()
-            return
-        number = self.sessionno
-        self.sessionno = number + 1
-        transport = self.transport(accepted, protocol, address, self, number, self.reactor)
-        try:
-            protocol.makeConnection(transport)
-        except Exception:  # noqa: BLE001 - one connection's bug must not stop accepting
-            self.events.internal_error("makeConnection")
-            transport.abortConnection()
-
-    def _back_off(self, failure: OSError) -> None:
-        first, longest = ACCEPT_BACKOFF_SECONDS
-        self._backoff = min(self._backoff * 2 or first, longest)
-        name = getattr(self.factory, "name", "?")
-        self.events.accept_failed(name, failure, self._backoff)
-        self.stopReading()  # type: ignore[attr-defined]
-        self._backoff_call = self.reactor.callLater(self._backoff, self._retry)
-
-    def _retry(self) -> None:
-        self._backoff_call = None
-        self.open_gate()
 
 
 class TCPPort(GatedPort, tcp.Port):  # type: ignore[misc]
@@ -171,25 +64,42 @@ class UNIXPort(GatedPort, unix.Port):  # type: ignore[misc]
     transport = UNIXTransport
 
 
+def _ignore(_: Failure) -> None:
+    """Do nothing: the default of the hook."""
+
+
 class ListeningReactor:
     """
-    What an endpoint calls to listen, giving our ports instead of Twisted's.
+    What an endpoint calls to listen, giving our ports instead of Twisted's; the port it gave last it can give again.
 
-    Endpoint strings are parsed by Twisted (`serverFromString`); only these three methods are ever called.
+    Endpoint strings are parsed by Twisted (`serverFromString`); only these three methods are ever called. ``on_lost``
+    is called with the reason when a port has ended although nobody asked for it.
     """
 
     def __init__(
-        self, reactor: IReactorFDSet, admission: Admission, events: Events, receive_buffer: int | None
+        self,
+        reactor: IReactorFDSet,
+        admission: Admission,
+        events: Events,
+        receive_buffer: int | None,
+        on_lost: Callable[[Failure], None] = _ignore,
     ) -> None:
         self._reactor = reactor
         self._admission = admission
         self._events = events
         self._receive_buffer = receive_buffer
+        self._on_lost = on_lost
+        self._again: Callable[[], TCPPort | UNIXPort] | None = None
+        self._kept: sockets.socket | None = None
+        """A socket that was given to us, kept because nobody would give it to us again."""
 
     def listenTCP(self, port: int, factory: ServerFactory, backlog: int = 50, interface: str = "") -> TCPPort:
         """Listen on TCP; Twisted's default backlog of 50 becomes ours."""
         listening = TCPPort(port, factory, max(backlog, BACKLOG), interface, self._reactor)
         self._start(listening)
+        # The same number, where any would have done: peers know that one.
+        number = listening.getHost().port
+        self._again = lambda: self.listenTCP(number, factory, backlog, interface)
         return listening
 
     def listenUNIX(
@@ -198,6 +108,7 @@ class ListeningReactor:
         """Listen on a UNIX socket."""
         listening = UNIXPort(address, factory, max(backlog, BACKLOG), mode, self._reactor, wantPID)
         self._start(listening)
+        self._again = lambda: self.listenUNIX(address, factory, backlog, mode, wantPID)
         return listening
 
     def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: ServerFactory) -> TCPPort | UNIXPort:
@@ -208,15 +119,46 @@ class ListeningReactor:
         else:
             adopted = TCPPort._fromListeningDescriptor(self._reactor, fileDescriptor, addressFamily, factory)  # noqa: SLF001
             set_options(adopted._preexistingSocket, self._receive_buffer)  # noqa: SLF001
+        # As whoever made it may have left it: accepting must never wait.
+        adopted._preexistingSocket.setblocking(False)  # noqa: SLF001
         self._start(adopted)
+        if self._kept is None:
+            kept = self._kept = sockets.fromfd(fileDescriptor, addressFamily, sockets.SOCK_STREAM)
+            self._again = lambda: self._adopt_again(kept, factory)
         return adopted  # type: ignore[no-any-return]
+
+    def listen_again(self) -> TCPPort | UNIXPort:
+        """Listen as before, after the port was lost. Raises as listening does: ``OSError`` or ``CannotListenError``."""
+        if self._again is None:
+            raise RuntimeError("it has not listened yet")
+        return self._again()
+
+    def let_go(self) -> None:
+        """Keep nothing for another time."""
+        self._again = None
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
+
+    def _adopt_again(self, kept: sockets.socket, factory: ServerFactory) -> TCPPort | UNIXPort:
+        if not kept.getsockopt(sockets.SOL_SOCKET, sockets.SO_ACCEPTCONN):
+            kept.listen(BACKLOG)
+        return self.adoptStreamPort(kept.fileno(), kept.family, factory)
 
     def _start(self, port: Any) -> None:
         port.admission = self._admission
         port.events = self._events
         port.receive_buffer = self._receive_buffer
+        port.on_lost = self._on_lost
         port.read_buffer = memoryview(bytearray(READ_SIZE))
         port.pace = Pace()
-        port.startListening()
         answers = getattr(port.factory, "answers", False)
-        port.readiness = Readiness(self._reactor, rests=not answers) if HAS_EPOLL else None
+        try:
+            port.startListening()
+            if HAS_EPOLL:
+                port.readiness = Readiness(self._reactor, self._events.internal_error, rests=not answers)
+        except BaseException:
+            if port.connected:
+                port.disconnecting = True
+                port.connectionLost(Failure())
+            raise

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from twisted_ingest.server.pace import FIRST_READ, JUDGED_SIZE
 
 if TYPE_CHECKING:
-    from twisted_ingest.server.sockets import GatedPort
+    from twisted_ingest.server.gate import GatedPort
 
 
 class IngestTransport(Protocol):
@@ -150,15 +150,18 @@ class _Reading:
             super().stopReading()  # type: ignore[misc]
 
     def connectionLost(self, reason: Failure) -> None:
-        """Leave the pace and who watches us; else as Twisted does."""
+        """Leave the pace and who watches us; else as Twisted does. Whatever raises, the socket is closed, once."""
+        if not hasattr(self, "socket"):
+            return
+        protocol, socket = self.protocol, self.socket
         self.server.pace.forget(self)
         self.unread_at_close = unread_bytes(self.socket)
-        protocol = self.protocol
         try:
             super().connectionLost(reason)  # type: ignore[misc]
         except Exception:  # noqa: BLE001 - nobody else would take the connection out of the registry
             protocol.end_badly()
         finally:
+            socket.close()
             if self.server.readiness is not None:
                 self.server.readiness.leave(self)
 
