@@ -152,7 +152,7 @@ class ServiceTests(SynchronousTestCase):
     def test_last_resort(self) -> None:
         """A stop that is stuck in the reactor itself is ended by a thread, with status 1."""
         code = (
-            "import time; from twisted_ingest.process import last_resort; "
+            "import time; from twisted_ingest.process.ending import last_resort; "
             "last_resort(60).cancel(); last_resort(0.1); time.sleep(20)"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=PATIENCE, check=False)

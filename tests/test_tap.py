@@ -2,6 +2,7 @@
 
 import io
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -12,6 +13,7 @@ import tempfile
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_ingest import __version__
+from twisted_ingest.process.signals import IGNORED
 from twisted_ingest.scan import SCANNER
 from twisted_ingest.tap import EX_CONFIG, Options
 
@@ -23,7 +25,9 @@ class OptionsTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         # What parsing does to it is for the process that will serve.
-        self.addCleanup(signal.signal, signal.SIGHUP, signal.getsignal(signal.SIGHUP))
+        for number in (*IGNORED, signal.SIGINT):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, resource.getrlimit(resource.RLIMIT_NOFILE))
 
     def parse(self, *words: str) -> Options:
         options = Options()
@@ -47,16 +51,17 @@ class OptionsTests(SynchronousTestCase):
         self.assertEqual(list(settings.sinks), ["null", "stdout"])
         self.assertEqual(settings.limits.memory, 64 << 20)
 
-    def test_early_hangup(self) -> None:
-        """From here on SIGHUP does not end the process; a handler that somebody has already set stays."""
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        self.parse()
-        signal.raise_signal(signal.SIGHUP)
-        seen: list[int] = []
-        signal.signal(signal.SIGHUP, lambda number, _: seen.append(number))
-        self.parse()
-        signal.raise_signal(signal.SIGHUP)
-        self.assertEqual(seen, [signal.SIGHUP])
+    def test_early_signals(self) -> None:
+        """From here on what asks for something does not end the process; a handler that somebody has set stays."""
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_DFL)
+            self.parse()
+            signal.raise_signal(number)
+            seen: list[int] = []
+            signal.signal(number, lambda number, _, seen=seen: seen.append(number))  # type: ignore[misc]
+            self.parse()
+            signal.raise_signal(number)
+            self.assertEqual(seen, [number])
 
     def test_two_parses_share_nothing(self) -> None:
         """What one parse gathered is not there in the next."""

@@ -2,12 +2,14 @@
 What the process says of itself: at the start where everything is and what to try, at the end what became of it.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from twisted.logger import LogLevel
 
 from twisted_ingest import __version__
-from twisted_ingest.errors import Durability, WireProtocol
+from twisted_ingest.errors import DropReason, Durability, WireProtocol
 from twisted_ingest.flow.ledger import ListenerLedger
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.observe.events import Events
@@ -73,28 +75,59 @@ def _first_tcp(listeners: Sequence[Listener]) -> tuple[str, int, bool]:
     return "", 0, False
 
 
-def stopped(events: Events, view: View, ledgers: Sequence[ListenerLedger], unread: int) -> None:
-    """
-    Say in one line what came in and what became of it, as a warning where anything was lost or cut off.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """What came in until a stop, and what became of it."""
 
-    ``unread`` bytes were left behind in the kernel by the stop.
-    """
-    dropped: dict[str, int] = {}
+    connections: int
+    records: int
+    delivered: Mapping[str, int]
+    """Records by sink."""
+    dropped: Mapping[str, int]
+    """Records by reason, those with none left out."""
+    cut: int
+    """Records that the stop cut off; they were delivered as far as they had come."""
+    unread: int
+    """Bytes that the stop left in the kernel."""
+    lost: int
+    """Records that a required sink should have taken, had the stop not come before."""
+    conservation_error: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing was lost or cut off."""
+        return not (self.dropped or self.cut or self.unread or self.conservation_error)
+
+    def tell(self, events: Events) -> None:
+        """Log it in one line: a warning where it is not whole."""
+        events.note(
+            "stopped: {connections} connections, {records} records in, {delivered} delivered, dropped {dropped}, "
+            "{cut} records cut off by the stop, {unread} bytes left unread in the kernel, "
+            "conservation error {error}",
+            level=LogLevel.info if self.is_whole else LogLevel.warn,
+            connections=self.connections,
+            records=self.records,
+            delivered=", ".join(f"{count} by {sink}" for sink, count in self.delivered.items()),
+            dropped=", ".join(f"{count} ({reason})" for reason, count in self.dropped.items()) or "0",
+            cut=self.cut,
+            unread=self.unread,
+            error=self.conservation_error,
+            event="stopped",
+        )
+
+
+def summarize(view: View, ledgers: Sequence[ListenerLedger], unread: int) -> Summary:
+    """Sum up at the end of a stop that left ``unread`` bytes in the kernel."""
+    dropped: Counter[str] = Counter()
     for losses in (*(sink.dropped_records for sink in view.sinks), *(ledger.records_dropped for ledger in ledgers)):
-        for reason, lost in losses.items():
-            dropped[reason.value] = dropped.get(reason.value, 0) + lost
-    cut = sum(ledger.records_cut for ledger in ledgers)
-    is_whole = not (any(dropped.values()) or unread or cut or view.conservation_error)
-    events.note(
-        "stopped: {connections} connections, {records} records in, {delivered} delivered, dropped {dropped}, "
-        "{cut} records cut off by the stop, {unread} bytes left unread in the kernel, conservation error {error}",
-        level=LogLevel.info if is_whole else LogLevel.warn,
+        dropped.update({reason.value: lost for reason, lost in losses.items()})
+    return Summary(
         connections=sum(ledger.connections_opened for ledger in ledgers),
         records=sum(ledger.records_framed for ledger in ledgers),
-        delivered=", ".join(f"{sink.delivered_records} by {sink.name}" for sink in view.sinks),
-        dropped=", ".join(f"{count} ({reason})" for reason, count in dropped.items() if count) or "0",
-        cut=cut,
+        delivered={sink.name: sink.delivered_records for sink in view.sinks},
+        dropped={reason: lost for reason, lost in dropped.items() if lost},
+        cut=sum(ledger.records_cut for ledger in ledgers),
         unread=unread,
-        error=view.conservation_error,
-        event="stopped",
+        lost=sum(sink.dropped_records[DropReason.SHUTDOWN] for sink in view.sinks if sink.required),
+        conservation_error=view.conservation_error,
     )

@@ -3,17 +3,21 @@ From settings to parts: what a service is made of.
 """
 
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 
 from twisted_ingest.config import checks
 from twisted_ingest.config.load import Loaded
 from twisted_ingest.config.model import FileSettings, Settings, SinkSettings, SpoolSettings, StdoutSettings
 from twisted_ingest.errors import Durability, SpoolPolicy
+from twisted_ingest.flow.budget import Budget
+from twisted_ingest.flow.intake import Intake
 from twisted_ingest.flow.rate import PeerBuckets
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import OPTIONAL_SHARE
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
+from twisted_ingest.server.listener import FACTORIES, Listener
 from twisted_ingest.sinks.null import NullSink
 from twisted_ingest.sinks.writing import FileSink, StdoutSink
 from twisted_ingest.spool.leftovers import find_leftovers, spool_directory
@@ -31,6 +35,32 @@ def make_sinks(
         if sink.spool:
             made = _put_spool_before(made, settings.spool, reactor, events, wall_time)
         yield made, sink.required, OPTIONAL_SHARE / optional
+
+
+def make_intake(settings: Settings, reactor: Any, events: Events, wall_time: Callable[[], float]) -> Intake:
+    """Make the intake, and the sinks behind it."""
+    intake = Intake(reactor, Budget(settings.limits.memory), settings.limits.connection_memory)
+    intake.on_bug = events.bug
+    intake.on_rejected = events.sink_rejected
+    intake.on_high = lambda: events.intake_high(intake.budget.used, intake.budget.limit)
+    intake.on_low = lambda: events.intake_low(intake.budget.used)
+    for sink, is_required, share in make_sinks(settings, reactor, events, wall_time):
+        intake.add_sink(sink, required=is_required, share=share)
+    return intake
+
+
+def make_listeners(settings: Settings, clock: Any, wall_time: Callable[[], float], **parts: Any) -> list[Listener]:
+    """Make the listeners; ``parts`` are the intake, the admission and the events that they share."""
+    ids = count(1)
+    return [
+        Listener(
+            listener.endpoint,
+            FACTORIES[listener.protocol](
+                name, settings.listener_limits(name), clock=clock, wall_time=wall_time, ids=ids, **parts
+            ),
+        )
+        for name, listener in settings.listeners.items()
+    ]
 
 
 def _relier(settings: Settings, sink: SinkSettings) -> str | None:

@@ -6,11 +6,11 @@ import sys
 
 from twisted.scripts.twistd import run
 
-from twisted_ingest import process
+from twisted_ingest.process import signals
 
 
 def main() -> None:
     """Run in the foreground, without a pid file, with the flags of ``ingest``."""
-    process.ignore_hangups()
+    signals.ignore_early()
     sys.argv[1:] = ["-n", "--pidfile=", "ingest", *sys.argv[1:]]
     run()

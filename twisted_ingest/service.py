@@ -5,100 +5,106 @@ The one place that knows all parts. Start and stop are sequences, so they are wr
 """
 
 import os
-from collections.abc import Callable
-from itertools import count
+import time
+from collections.abc import Callable, Coroutine
 from socket import SO_SNDBUF, SOL_SOCKET
-from threading import Timer
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
-from twisted_ingest import process
 from twisted_ingest.admin.site import build_site
 from twisted_ingest.admin.watch import Watch
-from twisted_ingest.announce import banner, stopped
-from twisted_ingest.assembly import limit_origins, make_admission, make_sinks, tell_leftovers
+from twisted_ingest.announce import Summary, banner, summarize
+from twisted_ingest.assembly import limit_origins, make_admission, make_intake, make_listeners, tell_leftovers
 from twisted_ingest.config import checks
 from twisted_ingest.config.load import Loaded
 from twisted_ingest.config.model import OFF
-from twisted_ingest.errors import DropReason, ListenError
-from twisted_ingest.flow.budget import Budget
-from twisted_ingest.flow.intake import Intake
+from twisted_ingest.errors import CloseReason, IngestError, ListenError, SinkError
 from twisted_ingest.flow.outlet import Outlet
 from twisted_ingest.interfaces import ISink
-from twisted_ingest.limits import ADMIN_SEND_BUFFER, FLUSH_GRACE, OVERSLEPT, STOP_GRACE, SWEEP_SECONDS
+from twisted_ingest.limits import ADMIN_SEND_BUFFER, FLUSH_GRACE, OVERSLEPT, SWEEP_SECONDS
+from twisted_ingest.milestone import Milestone
 from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.lag import BEAT_SECONDS
 from twisted_ingest.observe.log import LogWriter
 from twisted_ingest.observe.metrics import build_registry
-from twisted_ingest.server.drain import drain_connections, flush_sinks
-from twisted_ingest.server.listener import FACTORIES, Listener
+from twisted_ingest.server.drain import close_sinks, drain_connections, flush_sinks
 from twisted_ingest.server.protocol import IngestProtocol
 
 
 class IngestService(Service):
     """
-    Receives records and delivers them until stopped.
+    Receives records and delivers them until stopped. It tells of itself in `twisted.logger`, and at its admin endpoint.
 
-    ``privilegedStartService`` binds the listeners, ``startService`` opens the sinks; both raise `IngestError`
-    where the process had better not run. ``stopService`` returns a Deferred that fires with ``None`` within the
-    drain deadline and a grace, whatever is stuck.
+    To embed it, make it from what `twisted_ingest.config.load.load` gives, and start it, or give it to a parent that
+    is started, in a reactor that runs or is about to::
+
+        service = IngestService(load(None, {}, ["tcp:1514"], ["file:lines.log"], []), reactor)
+        service.when_ready().addCallbacks(go_on, give_up)
+        service.startService()
+
+    Its host stays its own: it ends no process and no reactor, takes no signal, and changes no limit of the process.
+    ``startService`` binds, unless ``privilegedStartService`` has (for a process that is root until then), and opens
+    the sinks. Where either cannot, all that was acquired is let go of, and `IngestError` is raised, which
+    ``when_ready`` fails with too. A second ``startService`` raises it as well, and changes nothing. After a failed
+    start, or once a stop is over, the service can be started again; it is made anew then, its counts included.
+
+    ``stopService`` returns a Deferred that fires with ``None`` within the drain deadline and a grace, whatever sink or
+    peer is stuck; that takes the reactor turning. A required sink that fails for good stops the service by itself:
+    ``when_stopped`` tells.
+
+    Call ``reopen`` when files were rotated. ``wall_time`` gives Unix time for the stamps of records; timers go by the
+    reactor's own. ``log`` is who writes our log, where that counts what it drops.
     """
 
-    def __init__(self, loaded: Loaded, reactor: Any, wall_time: Callable[[], float], log: LogWriter) -> None:
-        settings = loaded.settings
-        self._settings = settings
+    def __init__(
+        self,
+        loaded: Loaded,
+        reactor: Any,
+        wall_time: Callable[[], float] = time.time,
+        log: LogWriter | None = None,
+    ) -> None:
+        self._loaded = loaded
+        self._settings = loaded.settings
         self._reactor = reactor
-        self._log = log
+        self._wall_time = wall_time
+        self._log = log or LogWriter()
+        self._admin_port: Any = None
+        self._heartbeat: Any = None
+        self._stopping: Milestone[None] | None = None
+        self._assemble()
+
+    def _assemble(self) -> None:
+        """Make all parts."""
+        settings, reactor = self._settings, self._reactor
         self.events = Events(reactor.seconds)
         self.admission = make_admission(settings)
         self.admission.on_room = self._open_gates
-        self.intake = Intake(reactor, Budget(settings.limits.memory), settings.limits.connection_memory)
-        self.intake.on_high = self._intake_high
-        self.intake.on_low = self._intake_low
+        self.intake = make_intake(settings, reactor, self.events, self._wall_time)
         self.intake.on_sink_failed = self._sink_failed
-        self.intake.on_rejected = self.events.sink_rejected
-        self.intake.on_bug = self.events.bug
-        for sink, is_required, share in make_sinks(settings, reactor, self.events, wall_time):
-            self.intake.add_sink(sink, required=is_required, share=share)
-        ids = count(1)
-        self.listeners = [
-            Listener(
-                listener.endpoint,
-                FACTORIES[listener.protocol](
-                    name,
-                    settings.listener_limits(name),
-                    intake=self.intake,
-                    admission=self.admission,
-                    events=self.events,
-                    clock=reactor,
-                    wall_time=wall_time,
-                    ids=ids,
-                ),
-            )
-            for name, listener in settings.listeners.items()
-        ]
+        parts: dict[str, Any] = {"intake": self.intake, "admission": self.admission, "events": self.events}
+        self.listeners = make_listeners(settings, reactor, self._wall_time, **parts)
         self.watch = Watch(
             listeners=self.listeners,
-            intake=self.intake,
-            admission=self.admission,
-            events=self.events,
-            log=log,
+            log=self._log,
             seconds=reactor.seconds,
-            limits=limit_origins(loaded, self.admission.limit),
+            limits=limit_origins(self._loaded, self.admission.limit),
             admin_connections=checks.admin_connections(settings),
+            **parts,
         )
-        self._admin_port: Any = None
         self._sweeper = LoopingCall.withCount(self._sweep)
         self._sweeper.clock = reactor
-        self._heartbeat: Any = None
-        self._has_failed = False
-        self.banner_on_stderr = settings.log_format == "text"
+        self._ready: Milestone[None] = Milestone()
+        self._stopped: Milestone[Summary] = Milestone()
+        self._failure: SinkError | None = None
+        self._is_bound = False
+        self._is_spent = False
+        """Whether these parts have been used, and are to be made anew for another start."""
 
     @property
     def sinks(self) -> list[ISink]:
@@ -120,34 +126,82 @@ class IngestService(Service):
             return f"unix:{os.fsdecode(host.name)}"
         return f"http://[{host.host}]:{host.port}" if ":" in host.host else f"http://{host.host}:{host.port}"
 
+    def when_ready(self) -> "Deferred[None]":
+        """
+        Wait for the latest start, or the first.
+
+        The Deferred fires with ``None`` once records are received (the reactor runs), and fails with the `IngestError`
+        that the start has ended with.
+        """
+        return self._ready.wait()
+
+    def when_stopped(self) -> "Deferred[Summary]":
+        """
+        Wait for the end of what the latest start has begun, or will.
+
+        The Deferred fires with the `Summary` of a stop, and fails with `SinkError` where a required sink that failed
+        for good was the reason for it, or with the `IngestError` of a start that failed.
+        """
+        return self._stopped.wait()
+
     # Start.
 
     def privilegedStartService(self) -> None:
-        """Raise the descriptor limit and bind, while we may still be root. Raises `ListenError`."""
-        process.raise_descriptor_limit()
+        """Bind, while the process may still be root. Raises `ListenError`; see the class."""
         try:
-            for listener in self.listeners:
-                _now(listener.listen(self._reactor, self.admission, self.events))
-            if self._settings.admin.endpoint != OFF:
-                _now(self._listen_admin())
-        except ListenError:
-            self._unbind()
+            self._bind()
+        except BaseException:
+            self._undo_start(Failure(), [])
             raise
 
     def startService(self) -> None:
-        """Open the sinks and begin. Raises `SinkError`."""
-        self._log.start()
+        """Begin. Raises `IngestError`; see the class."""
+        if self.running or self._stopping is not None:
+            raise IngestError(f"the service is {'running already' if self.running else 'still stopping'}")
+        started: list[ISink] = []
         try:
+            if not self._is_bound:
+                self._bind()
             for sink in self.sinks:
+                started.append(sink)
                 sink.start()
             tell_leftovers(self._settings, self.events)
         except BaseException:
-            self._unbind()
+            self._undo_start(Failure(), started)
             raise
         super().startService()
         # A failing sweep is a bug; it is logged and the process goes on without deadlines, visibly.
         _ = self._sweeper.start(SWEEP_SECONDS, now=False).addErrback(self._sweep_failed)
-        self._reactor.callWhenRunning(self._begin)
+        self._reactor.callWhenRunning(self._begin, self.watch)
+
+    def _bind(self) -> None:
+        if self._is_spent:
+            self._assemble()
+        for listener in self.listeners:
+            _now(listener.listen(self._reactor, self.admission, self.events))
+        if self._settings.admin.endpoint != OFF:
+            _now(self._listen_admin())
+        self._is_bound = True
+
+    def _undo_start(self, reason: Failure, started: list[ISink]) -> None:
+        """Let go of whatever a failed start had acquired."""
+        self._is_spent, self._is_bound = True, False
+        self._unbind()
+        for connection in self.connections:
+            connection.close(CloseReason.LOCAL, reset=True)
+        deadline = self._reactor.seconds() + FLUSH_GRACE
+        closed = close_sinks(self._reactor, started, deadline, self.events.bug)
+        _ = Deferred.fromCoroutine(closed).addErrback(lambda bug: self.events.bug("undoing a start", bug))
+        self._ready.reach(reason)
+        self._stopped.reach(reason)
+
+    def _begin(self, watch: Watch) -> None:
+        """Say that all is ready, now that the reactor runs."""
+        if self.running and watch is self.watch:
+            self.watch.state = "ready"
+            self._beat(self._reactor.seconds())
+            self.show_banner(banner(self.listeners, self.sinks, self.admin_address))
+            self._ready.reach(None)
 
     def _beat(self, due: float) -> None:
         """Measure how late the reactor is, until the stop is over."""
@@ -155,14 +209,6 @@ class IngestService(Service):
         # First, so that a bug of the other does not end it.
         self._heartbeat = self._reactor.callLater(BEAT_SECONDS, self._beat, now + BEAT_SECONDS)
         self.watch.loop_lag.observe(now - due)
-
-    def _begin(self) -> None:
-        """Say that all is ready: only now, with the reactor running, does a signal mean what we say it means."""
-        process.install_signals(self._reactor, self.reopen)
-        if self.running:
-            self.watch.state = "ready"
-            self._beat(self._reactor.seconds())
-            self._show_banner()
 
     async def _listen_admin(self) -> None:
         endpoint, hosts = self._settings.admin.endpoint, self._settings.admin.hosts
@@ -177,30 +223,29 @@ class IngestService(Service):
         self._admin_port.socket.setsockopt(SOL_SOCKET, SO_SNDBUF, ADMIN_SEND_BUFFER)
 
     def _unbind(self) -> None:
-        """Let go of what was bound before the start failed."""
+        """Let go of what was bound."""
         ports = [listener.port for listener in self.listeners] + [self._admin_port]
+        for listener in self.listeners:
+            listener.port = None
+        self._admin_port = None
         for port in ports:
             if port is not None:
                 port.stopListening()
 
-    def _show_banner(self) -> None:
-        lines = banner(self.listeners, self.sinks, self.admin_address)
-        if not self.banner_on_stderr:
-            self.events.note("{banner}", banner="\n".join(lines))
-            return
-        for line in lines:
-            self._log.write(line)
+    def show_banner(self, lines: list[str]) -> None:
+        """Say where everything is: in the log, unless somebody has a better place."""
+        self.events.note("{banner}", banner="\n".join(lines))
 
-    def reopen(self) -> None:
-        """Let the sinks go of files that were rotated away (SIGHUP)."""
-        self.events.reopening()
+    # While running.
+
+    def reopen(self, why: str = "reopen") -> None:
+        """Let the sinks go of files that were rotated away; ``why`` is for the log."""
+        self.events.reopening(why)
         for sink in self.sinks:
             try:
                 sink.reopen()
             except Exception:  # noqa: BLE001 - the other sinks have rotated files too
                 self.events.internal_error(f"reopen of sink {sink.name}")
-
-    # While running.
 
     def _sweep(self, turns: int) -> None:
         """Look at deadlines; ``turns`` counts the sweeps that were due, more than one where we slept."""
@@ -221,61 +266,72 @@ class IngestService(Service):
         for listener in self.listeners:
             listener.open_gate()
 
-    def _intake_high(self) -> None:
-        self.events.intake_high(self.intake.budget.used, self.intake.budget.limit)
-
-    def _intake_low(self) -> None:
-        self.events.intake_low(self.intake.budget.used)
-
     def _sink_failed(self, outlet: Outlet) -> None:
         """Stop when a required sink has failed for good: to read on would be to lose every record."""
-        if outlet.required and not self._has_failed and self.running:
-            self._has_failed = True
+        if outlet.required and self._failure is None and self.running:
+            self._failure = SinkError(f"required sink {outlet.sink.name} has failed")
             self.events.log.critical("a required sink has failed: stopping")
-            # twistd itself would exit with 0 after a plain stop.
-            self._exit_failed()
-            self._reactor.stop()
-
-    def _exit_failed(self) -> None:
-        """Have the process end with status 1: supervisors must see a failure."""
-        self._reactor.addSystemEventTrigger("after", "shutdown", process.exit_failed, self._log)
+            # Not from inside the read that met it.
+            self._reactor.callLater(0, self.stopService)
 
     # Stop.
 
     def stopService(self) -> "Deferred[None]":
-        """Drain; see the class."""
-        super().stopService()
-        limit = self._settings.limits.drain_timeout + STOP_GRACE
-        return Deferred.fromCoroutine(self._stop(process.last_resort(limit)))
+        """Drain; see the class. Called again it waits for the same end."""
+        if self._stopping is None:
+            if not self.running:
+                self._unbind()
+                self._is_bound = False
+                return succeed(None)
+            super().stopService()
+            self._stopping = Milestone()
+            _ = Deferred.fromCoroutine(self._stop()).addBoth(self._end)
+            if self._stopping is None:
+                return succeed(None)
+        return self._stopping.wait()
 
-    async def _stop(self, last_resort: Timer) -> None:
+    async def _stop(self) -> Summary:
         deadline = self._reactor.seconds() + self._settings.limits.drain_timeout
         self.watch.state = "draining"
         for listener in self.listeners:
-            await listener.stop()
+            await self._try("closing a port", listener.stop())
         self.admission.draining = True
-        ledgers = [listener.factory.ledger for listener in self.listeners]
-        unread = -sum(ledger.bytes_unread for ledger in ledgers)
-        await drain_connections(self._reactor, lambda: self.connections, deadline)
-        unread += sum(ledger.bytes_unread for ledger in ledgers)
-        await flush_sinks(self._reactor, self.intake, deadline + FLUSH_GRACE)
+        before = self._unread()
+        await self._try("draining", drain_connections(self._reactor, lambda: self.connections, deadline))
+        unread = self._unread() - before
+        await self._try("flushing", flush_sinks(self._reactor, self.intake, deadline + FLUSH_GRACE))
         if self._sweeper.running:
             self._sweeper.stop()
         if self._heartbeat is not None:
             self._heartbeat.cancel()
-        stopped(self.events, self.watch.view(), ledgers, unread)
-        self._confess()
+            self._heartbeat = None
+        summary = summarize(self.watch.view(), [listener.factory.ledger for listener in self.listeners], unread)
         if self._admin_port is not None:
-            await self._admin_port.stopListening()
-        last_resort.cancel()
-        self._log.stop()
+            port, self._admin_port = self._admin_port, None
+            await port.stopListening()
+        summary.tell(self.events)
+        return summary
 
-    def _confess(self) -> None:
-        """Let the exit status say so where records that we had read were lost to a required sink by this stop."""
-        required = (outlet for outlet in self.intake.outlets if outlet.required)
-        tallies = (tally for outlet in required for tally in outlet.tallies.values())
-        if not self._has_failed and any(tally.records_dropped[DropReason.SHUTDOWN] for tally in tallies):
-            self._exit_failed()
+    def _end(self, outcome: Summary | Failure) -> None:
+        """Tell those who wait that the stop is over."""
+        stopping, self._stopping = self._stopping, None
+        self._is_spent = True
+        self._is_bound = False
+        if isinstance(outcome, Failure):
+            self.events.bug("a stop", outcome)
+        self._stopped.reach(outcome if self._failure is None else Failure(self._failure))
+        if stopping is not None:
+            stopping.reach(None)
+
+    async def _try(self, where: str, step: Coroutine[Any, Any, None]) -> None:
+        """Take one step of a stop; the others follow, whatever becomes of it."""
+        try:
+            await step
+        except Exception:  # noqa: BLE001
+            self.events.internal_error(where)
+
+    def _unread(self) -> int:
+        return sum(listener.factory.ledger.bytes_unread for listener in self.listeners)
 
 
 def _now(coroutine: Any) -> None:

@@ -4,20 +4,17 @@ The ``ingest`` command of twistd: options, and the service made from them.
 
 import re
 import sys
-import time
 from collections.abc import Mapping
 from typing import Any, ClassVar, NoReturn
 
-from twisted.application.service import IServiceCollection
-from twisted.logger import ILogObserver
 from twisted.python import usage
-from twisted.python.components import Componentized
 
-from twisted_ingest import __version__, process
+from twisted_ingest import __version__
 from twisted_ingest.config.checks import nearest
 from twisted_ingest.config.load import Loaded, load
-from twisted_ingest.errors import ConfigurationError, IngestError
-from twisted_ingest.observe.log import LogObserver, LogWriter
+from twisted_ingest.daemon import Daemon
+from twisted_ingest.errors import ConfigurationError
+from twisted_ingest.process import signals, tuning
 from twisted_ingest.scan import SCANNER
 from twisted_ingest.service import IngestService
 
@@ -93,7 +90,8 @@ class Options(usage.Options):
     def parseOptions(self, options: Any = None) -> None:
         """Parse; a mistake is one line and exit 78, where twistd would print the whole usage."""
         # The first that twistd calls of ours.
-        process.ignore_hangups()
+        signals.ignore_early()
+        tuning.raise_descriptor_limit()
         try:
             super().parseOptions(options)
         except usage.UsageError as error:
@@ -145,41 +143,6 @@ def _refuse(lines: list[str]) -> NoReturn:
     raise SystemExit(EX_CONFIG)
 
 
-class _Daemon(IngestService):
-    """The service as twistd runs it: our own log on standard error, a failed start is one line and exit 1."""
-
-    def __init__(self, loaded: Loaded, reactor: Any, *, own_log: bool) -> None:
-        self._writer = LogWriter()
-        self._observer = LogObserver(self._writer, loaded.settings.log_format) if own_log else None
-        super().__init__(loaded, reactor, time.time, self._writer)
-        self.banner_on_stderr = self.banner_on_stderr and own_log
-
-    def setServiceParent(self, parent: Any) -> None:
-        """Join the application; twistd asks it for the observer afterwards."""
-        if self._observer is not None and isinstance(parent, Componentized):
-            parent.setComponent(ILogObserver, self._observer)
-        super().setServiceParent(IServiceCollection(parent))
-
-    def privilegedStartService(self) -> None:
-        """Bind, or end the process."""
-        try:
-            super().privilegedStartService()
-        except IngestError as error:
-            self._end(error)
-
-    def startService(self) -> None:
-        """Begin, or end the process."""
-        try:
-            super().startService()
-        except IngestError as error:
-            self._end(error)
-
-    def _end(self, error: IngestError) -> NoReturn:
-        self._writer.write(f"error: {error}")
-        self._writer.stop()
-        raise SystemExit(1)
-
-
 def makeService(options: Options) -> IngestService:
     """
     Make the service for twistd.
@@ -188,9 +151,9 @@ def makeService(options: Options) -> IngestService:
     """
     from twisted.internet import reactor  # noqa: PLC0415 - twistd has chosen it by now
 
-    process.take_steady_time(reactor)
-    process.share_interpreter()
-    process.keep_freed_memory()
+    tuning.take_steady_time(reactor)
+    tuning.share_interpreter()
+    tuning.keep_freed_memory()
     outer: Mapping[str, Any] = options.parent or {}
     own_log = bool(outer.get("nodaemon")) and not any(outer.get(name) for name in ("logfile", "syslog", "logger"))
-    return _Daemon(options.loaded, reactor, own_log=own_log)
+    return Daemon(options.loaded, reactor, own_log=own_log)

@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.attacks.report import Group, Scenario
 from tests.server import Server, wait_until
-from twisted_ingest.process import take_steady_time
+from twisted_ingest.process.tuning import take_steady_time
 from twisted_ingest.testing import Rig
 
 JUMPS = Scenario(

@@ -23,6 +23,7 @@ from tests.attacks.report import Group, Scenario
 from tests.attacks.sleep import TIMEOUTS, oversleep
 from tests.server import PATIENCE, Server, numbered, wait_until
 from twisted_ingest.limits import FLUSH_GRACE, KIB, STOP_GRACE
+from twisted_ingest.process.signals import IGNORED
 
 KILLS = int(os.environ.get("INGEST_TEST_RESTARTS", "3"))
 """How often the process is killed; `make slow` sets ten."""
@@ -43,8 +44,8 @@ STORM = Scenario(
 )
 EARLY = Scenario(
     Group.PROCESS,
-    "SIGHUP before the start is over",
-    "a rotation's SIGHUP meets a process that still reads its configuration",
+    "SIGHUP, SIGUSR1 or SIGUSR2 before the start is over",
+    "a rotation's signal meets a process that still reads its configuration",
     "nothing comes of it: the start goes on",
     ("ingest_ready",),
 )
@@ -150,12 +151,24 @@ class EarlyTests(DiskCase):
         # It waits for its configuration until we close this.
         writing = self.writing(config)
         for _ in range(100):
-            server.send_signal(signal.SIGHUP)
+            for number in IGNORED:
+                server.send_signal(number)
         os.close(writing)
         server.wait_ready()
         server.send(b"hello\n")
         self.assertEqual(server.wait_output(6), b"hello\n")
-        EARLY.measured("100 signals while it waits for its configuration: the start goes on, lines are delivered")
+        EARLY.measured("300 signals while it waits for its configuration: the start goes on, lines are delivered")
+
+    def test_interrupted_start(self) -> None:
+        """Ctrl-C during a start ends it at once and without a traceback."""
+        config = os.path.join(self.folder(), "ingest.toml")
+        os.mkfifo(config)
+        server = Server("--config", config)
+        self.addCleanup(server.kill)
+        writing = self.writing(config)
+        self.addCleanup(os.close, writing)
+        self.assertEqual(server.stop(signal.SIGINT), -signal.SIGINT)
+        self.assertEqual(server.log, [])
 
     def writing(self, path: str) -> int:
         """Open a FIFO for writing once it is read from."""

@@ -106,9 +106,9 @@ def _whole_kib(size: int) -> str:
 
 
 def descriptor_limit() -> int:
-    """Give the hard limit on descriptors, to which the soft one is raised at start."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    return hard if hard != resource.RLIM_INFINITY else 1 << 20
+    """Give the limit on descriptors; a daemon has raised it as far as it can be, before it reads its configuration."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return soft if soft != resource.RLIM_INFINITY else 1 << 20
 
 
 def admin_connections(settings: Settings) -> int:

@@ -243,9 +243,9 @@ class Events:
         """Note that reading goes on."""
         self._limited("intake_low", LogLevel.info, "reading goes on, {used} waiting", used=format_size(used))
 
-    def reopening(self) -> None:
-        """Note that we were told to open files anew."""
-        self._limited("reopening", LogLevel.info, "SIGHUP: opening files anew that were rotated away")
+    def reopening(self, why: str) -> None:
+        """Note that we were told to open files anew, by which signal."""
+        self._limited("reopening", LogLevel.info, "{why}: opening files anew that were rotated away", why=why)
 
     def sink_stalled(self, sink: str, trouble: str) -> None:
         """Note that a sink cannot take records at the moment; it goes on trying."""

@@ -177,15 +177,25 @@ def _plain(value: object) -> object:
 
 @implementer(ILogObserver)
 class LogObserver:
-    """Renders events of `twisted.logger` as lines; ``style`` is ``text`` or ``json``. Debug is left out."""
+    """
+    Renders events of `twisted.logger` as lines; ``style`` is ``text`` or ``json``. Debug is left out.
+
+    Once closed it passes on nothing below a warning.
+    """
 
     def __init__(self, writer: LogWriter, style: str) -> None:
         self._writer = writer
         self._render: Callable[[LogEvent], str] = _json if style == "json" else _text
+        self._unsaid = [LogLevel.debug]
+        """Levels that are left out."""
+
+    def close(self) -> None:
+        """Take what has been said as the last word; only what is wrong comes after it."""
+        self._unsaid.append(LogLevel.info)
 
     def __call__(self, event: LogEvent) -> None:
         """Write one event; a broken one is written as such."""
-        if event.get("log_level") is LogLevel.debug:
+        if event.get("log_level", LogLevel.info) in self._unsaid:
             return
         try:
             line = self._render(event)
