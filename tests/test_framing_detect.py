@@ -1,38 +1,51 @@
 """Wrong protocols are recognised by their first bytes, at any cut; log lines never are."""
 
-import pickle
-import zlib
+import os
 from typing import ClassVar
 
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.wrong_protocols import LURES, TEXT_LIKE, TOGETHER, WRONG
 from twisted_ingest.batch import Batch, ConnectionInfo
 from twisted_ingest.errors import DiscardReason, RefuseReason
 from twisted_ingest.flow.ledger import Balance, ListenerLedger
-from twisted_ingest.framing.detect import HEAD_BYTES, diagnose
+from twisted_ingest.framing.detect import diagnose, diagnose_relp, is_run_together, no_text_begins
+from twisted_ingest.framing.signatures import HEAD_BYTES, SIGNATURES
 from twisted_ingest.server.factory import FRAMERS
-from twisted_ingest.testing import Rig
 
 INFO = ConnectionInfo(1, "test", "192.0.2.1:1", "192.0.2.1")
-PICKLE = pickle.dumps({"msg": "hello", "args": None}, 1 + 1)
 
-WRONG: dict[bytes, RefuseReason] = {
-    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03": RefuseReason.TLS,
-    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n": RefuseReason.HTTP,
-    b"POST /loki/api/v1/push HTTP/1.0\r\n\r\n": RefuseReason.HTTP,
-    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n": RefuseReason.HTTP,
-    b"SSH-2.0-OpenSSH_9.2\r\n": RefuseReason.SSH,
-    b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n<13>x\n": RefuseReason.PROXY,
-    b"PROXY UNKNOWN\r\n": RefuseReason.PROXY,
-    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c": RefuseReason.PROXY,
-    b"1 open 86 relp_version=0\nrelp_software=librelp": RefuseReason.RELP,
-    len(PICKLE).to_bytes(4, "big") + PICKLE: RefuseReason.PICKLE,
-    b"\xac\xed\0\x05sr\0": RefuseReason.JAVA,
-    b"\x92\xd7\0\x65\x5f\x00\x00\x00\x00\x00\x00\x81\xa3log\xa1x": RefuseReason.MSGPACK,
-    zlib.compress(b"<13>message"): RefuseReason.ZLIB,
-}
+PRINTABLE = st.text(st.characters(exclude_categories=("Cs", "Cc"), include_characters="\t\x1b"), max_size=30)
+TEXT = st.builds(str.__add__, st.sampled_from(("", "<13>", "<34>1 - h a - - - ", '{"a":"', *LURES)), PRINTABLE)
+"""A record of one line, printable, as any client may send it."""
+
+
+def as_lines(end: bytes, records: list[str]) -> bytes:
+    """Give them as lines."""
+    return b"".join(record.encode() + end for record in records)
+
+
+def as_frames(records: list[str]) -> bytes:
+    """Give them counted."""
+    return b"".join(b"%d %b" % (len(record.encode()), record.encode()) for record in records)
+
+
+def as_nul_ended(records: list[str]) -> bytes:
+    """Give them as records ended by NUL; single characters could be UTF-16, which operations.md says."""
+    return b"".join((record if len(record) > 1 else f"<13>{record}").encode() + b"\0" for record in records)
+
+
+RECORDS = st.lists(TEXT, min_size=1, max_size=6)
+STREAMS = st.one_of(
+    st.builds(as_lines, st.sampled_from((b"\n", b"\r\n", b"\n\0")), RECORDS),
+    st.builds(as_frames, st.lists(TEXT.filter(bool), min_size=1, max_size=6)),
+    st.builds(as_nul_ended, RECORDS),
+    st.builds(as_lines, st.just(b"\n"), RECORDS).map(lambda lines: b"\r\n\r\n" + lines),
+    st.builds(as_lines, st.just(b"\n"), RECORDS).map(lambda lines: bytes(64) + b"\n" + lines),
+    st.builds(as_nul_ended, RECORDS).map(lambda records: b"\0" + records),
+)
 
 
 class DiagnoseTests(SynchronousTestCase):
@@ -50,14 +63,18 @@ class DiagnoseTests(SynchronousTestCase):
         b"2026-11-21 up\n",
         b"\xe2\x80\x99quoted\n",
         b'{"a": 1}\0',
+        b"a\0b\0c\0more\0",
+        b"\0a\0b\0more",
+        b"2Way mirror\n",
         b"",
+        *(lure.encode() + end for lure in LURES for end in (b"\n", b"\r\nsecond\r\n", b"\0", b"")),
     ]
 
     def test_every_cut(self) -> None:
         """Each is recognised at the same byte by every framer, however it is cut; nothing of it is delivered."""
-        for data, reason in WRONG.items():
+        for reason, data in WRONG:
             for kind in FRAMERS.values():
-                for size in (1, 2, 3, 7, len(data)):
+                for size in (1, 2, 3, 5, 7, len(data)):
                     ledger = ListenerLedger()
                     framer = kind(INFO, ledger, 1000)
                     batches: list[Batch] = []
@@ -81,56 +98,78 @@ class DiagnoseTests(SynchronousTestCase):
                     framer.finish(0.0)
                     self.assertIsNone(framer.wrong_protocol, data)
 
-    @settings(max_examples=300)
-    @given(st.one_of(st.binary(max_size=40), st.sampled_from(list(WRONG)).map(lambda b: b[:6])), st.binary(max_size=20))
+    def test_any_cut_of_the_head(self) -> None:
+        """Cut anywhere, what is shown of each is either named alike or not decided yet; and it is named in time."""
+        for reason, data in WRONG:
+            verdicts = [diagnose(data[:cut]) for cut in range(len(data) + 1)]
+            first = next(cut for cut, (found, _) in enumerate(verdicts) if found is not None)
+            self.assertEqual(set(verdicts[:first]), {(None, False)}, data)
+            named = {found.reason if found else None for found, _ in verdicts[first:]}
+            self.assertEqual(named, {reason}, data)
+
+    @settings(max_examples=500)
+    @given(
+        st.one_of(
+            st.binary(max_size=40),
+            st.builds(lambda w, n: w[1][:n], st.sampled_from(WRONG), st.integers(0, 40)),
+            STREAMS,
+        ),
+        st.binary(max_size=20),
+    )
     def test_a_verdict_stays(self, data: bytes, more: bytes) -> None:
         """Whatever more bytes come, a verdict once given is not changed by them."""
-        found, is_certain = diagnose(data)
-        if is_certain:
-            self.assertEqual(diagnose(data + more), (found, True))
+        for judge in (diagnose, diagnose_relp):
+            found, is_certain = judge(data)
+            if is_certain:
+                self.assertEqual(judge(data + more), (found, True))
+        if no_text_begins(data) is not None:
+            self.assertEqual(no_text_begins(data + more), no_text_begins(data))
+
+    @settings(max_examples=1000)
+    @given(STREAMS)
+    def test_text_is_never_refused(self, stream: bytes) -> None:
+        """Records of printable text, as any client ends them, are taken for no protocol but those that are text."""
+        assume(not TEXT_LIKE.match(stream))
+        found, _ = diagnose(stream)
+        self.assertIsNone(found)
+        self.assertIsNot(no_text_begins(stream), True)
+
+    def test_every_signature_is_shown(self) -> None:
+        """The table has an example of each protocol, and the enumeration no reason that no signature has."""
+        shown = {reason for reason, _ in WRONG}
+        self.assertEqual(shown, {signature.reason for signature in SIGNATURES})
+
+    def test_every_reason_is_documented(self) -> None:
+        """The table of reasons names each that first bytes may be refused for."""
+        with open(os.path.join(os.path.dirname(os.path.dirname(__file__)), "docs", "operations.md")) as stream:
+            rows = [row.split("|")[1] for row in stream if row.startswith("| `")]
+        for reason in (*(signature.reason for signature in SIGNATURES), RefuseReason.PLAIN):
+            self.assertTrue(any(f"`{reason}`" in row for row in rows), reason)
 
     def test_is_always_decided(self) -> None:
         """No beginning is held for ever."""
         for data in (b"GET " + b"x" * HEAD_BYTES, b"\r\n" * HEAD_BYTES, b"x" * HEAD_BYTES):
             self.assertTrue(diagnose(data)[1])
+        for first in range(0x100):
+            self.assertTrue(diagnose(bytes((first,)) * HEAD_BYTES)[1])
+            self.assertIsNotNone(no_text_begins(bytes((first,)) * HEAD_BYTES))
 
     def test_says_what_it_is_and_what_to_do(self) -> None:
         """Every signature names itself and a fix."""
-        for data in WRONG:
-            found, _ = diagnose(data)
-            assert found is not None
-            self.assertTrue(found.what)
-            self.assertTrue(found.fix)
+        fixes = {signature.reason: signature.fix for signature in SIGNATURES}
+        self.assertEqual(len(fixes), len(SIGNATURES))
+        for signature in SIGNATURES:
+            self.assertTrue(signature.what)
+            self.assertRegex(signature.fix, r"\w")
+        self.assertIn("lines, not HTTP", fixes[RefuseReason.HTTP])
+        self.assertIn("twisted_ingest.logging_handler.IngestHandler", fixes[RefuseReason.PICKLE])
+        for words in ("target group", "HAProxy", "nginx"):
+            self.assertIn(words, fixes[RefuseReason.PROXY])
 
-
-class WrongProtocolTests(SynchronousTestCase):
-    def test_is_refused(self) -> None:
-        """A wrong protocol is refused under its own reason, the connection reset, everything accounted for."""
-        for data, reason in WRONG.items():
-            rig = Rig()
-            transport = rig.send(data)
-            self.assertTrue(transport.was_reset)
-            self.assertEqual(rig.factory.ledger.connections_refused[reason], 1)
-            closed = {r.value: n for r, n in rig.factory.ledger.connections_closed.items() if n}
-            self.assertEqual((closed, rig.sink.records), ({"wrong_protocol": 1}, []))
-            self.assertEqual(rig.watch.conservation_error(), 0)
-
-    def test_bad_frame_closes(self) -> None:
-        """On a port for counted frames a line ends the connection, under its own reason."""
-        rig = Rig(framing="octet-counted")
-        transport = rig.send(b"2 ok<13>a line\n")
-        self.assertTrue(transport.was_reset)
-        self.assertEqual(rig.sink.records, [b"ok"])
-        self.assertEqual(rig.factory.ledger.bytes_discarded[DiscardReason.FRAMING], 11)
-        self.assertEqual(rig.watch.conservation_error(), 0)
-
-    def test_keep_alives_at_the_beginning(self) -> None:
-        """Empty lines before anything else are no begun record: no frame deadline runs."""
-        rig = Rig()
-        transport = rig.send(b"\r\n")
-        rig.turn(100)
-        self.assertFalse(transport.was_reset)
-        transport.peer_sends(b"\r\n<13>x\n")
-        transport.pump()
-        rig.turn()
-        self.assertEqual((rig.sink.records, rig.factory.ledger.records_empty), ([b"<13>x"], 2))
+    def test_looks_run_together(self) -> None:
+        """Only what holds a second beginning looks like several records."""
+        for partial in TOGETHER:
+            self.assertTrue(is_run_together(partial), partial)
+            self.assertTrue(is_run_together(bytearray(partial)), partial)
+        for partial in (b"", b"<14>a <b>", b'{"a":{"b":0},"c":[{},{}]}', b"a<14>b", b"text } {", b"<14>a<14", b"{"):
+            self.assertFalse(is_run_together(partial), partial)

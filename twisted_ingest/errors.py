@@ -132,6 +132,22 @@ class RefuseReason(StrEnum):
     JAVA = "java"
     MSGPACK = "msgpack"
     ZLIB = "zlib"
+    GZIP = "gzip"
+    ZSTD = "zstd"
+    LZ4 = "lz4"
+    SNAPPY = "snappy"
+    BEATS = "beats"
+    KAFKA = "kafka"
+    POSTGRESQL = "postgresql"
+    REDIS = "redis"
+    MQTT = "mqtt"
+    AMQP = "amqp"
+    MEMCACHED = "memcached"
+    RDP = "rdp"
+    SPLUNK = "splunk"
+    SMTP = "smtp"
+    DOCKER = "docker"
+    UTF16 = "utf16"
 
 
 class AcceptError(StrEnum):

@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.attacks.report import Group, Scenario
 from tests.server import Server, wait_until
+from tests.wrong_protocols import WRONG as WRONG_PROTOCOLS
 from twisted_ingest.limits import MIB
 from twisted_ingest.testing import Rig
 
@@ -82,14 +83,8 @@ LINES = [
     b"9" * 5000,
     b"host=" + b"/../" * 20 + b"etc/passwd",
 ]
-PROTOCOLS = {
-    "tls": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-    "http": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-    "ssh": b"SSH-2.0-OpenSSH_9.2\r\n",
-    "proxy": b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n",
-    "relp": b"1 open 10 relp_version=0\n",
-    "pickle": b"\0\0\0\x20\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00",
-}
+PROTOCOLS = {reason.value: hello for reason, hello in WRONG_PROTOCOLS}
+"""One example of each."""
 
 
 class HostileBytesTests(SynchronousTestCase):

@@ -8,7 +8,8 @@ from twisted_ingest.batch import LF, Batch, ConnectionInfo
 from twisted_ingest.errors import DiscardReason, DropReason, Oversize
 from twisted_ingest.flow.ledger import ListenerLedger
 from twisted_ingest.framing.batching import FEW_BATCHES, Batching, merged
-from twisted_ingest.framing.detect import Signature, diagnose
+from twisted_ingest.framing.detect import diagnose, is_run_together, no_text_begins
+from twisted_ingest.framing.signatures import HEAD_BYTES, Signature
 from twisted_ingest.limits import PARTIAL_OVERHEAD
 from twisted_ingest.scan import Chunk, LinesIn, lines_in
 
@@ -34,6 +35,7 @@ class Framer(Batching):
         "crossed",
         "oversized",
         "partial",
+        "unnamed",
         "wrong_protocol",
     )
 
@@ -71,6 +73,8 @@ class Framer(Batching):
         """Set when the stream has been given up; why."""
         self.wrong_protocol: Signature | None = None
         """What the stream turned out to be, where it was given up for that."""
+        self.unnamed = b""
+        """The first bytes, where they belong to no text and to no protocol known; until the caller empties it."""
         self.oversized: list[bytes] = []
         """The beginnings of records found oversize since the caller last emptied this list."""
 
@@ -93,9 +97,14 @@ class Framer(Batching):
     def in_record(self) -> bool:
         """Whether a record was begun and its end has not come, be it held or being skipped."""
         if self.partial:
-            # While sniffing, empty lines may be held, because a PROXY header begins so.
-            return not self._sniffing or bool(self.partial.strip(b"\r\n"))
+            # While sniffing, empty records may be held, because other protocols begin so.
+            return not self._sniffing or bool(self.partial.strip(b"\r\n\0"))
         return self._skipping is not None or self._need is not None
+
+    @property
+    def is_run_together(self) -> bool:
+        """Whether the unfinished record looks like several, whose sender ends them with nothing."""
+        return self._need is None and is_run_together(self.partial)
 
     def feed(self, chunk: Chunk, now: float) -> list[Batch]:
         """
@@ -155,11 +164,13 @@ class Framer(Batching):
         """Hold the first bytes until they show whether this is a protocol of ours; give what may be framed."""
         head = self._take_partial(chunk)
         found, is_certain = self._diagnose(head)
-        if not is_certain:
+        is_strange = no_text_begins(head) if found is None else False
+        if not is_certain or is_strange is None:
             self.partial = head
             return b""
         self._sniffing = False
         if found is None:
+            self.unnamed = head[:HEAD_BYTES] if is_strange else b""
             return head
         self.wrong_protocol = found
         self.partial = head

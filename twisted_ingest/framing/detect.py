@@ -6,9 +6,9 @@ changes it.
 """
 
 import re
-from dataclasses import dataclass
 
-from twisted_ingest.errors import RefuseReason
+from twisted_ingest.framing.beginnings import Beginning
+from twisted_ingest.framing.signatures import HEAD_BYTES, PLAIN, SIGNATURES, Signature
 
 BOM = b"\xef\xbb\xbf"
 
@@ -36,9 +36,6 @@ _UNDECIDED_RELP = re.compile(rb"[0-9]{1,9}(?: (?:[A-Za-z]{1,32}(?: (?:[0-9]{1,9}
 UNDECIDED_BYTES = 16
 """The longest of them: seven digits, a blank, a BOM, ``<`` and three digits."""
 
-HEAD_BYTES = 1024
-"""Bytes of a connection looked at for a wrong protocol; a longer request line is taken for a line of a log."""
-
 
 def is_undecided(tail: bytes | bytearray) -> bool:
     """Whether the beginning of a frame does not show yet what kind of frame it is."""
@@ -55,101 +52,15 @@ def relp_is_undecided(tail: bytes | bytearray) -> bool:
     return _UNDECIDED_RELP.fullmatch(tail) is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """A protocol's first bytes: for each position the bytes that may stand there, or a text."""
-
-    reason: RefuseReason
-    what: str
-    fix: str
-    first: tuple[bytes, ...]
-
-    def matches(self, head: bytes) -> bool | None:
-        """Whether a connection begins so; ``None`` while it may."""
-        for position, allowed in enumerate(self.first):
-            if position >= len(head):
-                return None
-            if head[position] not in allowed:
-                return False
-        return True
+def _possible(first: int) -> tuple[tuple[Signature, Beginning], ...]:
+    """Give what a stream may turn out to be that begins with this byte."""
+    head = bytes((first,))
+    return tuple(
+        (signature, begins) for signature in SIGNATURES for begins in signature.beginnings if begins(head) is not False
+    )
 
 
-def _text(text: bytes) -> tuple[bytes, ...]:
-    return tuple(text[at : at + 1] for at in range(len(text)))
-
-
-_DIGIT = b"0123456789"
-_ANY = bytes(range(256))
-_RELP_FIX = "use a RELP listener (--relp), or the client's plain TCP output (omfwd)"
-
-SIGNATURES = (
-    Signature(
-        RefuseReason.TLS,
-        "a TLS handshake",
-        "this port speaks plain TCP: turn TLS off at the client, or put a TLS front before it",
-        (b"\x16", b"\x03", bytes(range(5))),
-    ),
-    Signature(RefuseReason.SSH, "an SSH banner", "an SSH client came to the wrong port", _text(b"SSH-")),
-    Signature(
-        RefuseReason.PROXY,
-        "a PROXY protocol header",
-        "turn send-proxy off for this backend",
-        (*_text(b"PROXY "), b"TU", b"CN", b"PK"),
-    ),
-    Signature(
-        RefuseReason.PROXY,
-        "a PROXY protocol header",
-        "turn send-proxy-v2 off for this backend",
-        _text(b"\r\n\r\n\0\r\nQUIT\n"),
-    ),
-    Signature(RefuseReason.RELP, "a RELP session", _RELP_FIX, (*_text(b"1 open "), _DIGIT)),
-    Signature(
-        RefuseReason.PICKLE,
-        "a Python pickle",
-        "use a handler that sends text (SysLogHandler), not SocketHandler",
-        (b"\0", bytes(range(17)), _ANY, _ANY, b"\x80", b"\x02\x03\x04\x05"),
-    ),
-    Signature(
-        RefuseReason.JAVA,
-        "Java serialisation",
-        "use an appender that sends text (such as LogstashTcpSocketAppender), not SocketAppender",
-        _text(b"\xac\xed\0\x05"),
-    ),
-    Signature(
-        RefuseReason.MSGPACK,
-        "MessagePack",
-        "set the format of the output to json_lines (Fluent Bit's tcp output: format json_lines)",
-        (b"\x92\x93\x94\xdc\xdd", bytes([*range(0x90, 0xC0), 0xC7, 0xCB, 0xCE, 0xCF, 0xD7, 0xD9])),
-    ),
-    Signature(
-        RefuseReason.ZLIB,
-        "a compressed stream",
-        "turn compression off at the client (rsyslog omfwd: no compression.mode)",
-        (b"x", b"\x01\x9c\xda"),
-    ),
-)
-
-_PLAIN = Signature(
-    RefuseReason.PLAIN,
-    "what is no RELP frame (plain syslog?)",
-    "use a lines listener (--listen), or a client that speaks RELP (rsyslog's omrelp)",
-    (),
-)
-_HTTP = Signature(RefuseReason.HTTP, "an HTTP request", "the admin endpoint is another port (--admin)", ())
-_VERBS = tuple(
-    _text(verb + b" ")
-    for verb in (b"GET", b"PUT", b"HEAD", b"POST", b"PATCH", b"TRACE", b"DELETE", b"OPTIONS", b"CONNECT", b"PRI")
-)
-# A request line, whole: `GET ` alone may begin an honest line of a log.
-_REQUEST = re.compile(rb"[A-Z]+ [^ \n]+ HTTP/[0-9](?:\.[0-9])?\r?\n")
-
-
-def _is_http(head: bytes) -> bool | None:
-    if not any(Signature(RefuseReason.HTTP, "", "", verb).matches(head) is not False for verb in _VERBS):
-        return False
-    if b"\n" in head:
-        return _REQUEST.match(head) is not None
-    return None if len(head) < HEAD_BYTES else False
+_BY_FIRST = tuple(_possible(first) for first in range(0x100))
 
 
 def diagnose(data: bytes) -> tuple[Signature | None, bool]:
@@ -158,14 +69,15 @@ def diagnose(data: bytes) -> tuple[Signature | None, bool]:
 
     ``(None, False)`` asks for more bytes; it is never asked past ``HEAD_BYTES``.
     """
+    if not data:
+        return None, False
     head = data[:HEAD_BYTES]
-    is_certain = True
-    for signature in (*SIGNATURES, _HTTP):
-        verdict = _is_http(head) if signature is _HTTP else signature.matches(head)
-        if verdict:
-            return signature, True
-        is_certain = is_certain and verdict is not None
-    return None, is_certain
+    for signature, begins in _BY_FIRST[head[0]]:
+        verdict = begins(head)
+        if verdict is not False:
+            # While an earlier one may still match, a later one that does must wait, or cuts would show.
+            return (signature, True) if verdict else (None, False)
+    return None, True
 
 
 def diagnose_relp(data: bytes) -> tuple[Signature | None, bool]:
@@ -175,4 +87,25 @@ def diagnose_relp(data: bytes) -> tuple[Signature | None, bool]:
     if relp_is_undecided(data):
         return None, False
     found, is_certain = diagnose(data)
-    return (found or _PLAIN, True) if is_certain else (None, False)
+    return (found or PLAIN, True) if is_certain else (None, False)
+
+
+# A control character after three others at most. What is held until then is a whole record in no framing, because none
+# of those ends a record or a count.
+_NO_TEXT = re.compile(rb"\0{0,7}[!-\x7e\x80-\xff]{0,3}[\x01-\x06\x0e-\x1a\x1c-\x1f\x7f]")
+_MAYBE_TEXT = re.compile(rb"\0{0,7}[!-\x7e\x80-\xff]{0,3}")
+
+# A priority behind a record that began with one; an object behind one (log4js writes a word of its own between them).
+_RUN_TOGETHER = re.compile(rb"(?s)<[0-9]{1,3}>.*?<[0-9]{1,3}>|\{.*?\}(?:\s*|__LOG4JS__)\{")
+
+
+def no_text_begins(data: bytes) -> bool | None:
+    """Say whether the first bytes of a connection belong to no text; ``None`` asks for more."""
+    if _NO_TEXT.match(data):
+        return True
+    return None if _MAYBE_TEXT.fullmatch(data) else False
+
+
+def is_run_together(partial: bytes | bytearray) -> bool:
+    """Whether a record without an end looks like several, whose sender ends them with nothing."""
+    return _RUN_TOGETHER.match(partial) is not None

@@ -14,7 +14,8 @@ from twisted_ingest.batch import ConnectionInfo
 from twisted_ingest.errors import CloseReason, RefuseReason, RelpError
 from twisted_ingest.escaping import escape, preview
 from twisted_ingest.flow.ledger import ListenerLedger
-from twisted_ingest.framing.detect import Signature
+from twisted_ingest.framing.detect import is_run_together
+from twisted_ingest.framing.signatures import Signature
 from twisted_ingest.units import format_size
 
 BURST = 10
@@ -22,6 +23,8 @@ BURST = 10
 
 INTERVAL_SECONDS = 10.0
 """After this long a kind may log again, beginning with how many were folded."""
+
+_ENDS_NOTHING = "this sender ends no records: set eol / newLine / %n at it"
 
 _MORE = ("", " ({folded} more like it before)")
 
@@ -178,8 +181,9 @@ class Events:
         self._peer(
             "record_oversize",
             LogLevel.warn,
-            "{listener}: {peer} sent a record longer than {limit} (--max-length): {action}; it begins {start}",
+            "{listener}: {peer} sent a record longer than {limit} (--max-length): {action}; it begins {start}{hint}",
             info,
+            hint=f"; it looks like several: {_ENDS_NOTHING}" if is_run_together(start) else "",
             limit=format_size(limit),
             action=action,
             start=preview(start),
@@ -195,6 +199,29 @@ class Events:
             info,
             what=found.what,
             fix=found.fix,
+        )
+
+    def unknown_protocol(self, info: ConnectionInfo, start: bytes) -> None:
+        """Note that a peer's first bytes are no text and no protocol we know; they are framed all the same."""
+        self._peer(
+            "unknown_protocol",
+            LogLevel.warn,
+            "{listener}: {peer} sent what does not begin like text and is no protocol known here: it is taken as "
+            "records all the same; let the client send text, or keep it from this port (--allow); it begins {start}",
+            info,
+            start=preview(start),
+        )
+
+    def records_run_together(self, info: ConnectionInfo, start: bytes) -> None:
+        """Note that what a peer sent without an end looks like several records."""
+        self._peer(
+            "records_run_together",
+            LogLevel.warn,
+            "{listener}: {peer} sent what looks like several records with nothing between them: " + _ENDS_NOTHING + "; "
+            "they are delivered as one, when it closes or a record is not ended in time (--frame-timeout); it begins "
+            "{start}",
+            info,
+            start=preview(start),
         )
 
     def bad_frame(self, info: ConnectionInfo) -> None:

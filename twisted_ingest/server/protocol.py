@@ -336,7 +336,7 @@ class IngestProtocol(LineContract, Idleness):
             lane.hold(framer.memory, self.frame_since or 0.0)
         if self._wants_lines:
             self._give_lines()
-        if framer.oversized or framer.closed is not None:
+        if framer.oversized or framer.unnamed or framer.closed is not None:
             self._judge(framer)
 
     def _hold_to_rate(self, size: int, records: int) -> None:
@@ -380,7 +380,10 @@ class IngestProtocol(LineContract, Idleness):
             self._restart_idle(self.records > 0)
 
     def _judge(self, framer: Framer) -> None:
-        """Report records found oversize, and end the connection where the framer has given up its stream."""
+        """Report what the framer found odd, and end the connection where it has given up its stream."""
+        if framer.unnamed:
+            self._factory.events.unknown_protocol(self.info, framer.unnamed)
+            framer.unnamed = b""
         found, framer.oversized = framer.oversized, []
         for start in found:
             if not self.has_left:
@@ -406,6 +409,8 @@ class IngestProtocol(LineContract, Idleness):
         self.close(reason, reset=True)
 
     def _deliver_partial(self) -> None:
+        if self.framer.is_run_together:
+            self._factory.events.records_run_together(self.info, bytes(self.framer.partial))
         self._pass_on(self.framer.finish(self._wall_time()))
 
     def _finish(self) -> None:
