@@ -134,6 +134,14 @@ class DiagnoseTests(SynchronousTestCase):
         self.assertIsNone(found)
         self.assertIsNot(no_text_begins(stream), True)
 
+    def test_other_encodings(self) -> None:
+        """Lines that begin with any character of an older encoding are lines, whatever is behind it."""
+        for code, behind in (("shift-jis", "期しました"), ("gb18030", "启动"), ("cp1252", "été"), ("koi8-r", "привет")):
+            for letter in map(chr, range(0xA0, 0xA000)):
+                first = letter.encode(code, "ignore")
+                for rest in (behind.encode(code), b" starts", b"[1] x"):
+                    self.assertFalse(diagnose(first + rest + b"\n")[0] is not None, (code, letter, rest))
+
     def test_every_signature_is_shown(self) -> None:
         """The table has an example of each protocol, and the enumeration no reason that no signature has."""
         shown = {reason for reason, _ in WRONG}

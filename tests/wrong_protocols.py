@@ -49,6 +49,13 @@ WRONG: tuple[tuple[RefuseReason, bytes], ...] = (
         b"sr\0>org.apache.logging.log4j.core.impl.Log4jLogEvent$LogEventProxy\x88\xd5\xdd\x1a\x6b\x45\x30\xa9\2",
     ),
     (RefuseReason.MSGPACK, b"\x92\xd7\0\x65\x5f\x00\x00\x00\x00\x00\x00\x81\xa3log\xa1x"),
+    # Fluent Bit's tcp output; with metadata; forward, with the entries packed and not; Docker's driver.
+    (RefuseReason.MSGPACK, b"\x92\x92\xd7\0\x65\x5f\0\0\0\0\0\0\x80\x81\xa3log\xa1x"),
+    (RefuseReason.MSGPACK, b"\x92\xcb\x41\xd9\x57\xc0\0\0\0\0\x81\xa3log\xa1x"),
+    (RefuseReason.MSGPACK, b"\x93\xa3tag\xc4\x10\x92\xd7\0\x65\x5f\0\0\0\0\0\0\x81\xa1a\xa1b\x81\xa4size\1"),
+    (RefuseReason.MSGPACK, b"\x92\xa3tag\x91\x92\xce\x65\x5f\0\0\x81\xa1a\xa1b"),
+    (RefuseReason.MSGPACK, b"\x94\xac0123456789ab\xd2\x65\x5f\0\0\x81\xa3log\xa1x\xc0"),
+    (RefuseReason.MSGPACK, b"\x93\xd9\x28" + b"a-long-tag.of.forty.bytes" * 2 + b"\xce\x65\x5f\0\0\x81\xa3log\xa1x"),
     (RefuseReason.MSGPACK, b"\x93\xa5a.tag\xce\x65\x5f\0\0\x81\xa3log\xa1x"),
     *((RefuseReason.ZLIB, zlib.compress(LINES.encode() * 9, level)) for level in (0, 1, 6, 9)),
     *((RefuseReason.ZLIB, zlib.compress(b"<13>host app: %d" % number, 9)) for number in range(9)),

@@ -7,7 +7,7 @@ changes it.
 
 import re
 
-from twisted_ingest.framing.beginnings import Beginning
+from twisted_ingest.framing.prefixes import Prefix
 from twisted_ingest.framing.signatures import HEAD_BYTES, PLAIN, SIGNATURES, Signature
 
 BOM = b"\xef\xbb\xbf"
@@ -52,11 +52,11 @@ def relp_is_undecided(tail: bytes | bytearray) -> bool:
     return _UNDECIDED_RELP.fullmatch(tail) is not None
 
 
-def _possible(first: int) -> tuple[tuple[Signature, Beginning], ...]:
+def _possible(first: int) -> tuple[tuple[Signature, Prefix], ...]:
     """Give what a stream may turn out to be that begins with this byte."""
     head = bytes((first,))
     return tuple(
-        (signature, begins) for signature in SIGNATURES for begins in signature.beginnings if begins(head) is not False
+        (signature, begins) for signature in SIGNATURES for begins in signature.prefixes if begins(head) is not False
     )
 
 

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 from twisted_ingest.errors import RefuseReason
-from twisted_ingest.framing.beginnings import Beginning, line, no_text, positions, text
+from twisted_ingest.framing.prefixes import Prefix, line, no_text, positions, text
 
 HEAD_BYTES = 1024
 """Bytes of a connection looked at for a wrong protocol; a longer request line is taken for a line of a log."""
@@ -44,7 +44,7 @@ class Signature:
     what: str
     """Completes "sent …"."""
     fix: str
-    beginnings: tuple[Beginning, ...] = ()
+    prefixes: tuple[Prefix, ...] = ()
 
 
 _UNCOMPRESS = (
@@ -78,14 +78,37 @@ def _java_object(head: bytes) -> bool | None:
     return flags in (b"\x02", b"\x03", b"\x04", b"\x0c") if flags else None
 
 
-def _mqtt(length: int) -> tuple[Beginning, Beginning]:
+def _forwarded() -> tuple[Prefix, ...]:
+    """
+    Recognise what Fluentd and Fluent Bit begin with: an array of a tag and of a time or entries, or of a time.
+
+    In other encodings than UTF-8 its first two bytes may be text, so that what comes behind the tag must fit too.
+    """
+    arrays, few = b"\x92\x93\x94", bytes(range(0x80, 0x90))
+    seconds = (bytes(range(0x40, 0x80)), *[_ANY] * 3)  # of this century
+    real = (b"\x41", bytes(range(0xD0, 0xE0)), *[_ANY] * 6, few + b"\xde")  # the same as a float, and a map
+    behind = bytes([*range(0x90, 0xA0), *b"\xc4\xc5\xc6\xc7\xcb\xce\xcf\xd2\xd3\xd7\xd9\xda\xdb\xdc\xdd"])
+    return (
+        *(positions(arrays, bytes((0xA0 + size,)), *[_PRINTABLE] * size, behind) for size in range(1, 32)),
+        positions(arrays, b"\xd9", bytes(range(0x20, 0x100)), *[_PRINTABLE] * 0x20),
+        positions(arrays, b"\xd7", b"\0"),
+        positions(arrays, b"\xc7", b"\x08", b"\0"),
+        positions(arrays, b"\xce", *seconds, few + b"\xde"),
+        positions(arrays, b"\xcb", *real),
+        positions(arrays, b"\xcf", *[b"\0"] * 4, *seconds),
+        positions(arrays, arrays, b"\xd7", b"\0"),
+        positions(arrays, arrays, b"\xcb", *real),
+    )
+
+
+def _mqtt(length: int) -> tuple[Prefix, Prefix]:
     """Recognise the connect packet of each version of MQTT behind so many bytes of remaining length."""
     opening = (b"\x10", *[bytes(range(0x80, 0x100))] * (length - 1), bytes(range(1, 0x80)), b"\0")
     names = ((b"\x04", b"M", b"Q", b"T", b"T", b"\x04\x05"), (b"\x06", b"M", b"Q", b"I", b"s", b"d", b"p", b"\x03"))
     return positions(*opening, *names[0]), positions(*opening, *names[1])
 
 
-def _redis(count: int, size: int) -> Beginning:
+def _redis(count: int, size: int) -> Prefix:
     """Recognise an array whose count and whose first element's size have so many digits: `*1`, `$4`, `PING`."""
     first, end = b"123456789", (b"\r", b"\n")
     number, length = (first, *[_DIGIT] * (count - 1)), (first, *[_DIGIT] * (size - 1))
@@ -158,10 +181,7 @@ SIGNATURES = (
         "MessagePack",
         "let the client send JSON lines (Fluent Bit: output tcp with format json_lines, not forward; Docker: the "
         "syslog or gelf driver, not fluentd)",
-        (
-            positions(b"\x92\x93\x94", bytes([*range(0x90, 0xC0), 0xC7, 0xCB, 0xCE, 0xCF, 0xD7, 0xD9])),
-            positions(b"\xdc\xdd", b"\0"),
-        ),
+        _forwarded(),
     ),
     Signature(
         RefuseReason.ZLIB,

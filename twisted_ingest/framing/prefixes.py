@@ -1,21 +1,21 @@
 """
 How the beginning of a stream is recognised, byte by byte.
 
-A `Beginning` says whether a stream begins so: ``True``, ``False``, or ``None`` while it may. Having said one of the
+A `Prefix` says whether a stream begins so: ``True``, ``False``, or ``None`` while it may. Having said one of the
 first two it says the same however many bytes follow, so that no cut of the stream matters.
 """
 
 import re
 from collections.abc import Callable
 
-Beginning = Callable[[bytes], bool | None]
+Prefix = Callable[[bytes], bool | None]
 
 # What no text holds: bell, white space, backspace and escape are not among it.
 _CONTROL = re.compile(rb"[\x00-\x06\x0e-\x1a\x1c-\x1f\x7f]")
 _END = re.compile(rb"[\n\0]")
 
 
-def positions(*allowed: bytes) -> Beginning:
+def positions(*allowed: bytes) -> Prefix:
     """Recognise for each position one of the bytes that may stand there."""
 
     def matches(head: bytes) -> bool | None:
@@ -27,12 +27,12 @@ def positions(*allowed: bytes) -> Beginning:
     return matches
 
 
-def text(wanted: bytes, *more: bytes) -> Beginning:
+def text(wanted: bytes, *more: bytes) -> Prefix:
     """Recognise a text, and for each position behind it one of the bytes that may stand there."""
     return positions(*(wanted[at : at + 1] for at in range(len(wanted))), *more)
 
 
-def line(whole: re.Pattern[bytes], begun: re.Pattern[bytes], most_bytes: int) -> Beginning:
+def line(whole: re.Pattern[bytes], begun: re.Pattern[bytes], most_bytes: int) -> Prefix:
     """
     Recognise a whole line, its LF included.
 
@@ -47,7 +47,7 @@ def line(whole: re.Pattern[bytes], begun: re.Pattern[bytes], most_bytes: int) ->
     return matches
 
 
-def no_text(wanted: bytes, most_bytes: int) -> Beginning:
+def no_text(wanted: bytes, most_bytes: int) -> Prefix:
     """Recognise a text followed, within ``most_bytes`` of its record, by what is not UTF-8 or no text at all."""
     begins = text(wanted)
 
