@@ -106,6 +106,10 @@ class Spool:
 
     # What the writer says.
 
+    def hear(self, call: Callable[..., None], *arguments: object) -> None:
+        """See `WriterOwner`."""
+        call(*arguments)
+
     def on_written(self, number: int) -> None:
         """See `WriterOwner`."""
         for _ in range(number):

@@ -7,6 +7,7 @@ import select
 import shutil
 import stat
 import subprocess
+import threading
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from twisted_ingest.batch import NUL, Batch, ConnectionInfo, Group
-from twisted_ingest.errors import Format, Fsync, RejectedError, SinkError
+from twisted_ingest.errors import Format, Fsync, MisconfiguredError, RejectedError, SinkError
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import KIB, MIB
 from twisted_ingest.observe.events import Events
@@ -163,6 +164,52 @@ class OpenTests(FileCase):
         write(self.path, b"")
         for below in ("x", os.path.join("x", "y")):
             self.assertRaises(SinkError, self.make(os.path.join(self.path, below)).start)
+
+    async def test_what_waiting_may_mend(self) -> None:
+        """A path that we may not have ends the start; with a spool in front it is waited for, a mistake never is."""
+        for error in (errno.EACCES, errno.EPERM):
+            denied = PermissionError(error, os.strerror(error))
+            with self.assertRaisesRegex(SinkError, f"cannot open .*/ingest.log: {os.strerror(error)}") as raised:
+                self.refused(denied, 1, is_patient=False).start()
+            self.assertNotIsInstance(raised.exception, MisconfiguredError)
+            sink = self.refused(denied, 3, is_patient=True)
+            sink.start()
+            await sink.deliver(group(b"a\n"))
+        self.assertEqual(read(self.path), b"a\na\n")
+        for error in (errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST):
+            for is_patient in (False, True):
+                wrong = OSError(error, os.strerror(error))
+                self.assertRaises(MisconfiguredError, self.refused(wrong, 1, is_patient=is_patient).start)
+
+    def refused(self, error: OSError, times: int, *, is_patient: bool) -> FileSink:
+        """Make a sink whose file cannot be opened so many times."""
+        left = [error] * times
+        sink = FileSink("file", self.path, reactor=reactor, events=Events(reactor.seconds), is_patient=is_patient)
+        self.addCleanup(sink.abandon)
+        opens = sink._target.open
+
+        def refuse() -> None:
+            if left:
+                raise left.pop()
+            opens()
+
+        self.patch(sink._target, "open", refuse)
+        return sink
+
+    def test_no_thread(self) -> "Deferred[None]":
+        """Where there can be no more threads the start says so, leaves no file open, and may be tried again."""
+
+        def start(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        sink = self.make()
+        patched = self.patch(threading.Thread, "start", start)
+        with self.assertRaisesRegex(SinkError, "no thread for it can be started"):
+            sink.start()
+        self.assertEqual(sink._target._descriptor, -1)
+        patched.restore()
+        sink.start()
+        return sink.deliver(group(b"a\n"))
 
     async def test_never_started(self) -> None:
         """A sink whose start was refused can be closed, and holds on to nothing."""

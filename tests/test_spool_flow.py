@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from tests.disk import SimDisk
 from tests.spooling import DIRECTORY, Spool, make_batch, same, segment_paths
 from twisted_ingest.batch import Batch, Group
-from twisted_ingest.errors import RejectedError, SinkError
+from twisted_ingest.errors import MisconfiguredError, RejectedError, SinkError
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import SPARE_INODES
 from twisted_ingest.observe.events import Events
@@ -218,7 +218,9 @@ class Threads(Clock):
             function(*arguments)
 
 
-class SinkTests(TestCase):
+class SpoolCase(TestCase):
+    """A spool in a directory of its own, with a reactor that the test turns."""
+
     def setUp(self) -> None:
         self.patch(trouble, "RETRY_SECONDS", (0.0001, 0.0002))
         self.patch(replay, "RETRY_SECONDS", (0.0001, 0.0002))
@@ -263,6 +265,8 @@ class SinkTests(TestCase):
         self.reactor.run_until(lambda: done)
         self.assertEqual(done, [None])
 
+
+class SinkTests(SpoolCase):
     def test_all_the_way(self) -> None:
         """What is delivered comes out behind, the same and in order, and the counts agree."""
         inner = MemorySink("behind")
@@ -454,7 +458,7 @@ class SinkTests(TestCase):
         self.patch(Cursor, "read", lambda self, limit: 1 // 0)
         sink = self.make(MemorySink())
         self.reactor.run_until(lambda: sink.trouble)
-        self.assertIn("replaying has ended, ZeroDivisionError", sink.trouble or "")
+        self.assertIn("spool has ended, ZeroDivisionError", sink.trouble or "")
         self.take(sink, make_batch(1))
 
     def test_stopped_while_the_sink_behind_is_slow(self) -> None:
@@ -491,8 +495,8 @@ class SinkTests(TestCase):
             self.make(MemorySink())
 
     def test_a_sink_that_cannot_start(self) -> None:
-        """Where the sink behind is refused, so is the start, and the directory is free again."""
-        with self.assertRaises(SinkError):
+        """Where the sink behind is misconfigured the start is refused, and the directory is free again."""
+        with self.assertRaises(MisconfiguredError):
             self.make(_Refused())
         self.make(MemorySink())
 
@@ -560,7 +564,7 @@ class _Refused(MemorySink):
     """Cannot start."""
 
     def start(self) -> None:
-        raise SinkError("no")
+        raise MisconfiguredError("no")
 
 
 class _Failing(RealDisk):

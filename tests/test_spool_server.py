@@ -54,6 +54,22 @@ class SpoolServerTests(SynchronousTestCase):
         again = self.server(sink)
         self.assertTrue(any("0 records (0B) wait" in line for line in again.log), again.log)
 
+    def test_a_file_that_cannot_be_opened(self) -> None:
+        """With a file behind it that may not be made the process starts, takes, and says what waits for what."""
+        server = self.server("file:/sys/none/out.log?spool=true")
+        server.send(b"one\n")
+        wait_until(lambda: _taken(server) == 1, "taken")
+        wait_until(lambda: server.metrics()["ingest_sink_spool_replaying[file]"] == 0, "the stall shown")
+        self.assertEqual(server.get("readyz"), "ready\n")
+        wait_until(lambda: "which keeps what comes (" in server.get("status"), "named in /status")
+        wait_until(
+            lambda: any("sink file:" in line and "cannot open" in line for line in server.log), "named in the log"
+        )
+        self.assertEqual(server.stop(signal.SIGTERM), -signal.SIGTERM)
+        again = self.server("file:out.log?spool=true")
+        self.wait_empty(again)
+        self.assertEqual(self.lines(), [b"one"])
+
     def stall_and_kill(self, sink: str, prefix: str, waiting: int) -> list[bytes]:
         """Have the spool take lines for a sink that takes none, and kill it; gives the lines."""
         server = self.server(sink)

@@ -11,7 +11,6 @@ from twisted.logger import LogLevel
 from twisted_ingest import __version__
 from twisted_ingest.errors import DropReason, Durability, WireProtocol
 from twisted_ingest.flow.ledger import ListenerLedger
-from twisted_ingest.interfaces import ISink
 from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.metrics import View
 from twisted_ingest.server.listener import Listener
@@ -25,11 +24,11 @@ _PROMISES = {
 }
 
 
-def banner(listeners: Sequence[Listener], sinks: Sequence[ISink], admin: str | None) -> list[str]:
-    """Say where everything is, and what to try; ``admin`` is the address of the admin endpoint."""
+def banner(listeners: Sequence[Listener], sinks: Sequence[str], admin: str | None) -> list[str]:
+    """Say where everything is, and what to try; ``sinks`` describe them, ``admin`` is the endpoint's address."""
     lines = [f"twisted-ingest {__version__}"]
     lines += [f"  listening  {listener.address} ({_described(listener)})" for listener in listeners]
-    lines += [f"  lines to   {sink.describe()}" for sink in sinks]
+    lines += [f"  lines to   {sink}" for sink in sinks]
     if admin is not None:
         lines.append(f"  metrics    {admin}/metrics")
     host, port, is_relp = _first_tcp(listeners)

@@ -83,6 +83,7 @@ def _make_sink(name: str, sink: SinkSettings, sync_for: str | None, reactor: Any
                 fsync=sink.fsync,
                 format=sink.format,
                 sync_for=sync_for,
+                is_patient=sink.spool,
             )
         case StdoutSettings():
             return StdoutSink(name, reactor=reactor, events=events, format=sink.format)

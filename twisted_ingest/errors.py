@@ -6,6 +6,7 @@ The tree::
     IngestError
     ├── ConfigurationError   the operator's mistake; carries every problem found
     ├── SinkError            a sink has failed for good: it takes nothing any more
+    │   └── MisconfiguredError   only another configuration can help
     ├── RejectedError        a sink will never take what it was handed; it takes other records
     └── ListenError          an address could not be bound
 
@@ -52,6 +53,10 @@ class SinkError(IngestError):
 
     Who keeps the records (a spool) stops bringing them; otherwise they are dropped and counted.
     """
+
+
+class MisconfiguredError(SinkError):
+    """A sink cannot start, and no waiting mends that: its configuration names what cannot be."""
 
 
 class RejectedError(IngestError):

@@ -25,7 +25,7 @@ from twisted_ingest.config import checks
 from twisted_ingest.config.load import Loaded
 from twisted_ingest.config.model import OFF
 from twisted_ingest.errors import CloseReason, IngestError, ListenError, SinkError
-from twisted_ingest.flow.outlet import Outlet
+from twisted_ingest.flow.outlet import Outlet, description_of
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import ADMIN_SEND_BUFFER, FLUSH_GRACE, OVERSLEPT, SWEEP_SECONDS
 from twisted_ingest.milestone import Milestone
@@ -200,7 +200,8 @@ class IngestService(Service):
         if self.running and watch is self.watch:
             self.watch.state = "ready"
             self._beat(self._reactor.seconds())
-            self.show_banner(banner(self.listeners, self.sinks, self.admin_address))
+            sinks = [description_of(sink, self.events.bug) for sink in self.sinks]
+            self.show_banner(banner(self.listeners, sinks, self.admin_address))
             self._ready.reach(None)
 
     def _beat(self, due: float) -> None:

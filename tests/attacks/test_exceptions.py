@@ -516,20 +516,66 @@ class PortTests(ListeningTestCase):
             await self.check(listener)
 
 
-class FaultyDetails(MemorySink):
-    """Raises when it is asked for its counters."""
+class SpeechlessSink(MemorySink):
+    """Raises when it is asked anything of itself."""
+
+    trouble = property(lambda _: 1 // 0, lambda _, value: None)
+
+    def describe(self) -> str:
+        """Raise."""
+        raise BugError("describe")
 
     def details(self) -> dict[str, int]:
         """Raise."""
         raise BugError("details")
 
 
+class Odd(MemorySink):
+    """Has counters that could be no metric."""
+
+    def __init__(self, details: dict[Any, Any]) -> None:
+        super().__init__("odd")
+        self._details = details
+
+    def details(self) -> dict[str, int]:
+        """Give them."""
+        return self._details
+
+
+class SpeechlessTests(AdminTestCase):
+    def test_pages(self) -> None:
+        """A sink that cannot be asked is in trouble; every page answers, its own counts and all others are there."""
+        self.make_rig(SpeechlessSink("speechless"))
+        self.rig.watch.state = "ready"
+        self.rig.send(b"one\n")
+        for path, code in (("/metrics", 200), ("/status", 200), ("/readyz", 503)):
+            answer = self.ask(path)
+            self.assertEqual(answer.code, code)
+            self.assertIn(b"speechless", answer.body)
+        self.assertIn(b"sink speechless: it cannot say how it is (ZeroDivisionError: ", self.ask("/readyz").body)
+        self.assertTrue(self.rig.events.internal_errors)
+        self.assertTrue(self.flushLoggedErrors(BugError, ZeroDivisionError))
+
+    def test_odd_counters(self) -> None:
+        """Counters that are no numbers, or have names no metric can have, cost the sink its own, and no page."""
+        for details in ({"a b": 1}, {"é": 1}, {"fine": 1, "queue": "long"}, {7: 7}, {None: 1}):
+            self.make_rig(Odd(details))
+            self.assertEqual(self.ask("/metrics").code, 200)
+            self.assertEqual(self.rig.watch.view().sinks[0].details, {})
+            self.assertEqual(len(self.flushLoggedErrors(TypeError, ValueError, AttributeError)), 2)
+
+
 class AdminTests(AdminTestCase):
     def setUp(self) -> None:
-        self.make_rig(FaultyDetails())
+        self.make_rig(MemorySink())
 
     def test_page(self) -> None:
         """A page that cannot be rendered is a 500, counted; others answer, and 1,000 scrapes log ten tracebacks."""
+
+        def view() -> Any:
+            raise BugError("view")
+
+        self.patch(self.rig.watch, "view", view)
         for _ in range(1000):
             self.assertEqual(self.ask("/metrics").code, 500)
         self.assertEqual(self.ask("/healthz").code, 200)

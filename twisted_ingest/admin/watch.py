@@ -16,7 +16,7 @@ from twisted_ingest.errors import DropReason, WireProtocol
 from twisted_ingest.escaping import escape
 from twisted_ingest.flow.intake import Intake
 from twisted_ingest.flow.ledger import Balance
-from twisted_ingest.flow.outlet import Outlet
+from twisted_ingest.flow.outlet import Outlet, description_of, details_of, trouble_of
 from twisted_ingest.limits import ADMIN_CONNECTIONS
 from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.lag import LoopLag
@@ -99,15 +99,14 @@ class Watch:
 
     def _reasons(self, conservation: Mapping[str, int]) -> list[str]:
         state = [] if self.state == "ready" else [self.state]
-        stalled = (
-            outlet.sink for outlet in self._intake.outlets if outlet.required and outlet.sink.trouble is not None
-        )
+        required = [outlet.sink for outlet in self._intake.outlets if outlet.required]
+        troubles = ((sink.name, trouble_of(sink, self._events.bug)) for sink in required)
         wrong = ((place, error) for place, error in conservation.items() if error)
         lost = (listener for listener in self._listeners if listener.trouble is not None)
         return [
             *state,
             *(f"listener {listener.name}: not listening: {listener.trouble}" for listener in lost),
-            *(f"sink {sink.name}: {sink.trouble}" for sink in stalled),
+            *(f"sink {name}: {trouble}" for name, trouble in troubles if trouble is not None),
             *(f"conservation error {error} ({place})" for place, error in wrong),
         ]
 
@@ -137,7 +136,7 @@ class Watch:
             budget_limit=budget.limit,
             budget_used=budget.used,
             budget_partials=budget.partials,
-            sinks=[_sink(outlet, in_flight.total()) for outlet, in_flight in recount.in_flight.items()],
+            sinks=[self._sink(outlet, in_flight.total()) for outlet, in_flight in recount.in_flight.items()],
             conservation=conservation,
             reasons=self._reasons(conservation),
             internal_errors=self._events.internal_errors,
@@ -146,6 +145,26 @@ class Watch:
             uptime_seconds=self._seconds() - self._started,
             admin_connections=len(self.clients),
             admin_requests=self.clients.answered,
+        )
+
+    def _sink(self, outlet: Outlet, in_flight_records: int) -> SinkView:
+        tallies, sink, on_bug = outlet.tallies.values(), outlet.sink, self._events.bug
+        details = details_of(sink, on_bug)
+        dropped = {reason: sum(tally.records_dropped[reason] for tally in tallies) for reason in DropReason}
+        # Lost after they counted as delivered: no part of the accounts, and not to be overlooked all the same.
+        dropped[DropReason.SPOOL_FULL] += int(details.get("spool_dropped_records", 0))
+        dropped[DropReason.REJECTED] += int(details.get("spool_rejected_records", 0))
+        return SinkView(
+            name=sink.name,
+            description=description_of(sink, on_bug),
+            required=outlet.required,
+            delivered_records=sum(tally.records_delivered for tally in tallies),
+            delivered_bytes=sum(tally.bytes_delivered for tally in tallies),
+            dropped_records=dropped,
+            in_flight_records=in_flight_records,
+            queued_bytes=outlet.charge,
+            trouble=trouble_of(sink, on_bug),
+            details=details,
         )
 
     def status(self) -> dict[str, Any]:
@@ -224,27 +243,6 @@ class Watch:
             "paused": lane.pause_reason,
             "paused_seconds": round(connection.paused_seconds_now(), 3),
         }
-
-
-def _sink(outlet: Outlet, in_flight_records: int) -> SinkView:
-    tallies = outlet.tallies.values()
-    details = outlet.sink.details()
-    dropped = {reason: sum(tally.records_dropped[reason] for tally in tallies) for reason in DropReason}
-    # Lost after they counted as delivered: no part of the accounts, and not to be overlooked all the same.
-    dropped[DropReason.SPOOL_FULL] += int(details.get("spool_dropped_records", 0))
-    dropped[DropReason.REJECTED] += int(details.get("spool_rejected_records", 0))
-    return SinkView(
-        name=outlet.sink.name,
-        description=outlet.sink.describe(),
-        required=outlet.required,
-        delivered_records=sum(tally.records_delivered for tally in tallies),
-        delivered_bytes=sum(tally.bytes_delivered for tally in tallies),
-        dropped_records=dropped,
-        in_flight_records=in_flight_records,
-        queued_bytes=outlet.charge,
-        trouble=outlet.sink.trouble,
-        details=details,
-    )
 
 
 def _listener(listener: Listener, view: View) -> dict[str, Any]:

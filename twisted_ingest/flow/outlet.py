@@ -3,14 +3,19 @@ The way to one sink: handing over a group whatever the sink makes of that, and t
 """
 
 from asyncio import isfuture
+from collections.abc import Callable, Mapping
 from inspect import iscoroutine
 
 from twisted.internet.defer import Deferred, fail
+from twisted.python.failure import Failure
 
 from twisted_ingest.batch import Group
 from twisted_ingest.errors import DropReason
 from twisted_ingest.flow.ledger import Tally
 from twisted_ingest.interfaces import ISink
+
+Bug = Callable[[str, Failure], None]
+"""Hears of a bug that was caught: where it was met, and what was raised."""
 
 _MARK = "ingest_answers_a_group"
 """The attribute of a Deferred that has been given for a group."""
@@ -45,6 +50,46 @@ def _answer(sink: ISink, answer: object) -> "Deferred[None]":
         raise TypeError(f"deliver of sink {sink.name} returned a Deferred again: each group needs one of its own")
     vars(answer)[_MARK] = True
     return answer
+
+
+# What a sink says of itself. A page, a probe or a stop that asks must not fall with one sink.
+
+
+def trouble_of(sink: ISink, on_bug: Bug) -> str | None:
+    """Ask a sink why it takes nothing; one that cannot be asked is in trouble."""
+    try:
+        trouble = sink.trouble
+    except Exception as error:  # noqa: BLE001 - see above
+        on_bug(f"trouble of sink {sink.name}", Failure())
+        return f"it cannot say how it is ({type(error).__name__}: {error})"
+    return None if trouble is None else str(trouble)
+
+
+def description_of(sink: ISink, on_bug: Bug) -> str:
+    """Ask a sink where records go."""
+    try:
+        return str(sink.describe())
+    except Exception:  # noqa: BLE001 - see above
+        on_bug(f"describe of sink {sink.name}", Failure())
+        return f"sink {sink.name} (it cannot say where to)"
+
+
+def details_of(sink: ISink, on_bug: Bug) -> Mapping[str, float]:
+    """Ask a sink for its counters; none where any of them is no number, or its name could not be a metric's."""
+    try:
+        return _checked(dict(sink.details()))
+    except Exception:  # noqa: BLE001 - see above
+        on_bug(f"details of sink {sink.name}", Failure())
+        return {}
+
+
+def _checked(details: dict[str, float]) -> dict[str, float]:
+    for name, value in details.items():
+        if not isinstance(value, int | float):
+            raise TypeError(f"{name} is {type(value).__name__}, and must be a number")
+        if not (name.isascii() and name.isidentifier()):
+            raise ValueError(f"{name!r} cannot be the end of a metric's name: letters, digits and _ can")
+    return details
 
 
 class Outlet:

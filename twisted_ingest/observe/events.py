@@ -344,6 +344,13 @@ class Events:
         """Note a bug of ours that has been caught already."""
         self.internal_error(where, failure=failure)
 
+    def guard(self, where: str, call: Callable[..., None], *arguments: object) -> None:
+        """Make a call that nobody else looks after, as one from another thread; what it raises is noted as a bug."""
+        try:
+            call(*arguments)
+        except Exception:  # noqa: BLE001 - the reactor would log it, and nobody would count it
+            self.internal_error(where)
+
     def internal_error(self, where: str, info: ConnectionInfo | None = None, failure: Failure | None = None) -> None:
         """Note a bug of ours, with its traceback; without ``failure`` called from inside an ``except`` block."""
         self.internal_errors += 1

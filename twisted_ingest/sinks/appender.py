@@ -6,7 +6,7 @@ is allowed to block the reactor; a full disk is back-pressure by not answering.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -44,11 +44,18 @@ class Appender:
         self.writer = Writer(target, fsync, reactor, self)
 
     def start(self, *, is_open: bool) -> None:
-        """Start the thread; with ``is_open`` false it opens the target itself, for as long as that takes."""
+        """
+        Start the thread; with ``is_open`` false it opens the target itself, for as long as that takes.
+
+        Raises `SinkError` where there can be no more threads.
+        """
         if not is_open:
             self.writer.reopen()
+        try:
+            self.writer.start(f"ingest-sink-{self._name}")
+        except RuntimeError as failure:
+            raise SinkError(f"sink {self._name}: no thread for it can be started ({failure})") from failure
         self._is_started = True
-        self.writer.start(f"ingest-sink-{self._name}")
 
     def submit(self, buffers: Iterable[bytes], *, sync: bool = False) -> "Deferred[None]":
         """
@@ -118,6 +125,10 @@ class Appender:
             self._outstanding.popleft().errback(failure)
 
     # Called by the writer, in the reactor's thread.
+
+    def hear(self, call: Callable[..., None], *arguments: object) -> None:
+        """See `WriterOwner`."""
+        self._events.guard(f"sink {self._name}", call, *arguments)
 
     def on_written(self, number: int) -> None:
         """See `WriterOwner`."""

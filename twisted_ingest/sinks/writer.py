@@ -32,7 +32,10 @@ READER_SECONDS = 1.0
 
 
 class WriterOwner(Protocol):
-    """Who hears of a writer's doings, in the reactor's thread."""
+    """Who hears of a writer's doings, in the reactor's thread: each call is made through ``hear``."""
+
+    def hear(self, call: Callable[..., None], *arguments: object) -> None:
+        """Make one of the calls below; what it raises must not be raised into the reactor."""
 
     def on_written(self, number: int) -> None:
         """Note that the oldest so many jobs count as delivered."""
@@ -147,7 +150,7 @@ class Writer:
 
     def _tell(self, function: Callable[..., None], *arguments: object) -> None:
         """Have the reactor call something of the owner's; lost when the reactor has ended, as it should be."""
-        self._reactor.callFromThread(function, *arguments)
+        self._reactor.callFromThread(self._owner.hear, function, *arguments)
 
     def _run(self) -> None:
         try:

@@ -4,24 +4,27 @@ The sinks that write lines: a file, and standard output.
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from twisted_ingest.batch import Group
-from twisted_ingest.errors import Format, Fsync, SinkError
+from twisted_ingest.errors import Format, Fsync, MisconfiguredError, SinkError
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.observe.events import Events
 from twisted_ingest.sinks.appender import Appender
 from twisted_ingest.sinks.rendering import RENDERERS
 from twisted_ingest.sinks.targets import FileTarget, IrregularError, StreamTarget
 
-# At start these are the operator's mistake and no waiting mends them; anything else is tried again.
-_MISTAKES = frozenset(
-    {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST}
-)
+# At the start neither is waited for; anything else is tried again.
+_MISTAKES = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST})
+"""The path cannot name a file, and no waiting mends that."""
+
+_DENIED = frozenset({errno.EACCES, errno.EPERM})
+"""The path can name one that we may not have; what is mounted there later may be another's."""
 
 
 class _WritingSink:
@@ -60,7 +63,8 @@ class FileSink(_WritingSink):
     Appends lines to one file. A group that needs it is synced, whatever ``fsync`` says of the others.
 
     ``sync_for`` names who relies on that, for a message: then the path must be a regular file, at the start and
-    whenever it is opened anew. With an ``fsync`` of its own it must be one anyway.
+    whenever it is opened anew. With an ``fsync`` of its own it must be one anyway. One that ``is_patient``, because
+    something in front keeps what it cannot take, waits at the start for whatever waiting may mend.
     """
 
     def __init__(
@@ -74,12 +78,18 @@ class FileSink(_WritingSink):
         format: Format = Format.RAW,  # noqa: A002
         mode: int = 0o640,
         sync_for: str | None = None,
+        is_patient: bool = False,
     ) -> None:
         self.path = os.path.abspath(path)
         self.fsync = fsync
+        self._is_patient = is_patient
         self._target = FileTarget(self.path, mode, sync_for if fsync is Fsync.NEVER else f"fsync={fsync.value}")
-        self._target.on_repair = lambda: reactor.callFromThread(events.sink_repaired, name, self.path)
-        self._target.on_truncation = lambda: reactor.callFromThread(events.sink_truncated, name, self.path)
+
+        def tell(event: Callable[[str, str], None]) -> None:
+            reactor.callFromThread(events.guard, f"sink {name}", event, name, self.path)
+
+        self._target.on_repair = partial(tell, events.sink_repaired)
+        self._target.on_truncation = partial(tell, events.sink_truncated)
         super().__init__(name, Appender(name, self._target, reactor, events, fsync), format)
 
     def describe(self) -> str:
@@ -89,18 +99,26 @@ class FileSink(_WritingSink):
 
     def start(self) -> None:
         """See `ISink`: a path that can never be used is refused, a full disk is waited for."""
-        self._appender.start(is_open=self._is_open())
+        is_open = self._is_open()
+        try:
+            self._appender.start(is_open=is_open)
+        except SinkError:
+            self._target.close()
+            raise
 
     def _is_open(self) -> bool:
         """Open the file; false where that may work later."""
         try:
             self._target.open()
         except IrregularError as failure:
-            raise SinkError(f"sink {self.name}: {failure.strerror}") from failure
+            raise MisconfiguredError(f"sink {self.name}: {failure.strerror}") from failure
         except OSError as failure:
+            self._target.close()
+            reason = f"sink {self.name}: cannot open {self.path}: {failure.strerror}"
             if failure.errno in _MISTAKES:
-                self._target.close()
-                raise SinkError(f"sink {self.name}: cannot open {self.path}: {failure.strerror}") from failure
+                raise MisconfiguredError(reason) from failure
+            if failure.errno in _DENIED and not self._is_patient:
+                raise SinkError(reason) from failure
             return False
         return True
 

@@ -29,7 +29,10 @@ half and all of it, so that many spools do not come back to one server at once."
 
 
 class ReplayOwner(Protocol):
-    """Who hands windows to the sink, in the reactor's thread."""
+    """Who hands windows to the sink, in the reactor's thread: each call is made through ``hear``."""
+
+    def hear(self, call: Callable[..., None], *arguments: object) -> None:
+        """Make one of the calls below; what it raises must not be raised into the reactor."""
 
     def on_window(self, window: Window) -> None:
         """Deliver a window, then call `Replay.answer`."""
@@ -84,7 +87,7 @@ class Replay:
     # Called in any thread.
 
     def start(self, name: str) -> None:
-        """Start the thread."""
+        """Start the thread. Raises ``RuntimeError`` where there can be no more."""
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def answer(self, error: BaseException | None, *, is_final: bool = False) -> None:
@@ -114,7 +117,7 @@ class Replay:
     # Called in the thread.
 
     def _tell(self, function: Callable[..., None], *arguments: object) -> None:
-        self._reactor.callFromThread(function, *arguments)
+        self._reactor.callFromThread(self._owner.hear, function, *arguments)
 
     def _run(self) -> None:
         try:
@@ -123,11 +126,17 @@ class Replay:
         except _StopError:
             pass
         except Exception as failure:  # noqa: BLE001 - a dead reader must be visible, whatever killed it
-            self._set_trouble(f"replaying has ended, {type(failure).__name__}: {failure}")
+            self._set_trouble(f"replaying {self._shelf.directory} has ended, {type(failure).__name__}: {failure}")
         finally:
+            self._end()
+
+    def _end(self) -> None:
+        try:
             if self._cursor.is_dirty:
                 self._commit()
             self._cursor.close()
+        finally:
+            # Whatever happens: a stop waits for it.
             self._tell(self._owner.on_replay_ended)
 
     def _next_window(self) -> Window:
@@ -149,7 +158,7 @@ class Replay:
             try:
                 window = self._cursor.read(WINDOW_BYTES)
             except OSError as failure:
-                self._back_off(f"cannot read the spool: {failure.strerror or failure}")
+                self._back_off(f"cannot read the spool {self._shelf.directory}: {failure.strerror or failure}")
             else:
                 if window is not None:
                     self._recovered()
@@ -257,7 +266,8 @@ class Replay:
     def _position_failed(self, failure: OSError) -> None:
         self.position_failures += 1
         self._commit_due = time.monotonic() + COMMIT_SECONDS
-        trouble = f"cannot keep the position: {failure.strerror or failure}; no segment is removed until that works"
+        where = f"cannot keep the position in {self._shelf.directory}"
+        trouble = f"{where}: {failure.strerror or failure}; no segment is removed until that works"
         self._set_troubles(self._sink_trouble, trouble)
 
     def _drop_oldest(self) -> None:

@@ -15,11 +15,11 @@ from zope.interface import implementer
 
 from twisted_ingest.batch import Group
 from twisted_ingest.errors import Fsync, RejectedError, SinkError
-from twisted_ingest.flow.outlet import deliver
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import MIB
 from twisted_ingest.observe.events import Events
 from twisted_ingest.sinks.appender import Appender
+from twisted_ingest.spool.behind import Behind
 from twisted_ingest.spool.codec import ForeignError
 from twisted_ingest.spool.cursor import Cursor, Window
 from twisted_ingest.spool.disk import Disk, RealDisk
@@ -66,17 +66,20 @@ class SpoolSink:
     ) -> None:
         self.name = inner.name
         self.inner = inner
+        self._behind = Behind(inner, reactor, events, self._bring_held)
         self._reactor = reactor
         self._events = events
         self._wall_time = wall_time
         self._disk = disk or RealDisk()
         self._shelf = Shelf(directory, max_bytes, free_space_floor, drops_oldest)
         self._target = SegmentTarget(self._disk, self._shelf, min(SEGMENT_BYTES, max_bytes // SEGMENT_SHARE))
-        self._target.on_trouble = lambda trouble: reactor.callFromThread(self.on_replay_trouble, trouble)
+        self._target.on_trouble = lambda trouble: reactor.callFromThread(self.hear, self.on_replay_trouble, trouble)
         self._appender = Appender(f"{self.name} (spool)", self._target, reactor, events, Fsync.ALWAYS)
         self._cursor = Cursor(self._disk, self._shelf)
         self._replay = Replay(self._shelf, self._cursor, reactor, self)
         self._replay_ended: Deferred[None] = Deferred()
+        self._held: Window | None = None
+        """What the replay has handed over while the sink behind was not started."""
         self._lock = -1
         self._is_started = False
         self._found = Report()
@@ -88,12 +91,18 @@ class SpoolSink:
 
     def describe(self) -> str:
         """See `ISink`."""
-        return f"{self.inner.describe()}, through the spool {self._shelf.directory}"
+        trouble = self._behind.trouble
+        kept = f", which keeps what comes ({trouble})" if trouble is not None else ""
+        return f"{self._behind.describe()}, through the spool {self._shelf.directory}{kept}"
 
     # Start.
 
     def start(self) -> None:
-        """See `ISink`: locks the directory and looks through it: a second a gigabyte, and four a million batches."""
+        """
+        See `ISink`: locks the directory and looks through it: a second a gigabyte, and four a million batches.
+
+        A sink behind that cannot start yet is started later; only one that is misconfigured ends the start.
+        """
         try:
             self._disk.make_directory(self._shelf.directory)
             self._lock = self._disk.lock(self._shelf.path(LOCK))
@@ -106,26 +115,31 @@ class SpoolSink:
             self._unlock()
             reason = error.strerror if isinstance(error, OSError) else error
             raise SinkError(f"sink {self.name}: cannot use the spool {self._shelf.directory}: {reason}") from error
-        self._resume(recovered, time.perf_counter() - began)
+        try:
+            self._resume(recovered, time.perf_counter() - began)
+        except BaseException:
+            self._unlock()
+            raise
 
     def _resume(self, recovered: Recovered, seconds: float) -> None:
         self._found = recovered.report
+        self._shelf.segments.clear()
         self._shelf.segments.extend(recovered.segments)
         self._shelf.durable = recovered.sequence - 1
         self._shelf.confirmed = recovered.position - 1
         self._target.resume(recovered.sequence, recovered.number)
         self._cursor.start(recovered.position)
-        try:
-            self.inner.start()
-        except BaseException:
-            self._unlock()
-            raise
+        self._behind.start()
         self._events.spool_recovered(
             self.name, _found(self._shelf.directory, self._found, seconds), is_clean=self._found.is_clean
         )
+        try:
+            self._appender.start(is_open=True)
+            self._replay.start(f"ingest-replay-{self.name}")
+        except (SinkError, RuntimeError) as failure:
+            self.abandon()
+            raise SinkError(f"sink {self.name}: no threads for its spool can be started ({failure})") from failure
         self._is_started = True
-        self._appender.start(is_open=True)
-        self._replay.start(f"ingest-replay-{self.name}")
 
     def _unlock(self) -> None:
         if self._lock >= 0:
@@ -140,15 +154,27 @@ class SpoolSink:
 
     def reopen(self) -> None:
         """See `ISink`: the spool's files are its own; only the sink behind has any that are rotated."""
-        self.inner.reopen()
+        self._behind.reopen()
 
     # Called by the replay, in the reactor's thread.
 
+    def hear(self, call: Callable[..., None], *arguments: object) -> None:
+        """See `ReplayOwner`."""
+        self._events.guard(f"spool of sink {self.name}", call, *arguments)
+
+    def _bring_held(self) -> None:
+        if self._held is not None:
+            window, self._held = self._held, None
+            self.on_window(window)
+
     def on_window(self, window: Window) -> None:
         """See `ReplayOwner`."""
+        if not self._behind.is_started:
+            self._held = window
+            return
         # The device must have them before the position passes them and the only other copy is removed.
         group = Group(window.batches, window.size, needs_sync=True)
-        _ = deliver(self.inner, group).addCallbacks(lambda _: self._replay.answer(None), self._refused)
+        _ = self._behind.deliver(group).addCallbacks(lambda _: self._replay.answer(None), self._refused)
 
     def _refused(self, failure: Failure) -> None:
         if not failure.check(SinkError, RejectedError):
@@ -179,23 +205,27 @@ class SpoolSink:
     async def _close(self) -> None:
         if self._is_started:
             await self._appender.close()
-            self._replay.finish()
-            if self.inner.trouble is not None:
-                # It could take for ever, and everything is in the spool.
-                self.inner.abandon()
-                self._replay.abandon()
-            last_call = self._reactor.callLater(CLOSE_SECONDS, self._replay.stop)
-            await self._replay_ended
-            if last_call.active():
-                last_call.cancel()
-        await self.inner.close()
+            await self._catch_up()
+        await self._behind.close()
         self._unlock()
+
+    async def _catch_up(self) -> None:
+        """Have the sink behind take what it can while there is time, and wait for the end of the replay."""
+        self._replay.finish()
+        if self._behind.trouble is not None:
+            # It could take for ever, and everything is in the spool.
+            self._behind.abandon()
+            self._replay.abandon()
+        last_call = self._reactor.callLater(CLOSE_SECONDS, self._replay.stop)
+        await self._replay_ended
+        if last_call.active():
+            last_call.cancel()
 
     def abandon(self) -> None:
         """See `ISink`."""
         self._appender.abandon()
         self._replay.abandon()
-        self.inner.abandon()
+        self._behind.abandon()
 
     # Accounts.
 
@@ -205,7 +235,7 @@ class SpoolSink:
         taken = self._target.records
         gone = replay.records + replay.dropped + replay.rejected
         return {
-            **self.inner.details(),
+            **self._behind.details(),
             "spooled_records": taken,
             "spooled_bytes": self._target.bytes,
             "spool_recovered_records": found.records,
@@ -217,7 +247,7 @@ class SpoolSink:
             "spool_oldest_seconds": self._oldest_seconds(),
             "spool_disk_bytes": self._shelf.used,
             "spool_segments": len(self._shelf.segments),
-            "spool_replaying": int(self.inner.trouble is None and replay.trouble is None),
+            "spool_replaying": int(self._behind.trouble is None and replay.trouble is None),
             "spool_dropped_records": replay.dropped,
             "spool_rejected_records": replay.rejected,
             "spool_missing_batches": cursor.missing,
