@@ -278,16 +278,26 @@ class CapTests(AdminTestCase):
         self.assertEqual([transport.is_reset for _, transport in held], [True] + [False] * (ADMIN_CONNECTIONS - 1))
 
     def test_active(self) -> None:
-        """Whoever has just been answered stays before those who are silent; who waits for us stays before both."""
+        """Whoever waits for us stays, however long; who has just been answered stays before those who are silent."""
         held = self.fill()
-        oldest, second, third = held[0], held[1], held[2]
+        answered, waiting = held[0], held[1]
         self.cost = 1.0
-        oldest[0].dataReceived(METRICS)
-        second[0].dataReceived(METRICS)
-        oldest[1].read()
-        for _ in range(3):
-            self.connect()
-        self.assertEqual([oldest[1].is_reset, second[1].is_reset, third[1].is_reset], [False, False, True])
+        answered[0].dataReceived(METRICS)
+        answered[1].read()
+        waiting[0].dataReceived(METRICS)
+        lost: set[Any] = set()
+        for _ in range(2 * ADMIN_CONNECTIONS):
+            held.append(self.connect())
+            self.web.advance(0.01)
+            for channel, transport in held:
+                if transport.is_reset and channel not in lost:
+                    lost.add(channel)
+                    self.lose(channel)
+            if len(held) == ADMIN_CONNECTIONS + 3:
+                self.assertEqual(
+                    [transport.is_reset for _, transport in held[:6]], [False, False, True, True, True, False]
+                )
+        self.assertEqual([answered[1].is_reset, waiting[1].is_reset], [True, False])
 
     def test_flood(self) -> None:
         """A flood within one turn holds no more descriptors than are reserved; the rest is closed at once."""

@@ -81,6 +81,17 @@ class OptionsTests(SynchronousTestCase):
             ),
         )
 
+    def test_admin_host(self) -> None:
+        """``--admin-host`` may be repeated; what is no name exits 78 and says what to write."""
+        loaded = self.parse("--admin-host", "ingest", "--admin-host", "Logs.example.").loaded
+        self.assertEqual(loaded.settings.admin.hosts.names, {"ingest", "logs.example"})
+        for word, fix in (
+            ("http://ingest:9108/", 'the name alone is compared (try "ingest")'),
+            ("192.0.2.1:9108", "addresses need not be given, they are always accepted, with any port"),
+        ):
+            line = f"--admin-host: error: hosts: {word!r} is not the name of a host: {fix}\n"
+            self.assertEqual(self.leave("--admin-host", word), (EX_CONFIG, "", line))
+
     def test_flag_mistakes(self) -> None:
         """A flag that is unknown, ambiguous, or has too much or too little is one line that begins with it."""
         ambiguous = "--max-length or --max-connections or --max-connections-per-peer"
