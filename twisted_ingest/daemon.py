@@ -2,6 +2,7 @@
 The service as twistd runs it: with the signals, the exit status and the log of a process of its own.
 """
 
+import os
 import time
 from threading import Timer
 from typing import Any, NoReturn
@@ -17,7 +18,9 @@ from twisted_ingest.config.load import Loaded
 from twisted_ingest.errors import IngestError
 from twisted_ingest.limits import STOP_GRACE
 from twisted_ingest.observe.log import LogObserver, LogWriter
+from twisted_ingest.observe.logfile import LogFile
 from twisted_ingest.process import ending, signals
+from twisted_ingest.process.detach import Detached
 from twisted_ingest.service import IngestService
 
 
@@ -25,13 +28,29 @@ class Daemon(IngestService):
     """
     The service, and the process that is there for it alone.
 
-    A failed start is one line and exit status 1. A stop ends the process in time whatever is stuck, with status 1
-    where records were lost by it; the summary is the last line of the log.
+    A failed start is one line on standard error, and in the log where that is elsewhere; the exit status is 1. A stop
+    ends the process in time whatever is stuck, with status 1 where records were lost by it; the summary is the last
+    line of the log.
+
+    ``log`` is where that goes: a file, a descriptor, or ``None`` for where twistd was told to send it. ``detached`` is
+    told when the start is over, in a process that nobody watches. ``pid_file`` is what twistd has written, if any.
     """
 
-    def __init__(self, loaded: Loaded, reactor: Any, *, own_log: bool) -> None:
-        self._writer = LogWriter()
-        self._observer = LogObserver(self._writer, loaded.settings.log_format) if own_log else None
+    def __init__(
+        self,
+        loaded: Loaded,
+        reactor: Any,
+        *,
+        log: LogFile | int | None,
+        detached: Detached | None = None,
+        pid_file: str | None = None,
+    ) -> None:
+        self._file = log if isinstance(log, LogFile) else None
+        self._is_on_stderr = log == 2  # noqa: PLR2004
+        self._detached = detached
+        self._pid_file = pid_file
+        self._writer = LogWriter(log.descriptor if isinstance(log, LogFile) else log or 2)
+        self._observer = LogObserver(self._writer, loaded.settings.log_format) if log is not None else None
         super().__init__(loaded, reactor, time.time, self._writer)
 
     def setServiceParent(self, parent: Any) -> None:
@@ -39,6 +58,8 @@ class Daemon(IngestService):
         if self._observer is not None and isinstance(parent, Componentized):
             parent.setComponent(ILogObserver, self._observer)
         super().setServiceParent(IServiceCollection(parent))
+
+    # Start.
 
     def privilegedStartService(self) -> None:
         """Bind, or end the process."""
@@ -57,19 +78,50 @@ class Daemon(IngestService):
         _ = self.when_stopped().addCallbacks(self._over, self._failed)
         signals.end_early()
         # Only with the reactor running does a signal mean what we say it means.
-        self._reactor.callWhenRunning(signals.install, self._reactor, self.reopen)
+        self._reactor.callWhenRunning(self._running)
+
+    def _running(self) -> None:
+        signals.install(self._reactor, self.reopen)
+        if self._detached is not None and self.running:
+            self._detached.ready()
+
+    def _refuse(self, error: IngestError) -> NoReturn:
+        """End the process that cannot start."""
+        if not self._is_on_stderr:
+            self.events.log.critical("{error}", error=f"error: {error}", event="start_failed")
+            os.write(2, f"error: {error}\n".encode("utf-8", "backslashreplace"))
+        else:
+            self._writer.write(f"error: {error}")
+        self._writer.stop()
+        ending.remove_pid_file(self._pid_file)
+        if self._detached is not None:
+            self._detached.told()
+        raise SystemExit(1)
 
     def show_banner(self, lines: list[str]) -> None:
-        """Say where everything is: to a terminal as it stands, without time and level."""
+        """Say where everything is: as it stands, without time and level, where our log is text."""
         if self._observer is None or self._settings.log_format != "text":
             super().show_banner(lines)
             return
         for line in lines:
             self._writer.write(line)
 
+    # While running.
+
+    def reopen(self, why: str = "reopen") -> None:
+        """Let the sinks go of files that were rotated away, and our log too."""
+        if self._file is not None:
+            try:
+                self._file.reopen()
+            except OSError as error:
+                self.events.log_not_reopened(self._file.path, error)
+        super().reopen(why)
+
+    # Stop.
+
     def stopService(self) -> "Deferred[None]":
         """Stop, or end the process."""
-        last_resort = ending.last_resort(self._settings.limits.drain_timeout + STOP_GRACE)
+        last_resort = ending.last_resort(self._settings.limits.drain_timeout + STOP_GRACE, self._pid_file)
         return super().stopService().addBoth(self._say_no_more, last_resort)
 
     def _say_no_more(self, _: object, last_resort: Timer) -> None:
@@ -93,9 +145,4 @@ class Daemon(IngestService):
 
     def _exit_failed(self) -> None:
         """Have the process end with status 1: supervisors must see a failure."""
-        self._reactor.addSystemEventTrigger("after", "shutdown", ending.exit_failed, self._writer)
-
-    def _refuse(self, error: IngestError) -> NoReturn:
-        self._writer.write(f"error: {error}")
-        self._writer.stop()
-        raise SystemExit(1)
+        self._reactor.addSystemEventTrigger("after", "shutdown", ending.exit_failed, self._writer, self._pid_file)

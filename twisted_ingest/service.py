@@ -225,13 +225,13 @@ class IngestService(Service):
 
     def _unbind(self) -> None:
         """Let go of what was bound."""
-        ports = [listener.port for listener in self.listeners] + [self._admin_port]
+        # Whoever waits to be accepted is turned away.
+        self.admission.draining = True
         for listener in self.listeners:
-            listener.port = None
-        self._admin_port = None
-        for port in ports:
-            if port is not None:
-                port.stopListening()
+            _ = Deferred.fromCoroutine(self._try("closing a port", listener.stop()))
+        port, self._admin_port = self._admin_port, None
+        if port is not None:
+            port.stopListening()
 
     def show_banner(self, lines: list[str]) -> None:
         """Say where everything is: in the log, unless somebody has a better place."""

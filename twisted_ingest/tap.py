@@ -2,9 +2,10 @@
 The ``ingest`` command of twistd: options, and the service made from them.
 """
 
+import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, ClassVar, NoReturn
 
 from twisted.python import usage
@@ -12,14 +13,23 @@ from twisted.python import usage
 from twisted_ingest import __version__
 from twisted_ingest.config.checks import nearest
 from twisted_ingest.config.load import Loaded, load
+from twisted_ingest.config.model import StdoutSettings
 from twisted_ingest.daemon import Daemon
 from twisted_ingest.errors import ConfigurationError
-from twisted_ingest.process import signals, tuning
+from twisted_ingest.observe.logfile import LogFile
+from twisted_ingest.process import signals, standard, tuning
+from twisted_ingest.process.detach import detach
 from twisted_ingest.scan import SCANNER
 from twisted_ingest.service import IngestService
 
 EX_CONFIG = 78
 """Exit status for a configuration mistake (sysexits.h), which supervisors are told not to retry."""
+
+DAEMON_LOG = "twistd.log"
+"""Where a daemon's log goes by default, in the folder it was started from: twistd's own name for it."""
+
+DAEMON_UMASK = 0o077
+"""What twistd gives a daemon unless ``--umask`` says otherwise."""
 
 _PARAMETERS = {
     "config": "TOML file; a flag overrides it",
@@ -90,6 +100,7 @@ class Options(usage.Options):
     def parseOptions(self, options: Any = None) -> None:
         """Parse; a mistake is one line and exit 78, where twistd would print the whole usage."""
         # The first that twistd calls of ours.
+        standard.open_missing()
         signals.ignore_early()
         tuning.raise_descriptor_limit()
         try:
@@ -145,15 +156,54 @@ def _refuse(lines: list[str]) -> NoReturn:
 
 def makeService(options: Options) -> IngestService:
     """
-    Make the service for twistd.
+    Make the service for twistd, in the process that will run it: where that is a daemon, this one waits for its start.
 
-    Its own log options (``--logfile``, ``--syslog``, ``--logger``) win over ours, and a daemon has no standard error.
+    Of twistd's own log options ``--syslog`` and ``--logger`` win over ours; ``--logfile`` says where it goes.
     """
     from twisted.internet import reactor  # noqa: PLC0415 - twistd has chosen it by now
 
     tuning.take_steady_time(reactor)
     tuning.share_interpreter()
     tuning.keep_freed_memory()
-    outer: Mapping[str, Any] = options.parent or {}
-    own_log = bool(outer.get("nodaemon")) and not any(outer.get(name) for name in ("logfile", "syslog", "logger"))
-    return Daemon(options.loaded, reactor, own_log=own_log)
+    outer: MutableMapping[str, Any] = options.parent or {"nodaemon": True}
+    is_daemon = not outer.get("nodaemon")
+    mistakes = _find_nowhere(options.loaded, outer, is_daemon=is_daemon)
+    if mistakes:
+        _refuse(mistakes)
+    log = _open_log(outer, is_daemon=is_daemon)
+    detached = None
+    if is_daemon:
+        detached = detach(log.path if isinstance(log, LogFile) else "the system's log")
+        # What twistd would do with a daemon is done, but for this.
+        outer["nodaemon"] = True
+        outer["umask"] = DAEMON_UMASK if outer.get("umask") is None else outer["umask"]
+    return Daemon(options.loaded, reactor, log=log, detached=detached, pid_file=outer.get("pidfile"))
+
+
+def _find_nowhere(loaded: Loaded, outer: Mapping[str, Any], *, is_daemon: bool) -> list[str]:
+    """Complain of what would be written to a standard output that keeps nothing."""
+    found = []
+    if is_daemon and outer.get("logfile") == "-":
+        found.append("--logfile=-: error: a daemon has no standard output (name a file, or add -n)")
+    for name, sink in loaded.settings.sinks.items():
+        if isinstance(sink, StdoutSettings) and (is_daemon or standard.is_null(1)):
+            reason = "a daemon has none" if is_daemon else f"it is closed, or {os.devnull}"
+            found.append(
+                f"error: sink {name!r} writes to standard output, and {reason}: nobody would ever read it "
+                f"(use file:PATH{', or add -n,' if is_daemon else ''} or null: to keep nothing)"
+            )
+    return found
+
+
+def _open_log(outer: Mapping[str, Any], *, is_daemon: bool) -> LogFile | int | None:
+    """Open our log where twistd was told to have it; ``None`` where it does that itself."""
+    if outer.get("syslog") or outer.get("logger"):
+        return None
+    path = outer.get("logfile") or (DAEMON_LOG if is_daemon else None)
+    if path is None or path == "-":
+        return 2 if path is None else 1
+    try:
+        return LogFile(path)
+    except OSError as error:
+        sys.stderr.write(f"error: cannot open the log {path}: {error.strerror}\n")
+        raise SystemExit(1) from error

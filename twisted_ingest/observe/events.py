@@ -274,6 +274,16 @@ class Events:
         """Note that we were told to open files anew, by which signal."""
         self._limited("reopening", LogLevel.info, "{why}: opening files anew that were rotated away", why=why)
 
+    def log_not_reopened(self, path: str, error: OSError) -> None:
+        """Note that our own log could not be opened anew: it goes on in the file that was rotated away."""
+        self._limited(
+            "log_not_reopened",
+            LogLevel.error,
+            "cannot open the log {path} anew: {error}; going on in the old file",
+            path=path,
+            error=error.strerror,
+        )
+
     def sink_stalled(self, sink: str, trouble: str) -> None:
         """Note that a sink cannot take records at the moment; it goes on trying."""
         self._limited(f"sink_stalled:{sink}", LogLevel.error, "sink {sink}: {trouble}", sink=sink, trouble=trouble)
