@@ -144,6 +144,7 @@ class FormatTests(MetricsTestCase):
                             "command",
                             "route",
                             "code",
+                            "direction",
                         },
                         sample,
                     )

@@ -93,6 +93,7 @@ class IngestService(Service):
             listeners=self.listeners,
             log=self._log,
             seconds=reactor.seconds,
+            wall_time=self._wall_time,
             limits=limit_origins(self._loaded, self.admission.limit),
             admin_connections=checks.admin_connections(settings),
             **parts,
@@ -250,6 +251,9 @@ class IngestService(Service):
 
     def _sweep(self, turns: int) -> None:
         """Look at deadlines; ``turns`` counts the sweeps that were due, more than one where we slept."""
+        step = self.watch.clock_steps.look()
+        if step:
+            self.events.clock_stepped(step)
         now, overslept = self._reactor.seconds(), (turns - 1) * SWEEP_SECONDS
         for listener in self.listeners:
             try:

@@ -361,6 +361,7 @@ class Rig:
             events=self.events,
             log=LogWriter(),
             seconds=self.clock.seconds,
+            wall_time=self.clock.seconds,
             limits={},
         )
 

@@ -29,7 +29,7 @@ JUMPS = Scenario(
     "by days, forwards or backwards, ten times a second",
     "only the time stamps of records and log lines follow it; idle and frame deadlines, retries and the order of "
     "records go by a clock that cannot jump",
-    ('ingest_connections_closed_total{reason="idle"}', "ingest_records_total"),
+    ('ingest_connections_closed_total{reason="idle"}', "ingest_clock_steps_total"),
 )
 
 JUMPING = """
@@ -98,6 +98,10 @@ class JumpTests(SynchronousTestCase):
                 threading.Event().wait(0.05)
             metrics = server.metrics()
             self.assertEqual((metrics[closed], metrics["ingest_connections_open"]), (1, 1))
+            direction, other = ("forward", "backward") if days > 0 else ("backward", "forward")
+            page = server.get("metrics")
+            self.assertRegex(page, rf"ingest_clock_steps_total\{{direction=\"{direction}\"\}} [1-9]")
+            self.assertIn(f'ingest_clock_steps_total{{direction="{other}"}} 0.0', page)
             speaker.sendall(b"end\n")
             wait_until(lambda: server.output().endswith(b"end\n"), "the last line")
         self.assertEqual(server.output().splitlines(), [*lines, b"end"])

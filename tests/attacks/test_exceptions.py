@@ -391,6 +391,7 @@ class PortTests(ListeningTestCase):
             events=self.events,
             log=LogWriter(),
             seconds=reactor.seconds,
+            wall_time=reactor.seconds,
             limits={},
         )
         watch.state = "ready"

@@ -22,6 +22,7 @@ from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.lag import LoopLag
 from twisted_ingest.observe.log import LogWriter
 from twisted_ingest.observe.metrics import SinkView, View
+from twisted_ingest.observe.steps import ClockSteps
 from twisted_ingest.scan import SCANNER
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.listener import Listener
@@ -50,6 +51,7 @@ class Watch:
         events: Events,
         log: LogWriter,
         seconds: Callable[[], float],
+        wall_time: Callable[[], float],
         limits: Mapping[str, Mapping[str, object]],
         admin_connections: int = ADMIN_CONNECTIONS,
     ) -> None:
@@ -64,6 +66,7 @@ class Watch:
         self.loop_lag = LoopLag()
         self.clients = Clients(admin_connections)
         """Those of the admin endpoint."""
+        self.clock_steps = ClockSteps(wall_time, seconds)
         self.state = "starting"
         """``starting``, ``ready`` or ``draining``; the service sets it."""
 
@@ -133,6 +136,7 @@ class Watch:
             pause_seconds=self._intake.pauses.seconds(),
             departed_connections=self._admission.departed,
             loop_lag=self.loop_lag.view(),
+            clock_steps=dict(self.clock_steps.counts),
             budget_limit=budget.limit,
             budget_used=budget.used,
             budget_partials=budget.partials,

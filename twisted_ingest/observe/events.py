@@ -350,6 +350,17 @@ class Events:
 
     # Ourselves.
 
+    def clock_stepped(self, seconds: float) -> None:
+        """Note that the wall clock was set, by so many seconds forward or, below zero, backward."""
+        self._limited(
+            "clock_stepped",
+            LogLevel.warn,
+            "the wall clock was set {direction} by {seconds} s{slept}: time stamps follow it, deadlines do not",
+            direction="forward" if seconds > 0 else "backward",
+            seconds=round(abs(seconds), 3),
+            slept=" (or this machine slept)" if seconds > 0 else "",
+        )
+
     def bug(self, where: str, failure: Failure) -> None:
         """Note a bug of ours that has been caught already."""
         self.internal_error(where, failure=failure)

@@ -34,6 +34,7 @@ from twisted_ingest.errors import (
 )
 from twisted_ingest.flow.ledger import ACK_SECONDS
 from twisted_ingest.observe.lag import LagView
+from twisted_ingest.observe.steps import StepDirection
 from twisted_ingest.scan import SCANNER
 
 LEVELS = frozenset(
@@ -90,6 +91,7 @@ class View:
     pause_seconds: Mapping[PauseReason, float]
     departed_connections: int
     loop_lag: LagView
+    clock_steps: Mapping[StepDirection, int]
     budget_limit: int
     budget_used: int
     budget_partials: int
@@ -256,6 +258,7 @@ class IngestCollector(Collector):
         ):
             yield GaugeMetricFamily(name, text, value=value)
         yield from self._pressure(view)
+        yield _labelled("ingest_clock_steps", "Times the wall clock was set.", "direction", view.clock_steps)
         yield _counter("ingest_internal_errors", "Exceptions that ended a connection: bugs.", view.internal_errors)
         yield _counter("ingest_log_suppressed", "Own log lines folded by the rate limit.", view.log_suppressed)
         yield _counter("ingest_log_dropped", "Own log lines lost because their reader stalled.", view.log_dropped)
