@@ -95,6 +95,7 @@ WRONG: tuple[tuple[RefuseReason, bytes], ...] = (
     (RefuseReason.RDP, b"\3\0\0\x2a\x25\xe0\0\0\0\0\0Cookie: mstshash=user\r\n"),
     (RefuseReason.SPLUNK, b"--splunk-cooked-mode-v3--" + bytes(103) + b"host" + bytes(252) + b"8089"),
     (RefuseReason.SMTP, b"EHLO mail.example.org\r\n"),
+    (RefuseReason.SMTP, b"EHLO x\r\n"),
     (RefuseReason.SMTP, b"EHLO [127.0.0.1]\r\n"),
     (RefuseReason.SMTP, b"HELO localhost\r\n"),
     (RefuseReason.DOCKER, b"\1\0\0\0\0\0\0\x0chello world\n"),
@@ -123,7 +124,8 @@ TEXT_LIKE = re.compile(
 LURES = (
     "2W", "1W", "2D", "1J", "2C", "2Way mirror", "--splunk-cooked-mode-v3--", "sr", "srjava.util.HashMap", "x", "x^",
     "x\u06c5", "x\u06b5\u06c5", "(dp0", "}q", "]q(", "GET ", "GET / HTTP/1.1 200", "PROPFIND /x", "INFO / HTTP/",
-    "EHLO ", "HELO there", "LHLO", "*1", "*Mar 1", "$4", "SSH-", "SSH-2", "PROXY ", "PROXY UNKNOWN peer", "1 open ",
+    "EHLO ", "EHLO failed: 500", "HELO there", "LHLO", "*1", "*Mar 1",
+    "$4", "SSH-", "SSH-2", "PROXY ", "PROXY UNKNOWN peer", "1 open ",
     "1 open 3 files",
     "P*M", "AMQP", "AMQP0091", "MQTT", "PRI * ", "CONNECT a:1", "BZh91AY&SY", "STLS", "(\u00b5/\u00fd", "\ufeff<13>",
     "\u0719", "\u0751", "\u0712\u0713", "sNaPpY", "\u201cquoted\u201d", "\u0100\u0101", "\t", "   ", "8=FIX.4.4",

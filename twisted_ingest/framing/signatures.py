@@ -57,7 +57,9 @@ _REQUEST = re.compile(
     rb" HTTP/[0-9](?:\.[0-9])?\r?\n"
 )
 _REQUEST_BEGUN = re.compile(rb"[A-Z][A-Z-]{0,31}(?: (?:[^ \x00-\x1f]+(?: [A-Z0-9./]{0,8}\r?)?)?)?")
-_GREETING = re.compile(rb"(?:EHLO|HELO|LHLO) (?:\[[0-9A-Za-z.:]+\]|localhost|[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)+)\r\n")
+_GREETING = re.compile(
+    rb"(?:[EL]HLO [0-9A-Za-z.:\[\]-]+|HELO (?:\[[0-9A-Za-z.:]+\]|localhost|[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)+))\r\n"
+)
 _GREETING_BEGUN = re.compile(rb"[EHL](?:[HE](?:L(?:O(?: [0-9A-Za-z.:\[\]-]*\r?)?)?)?)?")
 
 
