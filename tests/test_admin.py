@@ -734,7 +734,7 @@ class RealPortTests(TestCase):
     """The same through the kernel."""
 
     def setUp(self) -> None:
-        self.rig = Rig()
+        self.rig = Rig(max_connections=2000)
         self.rig.watch.state = "ready"
         for number in range(1000):
             self.rig.connect("10.0.0.1", number)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_ingest.errors import RefuseReason
-from twisted_ingest.networks import AllowList, parse_network
+from twisted_ingest.networks import AllowList, parse_network, peer_of
 from twisted_ingest.testing import Rig
 
 
@@ -39,6 +39,16 @@ class AllowListTests(SynchronousTestCase):
         self.assertFalse(allowing("192.0.2.0/24").admits("::ffff:198.51.100.9"))
         self.assertTrue(allowing("fe80::/10").admits("fe80::1%eth0"))
 
+    def test_mapped_network(self) -> None:
+        """IPv4 written as IPv6 means the IPv4 peers, however they come in."""
+        for written, meant in (("::ffff:192.0.2.1", "192.0.2.1/32"), ("::ffff:192.0.2.0/120", "192.0.2.0/24")):
+            self.assertEqual(str(parse_network(written)), meant)
+        self.assertEqual(str(parse_network("::ffff:0:0/96")), "0.0.0.0/0")
+        for host in ("192.0.2.1", "::ffff:192.0.2.1"):
+            self.assertTrue(allowing("::ffff:192.0.2.1").admits(host))
+        self.assertFalse(allowing("::ffff:192.0.2.1").admits("192.0.2.2"))
+        self.assertEqual(str(parse_network("2001:db8::/32")), "2001:db8::/32")
+
     def test_others(self) -> None:
         """A UNIX socket has no address to judge; what is no address is not admitted; several networks add up."""
         self.assertTrue(allowing("192.0.2.0/24").admits(None))
@@ -69,3 +79,28 @@ class DeniedTests(SynchronousTestCase):
         rig.connect("192.0.2.7")
         self.assertEqual(rig.factory.ledger.connections_refused[RefuseReason.NOT_ALLOWED], 1)
         self.assertEqual(rig.factory.ledger.connections_opened, 1)
+
+
+class PeerTests(SynchronousTestCase):
+    def test_whose(self) -> None:
+        """IPv4 is one peer however it is written, IPv6 a network of the length that was set."""
+        self.assertEqual(peer_of("192.0.2.1", 64), "192.0.2.1")
+        self.assertEqual(peer_of("::ffff:192.0.2.1", 64), "192.0.2.1")
+        self.assertEqual(peer_of("2001:db8::1", 64), peer_of("2001:db8::ffff:1", 64))
+        self.assertNotEqual(peer_of("2001:db8::1", 64), peer_of("2001:db8:0:1::1", 64))
+        self.assertNotEqual(peer_of("2001:db8::1", 128), peer_of("2001:db8::2", 128))
+        self.assertEqual(peer_of("2001:db8::1", 32), peer_of("2001:db8:5::1", 32))
+        self.assertEqual(peer_of("fe80::1%eth0", 64), peer_of("fe80::2", 64))
+        self.assertEqual((peer_of("localhost", 64), peer_of("no:address", 64)), ("localhost", "no:address"))
+
+    def test_caps(self) -> None:
+        """The cap per peer and its connection rate take a network of IPv6 for one peer."""
+        rig = Rig(per_peer=2)
+        rig.connect("2001:db8::1")
+        rig.connect("2001:db8::2")
+        self.assertRaises(ConnectionRefusedError, rig.connect, "2001:db8::3")
+        rig.connect("2001:db8:0:1::1")
+        rig.connect("192.0.2.1")
+        rig.connect("::ffff:192.0.2.1")
+        self.assertRaises(ConnectionRefusedError, rig.connect, "192.0.2.1")
+        self.assertEqual(rig.factory.ledger.connections_refused[RefuseReason.PER_PEER], 2)

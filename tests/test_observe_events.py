@@ -15,6 +15,7 @@ from twisted_ingest.escaping import escape, preview
 from twisted_ingest.flow.ledger import ListenerLedger
 from twisted_ingest.limits import PREVIEW
 from twisted_ingest.observe.events import BURST, INTERVAL_SECONDS, Events
+from twisted_ingest.server.admission import Admission
 
 PEER = ConnectionInfo(7, "tcp-1514", "192.0.2.1:40000", "192.0.2.1")
 
@@ -251,7 +252,7 @@ class WordingTests(EventsTestCase):
     def test_each_event(self) -> None:
         """Each event reads as a sentence with its numbers in units and the flag that would change it."""
         self.events.connection_closed(self.ledger, PEER, CloseReason.EOF, 3, 2048)
-        self.events.accepting_paused(100)
+        self.events.accepting_paused(Admission(0).fullness)
         self.events.accept_failed("tcp-1514", OSError(24, "Too many open files"), 0.5)
         self.oversize(b"abc")
         self.events.timed_out(PEER, CloseReason.IDLE, 300.0)
@@ -266,7 +267,7 @@ class WordingTests(EventsTestCase):
             self.seen.lines,
             [
                 "tcp-1514: 192.0.2.1:40000 closed (#7): eof, 3 records, 2KiB",
-                "100 connections are open, the most allowed: new ones wait until one closes (--max-connections)",
+                "0 connections are open, the most allowed (--max-connections): new ones wait until one closes",
                 "tcp-1514: cannot accept: [Errno 24] Too many open files; trying again in 0.5 s",
                 "tcp-1514: 192.0.2.1:40000 sent a record longer than 1KiB (--max-length): truncate; it begins 'abc'",
                 "tcp-1514: 192.0.2.1:40000 sent nothing for 300.0 s (--idle-timeout)",

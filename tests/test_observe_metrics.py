@@ -361,7 +361,7 @@ class TruthTests(MetricsTestCase):
     def test_log(self) -> None:
         """Log lines that were folded or lost are counted on the page."""
         for _ in range(50):
-            self.rig.events.accepting_paused(1)
+            self.rig.events.accepting_paused("full")
         self.assertEqual(self.page.value("ingest_log_suppressed_total"), self.rig.events.suppressed)
         self.assertGreater(self.rig.events.suppressed, 0)
 

@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted_ingest.errors import AcceptError, ListenError, RefuseReason
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.intake import Intake
-from twisted_ingest.limits import KEEPALIVE_COUNT, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, MIB, ListenerLimits
+from twisted_ingest.limits import KEEPALIVE_COUNT, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, MIB, READ_SIZE, ListenerLimits
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.factory import IngestFactory
@@ -26,7 +26,7 @@ from twisted_ingest.server.listener import Listener
 from twisted_ingest.server.protocol import IngestProtocol
 from twisted_ingest.server.sockets import ListeningReactor, TCPPort
 from twisted_ingest.server.transports import address_text
-from twisted_ingest.testing import MemorySink, Rig
+from twisted_ingest.testing import MemorySink, Rig, StalledSink
 
 
 class AdmissionTests(SynchronousTestCase):
@@ -45,7 +45,7 @@ class AdmissionTests(SynchronousTestCase):
                 alive.remove(host)
                 admission.leave(host)
             self.assertEqual((admission.open, admission.room), (len(alive), 3 - len(alive)))
-            self.assertEqual(dict(admission.by_host), {h: alive.count(h) for h in set(alive) if h is not None})
+            self.assertEqual(dict(admission.by_peer), {h: alive.count(h) for h in set(alive) if h is not None})
             self.assertTrue(all(alive.count(h) <= 2 for h in alive if h is not None))
         self.assertEqual(set(opened) <= {2}, True)
 
@@ -57,6 +57,25 @@ class AdmissionTests(SynchronousTestCase):
         self.assertRaises(ConnectionRefusedError, rig.connect, "192.0.2.1", 3)
         rig.connect("192.0.2.2", 1)
         self.assertEqual(rig.factory.ledger.connections_refused[RefuseReason.PER_PEER], 1)
+
+    def test_full(self) -> None:
+        """A server whose room is taken is not ready, and says what takes it: the silent, the departed, descriptors."""
+        rig = Rig(StalledSink(), connection_memory=READ_SIZE + 134_000, max_connections=2, descriptors=3)
+        rig.watch.state = "ready"
+        rig.send(b"a line\n")
+        self.assertEqual(rig.watch.reasons(), [])
+        rig.connect()
+        words = "2 connections are open, the most allowed (--max-connections)"
+        self.assertEqual(
+            rig.watch.reasons(), [f"{words}; 1 of them have sent no record: new ones wait until one closes"]
+        )
+        for _ in range(2):
+            peer = rig.send(b"x" * 99_000 + b"\n" + b"y" * 99_000 + b"\n")
+            peer.peer_sends(b"left\n")
+            peer.peer_closes()
+            rig.turn(1)
+        (reason,) = rig.watch.reasons()
+        self.assertIn("and those of 2 peers that are gone have yet to be read", reason)
 
     def test_address_text(self) -> None:
         """Addresses of every family become text, and the host that limits count by."""

@@ -162,7 +162,7 @@ class ServerMachine(RuleBasedStateMachine):
             self.peers.append(Peer(self.rig.connect(f"192.0.2.{ord(host)}")))
         except ConnectionRefusedError:
             assert sum(self.rig.factory.ledger.connections_refused.values()) == before + 1
-            assert self.stopped is not None or self.rig.admission.by_host[f"192.0.2.{ord(host)}"] == 4
+            assert self.stopped is not None or self.rig.admission.by_peer[f"192.0.2.{ord(host)}"] == 4
 
     def peer(self, which: int) -> Peer:
         """Give one of the peers."""
@@ -480,7 +480,7 @@ class RegressionTests(SynchronousTestCase):
         self.assertEqual(ledger.bytes_discarded[DiscardReason.RESET], 0)
 
     def test_leaves_while_paused(self) -> None:
-        """A peer that leaves while paused is out of the caps at once, and read to its end afterwards."""
+        """A peer that leaves while paused is out of the cap at once, and read to its end afterwards."""
         machine = self.machine(memory=16 * KIB, hosts="aabb")
         machine.sinks[0].mode = Mode.STALL
         machine.flood(b"a plain line\n" * 60, rounds=5)

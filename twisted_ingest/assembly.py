@@ -126,6 +126,7 @@ def make_admission(settings: Settings) -> Admission:
         limits.max_connections_per_peer,
         descriptors=checks.descriptor_limit() - checks.reserved_descriptors(settings),
         arrivals=None if arrivals is None else PeerBuckets(arrivals.per_second),
+        peer_prefix_ipv6=limits.peer_prefix_ipv6,
     )
 
 

@@ -143,6 +143,10 @@ page of metrics fits."""
 MAX_CONNECTIONS = 10_000
 """Connections by default, where the descriptor limit allows them: idle ones take about 3 KiB each."""
 
+PEER_PREFIX_IPV6 = 64
+"""Bits of an IPv6 address that tell peers apart for limits per peer: whoever has one address of a network of 64 bits
+has all of them (RFC 7421; RFC 6177 gives sites more than one such network)."""
+
 BACKLOG = 1024
 """Handshakes the kernel completes before we accept: a fleet reconnecting after a restart."""
 

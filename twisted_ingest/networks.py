@@ -9,15 +9,18 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_netw
 
 Network = IPv4Network | IPv6Network
 
+_MAPPED = IPv6Network("::ffff:0:0/96")
+"""How a dual-stack socket shows IPv4 peers (RFC 4291, section 2.5.5.2)."""
+
 
 def parse_network(text: str) -> Network:
     """
     Read a network such as ``"192.0.2.0/24"`` or ``"2001:db8::/32"``, or a single address.
 
-    Raises ``ValueError`` whose message names a form that works.
+    IPv4 written as IPv6 (``"::ffff:192.0.2.1"``) is IPv4. Raises ``ValueError`` whose message names a form that works.
     """
     try:
-        return ip_network(text.strip())
+        return _unmapped(ip_network(text.strip()))
     except (ValueError, AttributeError):
         pass
     try:
@@ -27,6 +30,30 @@ def parse_network(text: str) -> Network:
             f'{text!r} is not a network (try "192.0.2.0/24" or "2001:db8::/32"; names are not looked up)'
         ) from None
     raise ValueError(f'{text!r} is an address within a network: the network is "{meant}"')
+
+
+def _unmapped(network: Network) -> Network:
+    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+        mapped = int(network.network_address) - int(_MAPPED.network_address)
+        return IPv4Network((mapped, network.prefixlen - _MAPPED.prefixlen))
+    return network
+
+
+def peer_of(host: str, prefix_ipv6: int) -> str:
+    """
+    Say whom an address belongs to, for limits per peer: IPv4 itself, also written as IPv6; of IPv6 the network.
+
+    A host has a whole network of IPv6 addresses at its disposal. What is no address stands for itself.
+    """
+    if ":" not in host:
+        return host
+    try:
+        address = IPv6Address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(IPv6Network((address, prefix_ipv6), strict=False))
 
 
 class AllowList:

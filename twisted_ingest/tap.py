@@ -41,6 +41,7 @@ _PARAMETERS = {
     "max-connections": "N in all (80 % of the descriptor limit, at most 10000)",
     "max-connections-per-peer": "N|off per remote address (off)",
     "connection-rate-per-peer": "RATE|off, such as 10/s, per remote address (off)",
+    "peer-prefix-ipv6": "BITS of an IPv6 address that tell remote addresses apart for limits per address (64)",
     "rate": "RATE|off per connection, such as 10k/s (records) or 1MiB/s (off)",
     "rate-per-peer": "RATE|off per remote address, on each listener (off)",
     "memory": "SIZE of the byte budget of the process (256MiB)",

@@ -326,6 +326,7 @@ class Rig:
         connection_memory: int = CONNECTION_MEMORY,
         max_connections: int = 1000,
         per_peer: int | None = None,
+        descriptors: int | None = None,
         protocol: type[IngestProtocol] | None = None,
         wire: WireProtocol = WireProtocol.LINES,
         arrivals: PeerBuckets | None = None,
@@ -334,7 +335,7 @@ class Rig:
     ) -> None:
         self.clock = Clock()
         self.events = Events(self.clock.seconds)
-        self.admission = Admission(max_connections, per_peer, arrivals=arrivals)
+        self.admission = Admission(max_connections, per_peer, descriptors=descriptors, arrivals=arrivals)
         self.intake = Intake(self.clock, Budget(memory), connection_memory)
         self.intake.on_rejected = self.events.sink_rejected
         self.intake.on_bug = self.events.bug

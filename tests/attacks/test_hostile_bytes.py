@@ -201,6 +201,6 @@ class HostileBytesTests(SynchronousTestCase):
             peer.pump()
         rig.turn()
         self.assertEqual(len(list(rig.watch.view().listeners["test"])), before)
-        self.assertEqual((len(rig.admission.by_host), len(rig.factory.connections)), (0, 0))
+        self.assertEqual((len(rig.admission.by_peer), len(rig.factory.connections)), (0, 0))
         self.assertEqual(len(rig.sink.records), 2000)
         SOURCES.measured("2,000 addresses, hosts and programs: no series and no table entry more than before")

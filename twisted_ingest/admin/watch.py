@@ -110,8 +110,18 @@ class Watch:
             *state,
             *(f"listener {listener.name}: not listening: {listener.trouble}" for listener in lost),
             *(f"sink {name}: {trouble}" for name, trouble in troubles if trouble is not None),
+            *self._crowd(),
             *(f"conservation error {error} ({place})" for place, error in wrong),
         ]
+
+    def _crowd(self) -> list[str]:
+        """Say why new connections have to wait, where they do."""
+        if self._admission.room:
+            return []
+        everybody = (each for listener in self._listeners for each in listener.factory.connections.values())
+        silent = sum(not each.records for each in everybody)
+        has_sent_nothing = f"; {silent} of them have sent no record" if silent else ""
+        return [f"{self._admission.fullness}{has_sent_nothing}: new ones wait until one closes"]
 
     # Views.
 

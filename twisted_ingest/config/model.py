@@ -27,6 +27,9 @@ LARGEST_SIZE = 1 << 50
 LARGEST_RECEIVE_BUFFER = 1 << 30
 """Bytes. ``SO_RCVBUF`` is a C int, and the kernel doubles it."""
 
+IPV6_BITS = 128
+"""Bits of an IPv6 address."""
+
 LONGEST_DURATION = 365 * 86400.0
 """Seconds. Timers of threads overflow at some three hundred years."""
 
@@ -68,6 +71,16 @@ def _count(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{value!r} is not a number of 1 or more")
     return value
+
+
+def _prefix_ipv6(value: Any) -> int:
+    try:
+        bits = _count(value)
+    except ValueError:
+        bits = 0
+    if not 1 <= bits <= IPV6_BITS:
+        raise ValueError(f"{value!r} is not a length of an IPv6 prefix, 1 to {IPV6_BITS} (try 64)")
+    return bits
 
 
 def _count_or_off(value: Any) -> int | None:
@@ -123,6 +136,7 @@ BufferSize = Annotated[int, BeforeValidator(_buffer_size)]
 Duration = Annotated[float, BeforeValidator(_duration)]
 OptionalDuration = Annotated[float | None, BeforeValidator(_duration_or_off)]
 Count = Annotated[int, BeforeValidator(_count)]
+PrefixIPv6 = Annotated[int, BeforeValidator(_prefix_ipv6)]
 OptionalCount = Annotated[int | None, BeforeValidator(_count_or_off)]
 OptionalRate = Annotated[Rate | None, BeforeValidator(_rate_or_off)]
 Networks = Annotated[AllowList, BeforeValidator(_networks)]
@@ -144,6 +158,7 @@ class LimitSettings(_Table):
     max_connections: Count | None = None
     max_connections_per_peer: OptionalCount = None
     connection_rate_per_peer: OptionalRate = None
+    peer_prefix_ipv6: PrefixIPv6 = limits.PEER_PREFIX_IPV6
     rate: OptionalRate = None
     rate_per_peer: OptionalRate = None
     memory: Size = limits.MEMORY

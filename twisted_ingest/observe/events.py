@@ -115,14 +115,9 @@ class Events:
             unread=format_size(unread),
         )
 
-    def accepting_paused(self, limit: int) -> None:
-        """Note that no more connections are accepted until one closes."""
-        self._limited(
-            "accepting_paused",
-            LogLevel.warn,
-            "{limit} connections are open, the most allowed: new ones wait until one closes (--max-connections)",
-            limit=limit,
-        )
+    def accepting_paused(self, reason: str) -> None:
+        """Note that no more connections are accepted until one closes, and why."""
+        self._limited("accepting_paused", LogLevel.warn, "{reason}: new ones wait until one closes", reason=reason)
 
     def admin_full(self, limit: int) -> None:
         """Note that the admin endpoint has no place for a newcomer but another's."""

@@ -163,7 +163,7 @@ class IngestFactory(ServerFactory):
         if limits.rate_per_peer is not None and info.host is not None:
             if self._peers is None:
                 self._peers = PeerBuckets(limits.rate_per_peer.per_second)
-            found.append(Meter(self._peers.of(info.host, now), limits.rate_per_peer))
+            found.append(Meter(self._peers.of(self._admission.peer(info.host), now), limits.rate_per_peer))
         return tuple(found)
 
     def connection_made(self, connection: IngestProtocol) -> None:
@@ -177,7 +177,7 @@ class IngestFactory(ServerFactory):
         if self.connections.pop(connection.info.id, None) is None:
             return
         if connection.departed:
-            self._admission.bury()
+            self._admission.bury(connection.info.host)
         else:
             self._admission.leave(connection.info.host)
         self.events.connection_closed(
@@ -185,8 +185,8 @@ class IngestFactory(ServerFactory):
         )
 
     def connection_departed(self, connection: IngestProtocol) -> None:
-        """Take a connection whose peer is gone out of the caps; it stays in the registry until its bytes are read."""
-        self._admission.depart(connection.info.host)
+        """Take a connection whose peer is gone out of the cap; it stays in the registry until its bytes are read."""
+        self._admission.depart()
         self.events.peer_departed(connection.info, connection.transport.unread_bytes())
 
     def sweep(self, now: float) -> None:

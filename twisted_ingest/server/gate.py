@@ -80,7 +80,7 @@ class GatedPort:
         for _ in range(most):
             if not self.admission.room:
                 self.stopReading()  # type: ignore[attr-defined]
-                self.events.accepting_paused(self.admission.limit)
+                self.events.accepting_paused(self.admission.fullness)
                 return False
             try:
                 accepted, address = self.socket.accept()

@@ -265,6 +265,8 @@ class IngestProtocol(LineContract, Idleness):
         if not self.departed:
             self.departed = True
             self._factory.connection_departed(self)
+            # It can send no more: waiting would hold back nobody, and keep its descriptor.
+            self.lane.end_rest()
         # Twisted leaves a connection that pauses itself deaf: its end comes after the lines it has yet to be given.
         waits = self._wants_lines and self._holds_itself and (self._owed.count or self.framer.partial)
         if not waits and not self.transport.unread_bytes():
@@ -340,10 +342,11 @@ class IngestProtocol(LineContract, Idleness):
             self._judge(framer)
 
     def _hold_to_rate(self, size: int, records: int) -> None:
-        """Rest for as long as it takes until the peer's average is within its rates."""
+        """Rest for as long as it takes until the peer's average is within its rates; of one that is gone no more."""
         now = self._clock.seconds()
+        # Charged in any case: to a bucket that its other connections share, too.
         seconds = max(meter.charge(size, records, now) for meter in self._meters)
-        if seconds:
+        if seconds and not self.departed:
             self.lane.rest(seconds)
 
     def _time_frame(self, framer: Framer) -> None:
