@@ -10,7 +10,8 @@ ROOT = pathlib.Path(__file__).parent.parent / "twisted_ingest"
 
 # From the ground up. A module may import from rows before its own, and from its own row inside its own room.
 ROWS = [
-    ["errors", "units", "networks", "hosts", "scan", "logging_handler"],
+    ["errors", "units", "scan", "logging_handler"],
+    ["networks", "hosts"],
     ["limits"],
     ["escaping"],
     ["batch"],

@@ -27,6 +27,7 @@ from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import KIB, MIB
 from twisted_ingest.observe.events import Events
 from twisted_ingest.sinks import trouble, writer
+from twisted_ingest.sinks.access import FileAccess
 from twisted_ingest.sinks.targets import FileTarget, naming_inodes
 from twisted_ingest.sinks.writing import FileSink
 
@@ -240,6 +241,69 @@ class OpenTests(FileCase):
         sink = self.started()
         await sink.deliver(group(b"a\nb\0c\0", delimiter=NUL))
         self.assertEqual(read(self.path), b"a\\nb\nc\n")
+
+
+class AccessTests(FileCase):
+    """Whose the files are that we make, and who may read them."""
+
+    def state(self, path: str) -> tuple[int, int, int]:
+        """Give mode, owner and group."""
+        status = os.stat(path)
+        return stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
+
+    def opened(self, path: str, access: FileAccess) -> None:
+        """Open a target, and close it."""
+        target = FileTarget(path, access)
+        target.open()
+        target.close()
+
+    def test_whatever_the_umask(self) -> None:
+        """A file has the mode that was asked for under every umask, a daemon's too; its directories let it be read."""
+        self.addCleanup(os.umask, os.umask(0))
+        for umask in (0, 0o022, 0o077, 0o777):
+            for mode, above in ((0o640, 0o750), (0o600, 0o700), (0o644, 0o755), (0o664, 0o755)):
+                os.umask(umask)
+                path = os.path.join(self.directory, f"{umask}", f"{mode}", "a", "x.log")
+                self.opened(path, FileAccess(mode))
+                os.umask(0)
+                self.assertEqual(self.state(path)[0], mode)
+                self.assertEqual(self.state(os.path.dirname(path))[0], above)
+
+    def test_given_away(self) -> None:
+        """As root, files and directories that are made are given to the owner and group that were asked for."""
+        if os.geteuid():
+            raise SkipTest("only root may give files away")
+        path = os.path.join(self.directory, "a", "x.log")
+        self.opened(path, FileAccess(0o640, 12345, 54321))
+        self.assertEqual(self.state(path), (0o640, 12345, 54321))
+        self.assertEqual(self.state(os.path.dirname(path)), (0o750, 12345, 54321))
+
+    def test_what_is_there_is_left(self) -> None:
+        """A file that exists keeps what it has: somebody has chosen that."""
+        write(self.path, b"one\n")
+        os.chmod(self.path, 0o604)
+        before = self.state(self.path)
+        self.opened(self.path, FileAccess(0o640, 12345, 54321))
+        self.assertEqual(self.state(self.path), before)
+
+    def test_through_a_link(self) -> None:
+        """A link that leads nowhere yet is followed."""
+        os.symlink("real.log", self.path)
+        self.opened(self.path, FileAccess(0o644))
+        self.assertEqual(self.state(os.path.join(self.directory, "real.log"))[0], 0o644)
+
+    def test_may_not(self) -> None:
+        """Where it cannot be given away it is not left behind as somebody else's, and the refusal says what failed."""
+
+        def refuse(*_: object) -> None:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        self.patch(os, "chown", refuse)
+        sink = self.make()
+        sink._target = FileTarget(self.path, FileAccess(0o640, 12345))
+        failure = self.assertRaises(SinkError, sink.start)
+        self.assertIn("its owner, group or mode cannot be set: Operation not permitted", str(failure))
+        self.assertFalse(os.path.exists(self.path))
 
 
 class RotationTests(FileCase):

@@ -18,6 +18,7 @@ from twisted_ingest.limits import OPTIONAL_SHARE
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.listener import FACTORIES, Listener
+from twisted_ingest.sinks.access import FileAccess
 from twisted_ingest.sinks.null import NullSink
 from twisted_ingest.sinks.writing import FileSink, StdoutSink
 from twisted_ingest.spool.leftovers import find_leftovers, spool_directory
@@ -82,6 +83,7 @@ def _make_sink(name: str, sink: SinkSettings, sync_for: str | None, reactor: Any
                 events=events,
                 fsync=sink.fsync,
                 format=sink.format,
+                access=FileAccess(sink.mode, sink.owner, sink.group),
                 sync_for=sync_for,
                 is_patient=sink.spool,
             )

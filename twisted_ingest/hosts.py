@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 
+from twisted_ingest.units import quote
+
 LOCALHOST = "localhost"
 """Resolvers keep it on this machine (RFC 6761)."""
 
@@ -45,7 +47,7 @@ def parse_host_name(text: object) -> str:
     Raises ``ValueError`` whose message names a form that works.
     """
     if not isinstance(text, str) or not text.strip():
-        raise ValueError(f'{text!r} is not the name of a host (try "ingest.example.com")')
+        raise ValueError(f'{quote(text)} is not the name of a host (try "ingest.example.com")')
     written = text.strip()
     name = written.lower().removesuffix(".")
     if _NAME.fullmatch(name) or _is_address(written):

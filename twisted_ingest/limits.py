@@ -91,6 +91,10 @@ GATHER_SECONDS = 0.002
 RESUME_PER_TURN = 64
 """Connections resumed per reactor turn, so that a relieved budget is not filled again by one stampede."""
 
+FILE_MODE = 0o640
+"""Permissions of an output file that is made, whatever the umask: logs are for their owner, and for
+a group to read."""
+
 SPOOL_BYTES = GIB
 """Bytes of each spool's segments: a minute of a sink's absence at 16 MB/s, and looked through in seconds at a start."""
 

@@ -7,6 +7,8 @@ Pure text and numbers; no name is ever looked up.
 from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
+from twisted_ingest.units import quote
+
 Network = IPv4Network | IPv6Network
 
 _MAPPED = IPv6Network("::ffff:0:0/96")
@@ -27,7 +29,7 @@ def parse_network(text: str) -> Network:
         meant = ip_network(text.strip(), strict=False)
     except (ValueError, AttributeError):
         raise ValueError(
-            f'{text!r} is not a network (try "192.0.2.0/24" or "2001:db8::/32"; names are not looked up)'
+            f'{quote(text)} is not a network (try "192.0.2.0/24" or "2001:db8::/32"; names are not looked up)'
         ) from None
     raise ValueError(f'{text!r} is an address within a network: the network is "{meant}"')
 

@@ -7,6 +7,7 @@ could mean 64,000 or 65,536, so it is an error that offers both.
 
 import re
 from dataclasses import dataclass
+from datetime import date, datetime, time
 
 _SIZE_UNITS = {
     "B": 1,
@@ -30,6 +31,32 @@ _DURATION = re.compile(r"(?:[0-9]{1,12}(?:\.[0-9]{1,6})?(?:ms|s|m|h|d))+", re.AS
 _DURATION_PART = re.compile(r"([0-9.]+)(ms|s|m|h|d)", re.ASCII)
 
 
+SHOWN = 60
+"""Characters of a wrong value that a message repeats at most."""
+
+
+def quote(value: object) -> str:
+    """Write a value that was given as an operator would, cut where it would flood the line."""
+    try:
+        text = _written(value)
+    except (ValueError, RecursionError):  # an integer of more digits than Python cares to write
+        return "this value"
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+
+
+def _written(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (datetime, date, time)):
+        return value.isoformat()
+    if isinstance(value, list):
+        return f"[{', '.join(map(_written, value))}]"
+    if isinstance(value, dict):
+        items = ", ".join(f"{key} = {_written(item)}" for key, item in value.items())
+        return f"{{{items}}}"
+    return repr(value)
+
+
 def parse_size(text: str | int) -> int:
     """
     Read a size such as ``"64KiB"`` or ``1048576``; the answer is in bytes.
@@ -42,7 +69,7 @@ def parse_size(text: str | int) -> int:
         return text
     match = _SIZE.fullmatch(text.strip()) if isinstance(text, str) else None
     if match is None:
-        raise ValueError(f'{text!r} is not a size (try "64KiB", "10MB" or a number of bytes)')
+        raise ValueError(f'{quote(text)} is not a size (try "64KiB", "10MB" or a number of bytes)')
     number, unit = int(match[1]), match[2] or "B"
     if unit not in _SIZE_UNITS:
         likely = {"k": ("KiB", "kB"), "m": ("MiB", "MB"), "g": ("GiB", "GB"), "t": ("TiB", "TB")}
@@ -59,7 +86,7 @@ def parse_duration(text: str | float) -> float:
     Raises ``ValueError`` whose message names a form that works.
     """
     if not isinstance(text, str) or _DURATION.fullmatch(text.strip()) is None:
-        raise ValueError(f'{text!r} is not a duration (try "5m", "300s" or "250ms")')
+        raise ValueError(f'{quote(text)} is not a duration (try "5m", "300s" or "250ms")')
     return sum(float(number) * _DURATION_UNITS[unit] for number, unit in _DURATION_PART.findall(text))
 
 
@@ -86,7 +113,7 @@ def parse_rate(text: str | float) -> Rate:
     """
     match = _RATE.fullmatch(text.strip()) if isinstance(text, str) else None
     if match is None or match[2] not in _COUNT_UNITS.keys() | _SIZE_UNITS.keys():
-        raise ValueError(f'{text!r} is not a rate (try "500/s" or "10k/s" for records, "1MiB/s" for bytes)')
+        raise ValueError(f'{quote(text)} is not a rate (try "500/s" or "10k/s" for records, "1MiB/s" for bytes)')
     number, unit, period = match.groups()
     amount = int(number) * (_COUNT_UNITS.get(unit) or _SIZE_UNITS[unit])
     if not amount:

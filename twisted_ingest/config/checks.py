@@ -11,7 +11,9 @@ from typing import Any
 
 from twisted.internet.endpoints import serverFromString
 
+from twisted_ingest.config.meant import HIGHEST_PORT, endpoint_meant
 from twisted_ingest.config.model import OFF, FileSettings, Settings, StdoutSettings, sink_durability
+from twisted_ingest.config.owners import gift_problem
 from twisted_ingest.config.positions import Path
 from twisted_ingest.errors import Oversize, WireProtocol
 from twisted_ingest.limits import ADMIN_CONNECTIONS, DESCRIPTOR_SHARE, KIB, MAX_CONNECTIONS, READ_SIZE
@@ -32,10 +34,11 @@ ENDPOINT_OPTIONS = {
     "systemd": ("domain", "index", "name"),
 }
 
+LEAST_DESCRIPTORS = 256
+"""What is asked for where there are too few: a server of 192 connections."""
+
 RESERVED_DESCRIPTORS = 32
 """Descriptors for everything but connections: sinks, listeners, the log."""
-
-HIGHEST_PORT = 65535
 
 SPOOLED_BATCHES = 4
 """Batches of the largest size that a spool must hold: one for each of the segments that a small one is divided into."""
@@ -132,7 +135,13 @@ def max_connections(settings: Settings) -> int:
 
 def _connections(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
     wanted, limit, reserved = max_connections(settings), descriptor_limit(), reserved_descriptors(settings)
-    if wanted + reserved > limit:
+    if reserved >= limit:
+        yield (
+            (("limits", "max_connections"),),
+            f"the limit of {limit} descriptors leaves none for connections, {reserved} are needed besides: "
+            f"raise it to {LEAST_DESCRIPTORS} or more (ulimit -Hn, LimitNOFILE=)",
+        )
+    elif wanted + reserved > limit:
         yield (
             (("limits", "max_connections"),),
             f"{wanted} connections need {wanted + reserved} descriptors, and the limit is {limit}: "
@@ -186,6 +195,10 @@ def _sinks(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
         match sink:
             case FileSettings():
                 place = os.path.realpath(sink.path)
+                problem = gift_problem(sink.owner, sink.group)
+                if problem is not None:
+                    key = "owner" if "owner" in problem else "group"
+                    yield (("sinks", name, key), ("sinks", name)), problem
             case StdoutSettings():
                 place = "standard output"
             case _:
@@ -226,7 +239,9 @@ _UNKNOWN_OPTION = re.compile(r"unexpected keyword argument '(.*?)'(?:$|\. Did yo
 
 def endpoint_problem(endpoint: str, also: Sequence[str] = ()) -> str | None:
     """Say what is wrong with an endpoint string, or nothing. ``also`` are words to offer besides the schemes."""
-    scheme = endpoint.partition(":")[0]
+    scheme, meant = endpoint.partition(":")[0], endpoint_meant(endpoint)
+    if meant is not None:
+        return f"{endpoint!r} is not an endpoint; did you mean {meant!r}?"
     if scheme not in ENDPOINT_SCHEMES:
         hint = nearest(scheme, [*ENDPOINT_SCHEMES, *also])
         return f"{endpoint!r}: unknown endpoint type {scheme!r}{hint} (try {ENDPOINT_EXAMPLES['tcp']!r})"

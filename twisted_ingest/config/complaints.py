@@ -17,6 +17,7 @@ from twisted_ingest.config.model import (
     SpoolSettings,
 )
 from twisted_ingest.config.positions import Path
+from twisted_ingest.units import quote
 
 
 def path_of(detail: Any) -> Path:
@@ -40,15 +41,6 @@ _KINDS = {
 """What belongs where pydantic found something else, by its name for the mistake."""
 
 
-def _shown(value: Any) -> str:
-    """Quote a value from the file, cut where it would flood the line."""
-    try:
-        text = repr(value)
-    except ValueError:  # an integer of more digits than Python cares to write
-        return "this number"
-    return text if len(text) <= 60 else f"{text[:57]}..."  # noqa: PLR2004
-
-
 def complaint(path: Path, detail: Any) -> str:
     """Say what is wrong with the value at a path, and the nearest word that would be right."""
     kind, value, key = detail["type"], detail["input"], path[-1]
@@ -61,10 +53,10 @@ def complaint(path: Path, detail: Any) -> str:
         words = [word.strip("' ") for word in detail["ctx"]["expected"].replace(" or ", ",").split(",")]
         hint = nearest(value, words) if isinstance(value, str) else ""
         hint = "" if hint.startswith(" (known") else hint
-        return f"{key}: {_shown(value)} is not known{hint} (one of {', '.join(words)})"
+        return f"{key}: {quote(value)} is not known{hint} (one of {', '.join(words)})"
     if kind == "union_tag_invalid":
-        tag = str(detail["ctx"]["tag"])
-        return f"type: {_shown(tag)} is not a sink{nearest(tag, list(SINK_TABLES))}"
+        tag = value["type"]
+        return f"type: {quote(tag)} is not a sink{nearest(str(tag), list(SINK_TABLES))}"
     if kind == "union_tag_not_found":
         return f"[{'.'.join(path)}] needs the key 'type': one of {', '.join(SINK_TABLES)}"
     if kind == "string_pattern_mismatch":
@@ -72,7 +64,7 @@ def complaint(path: Path, detail: Any) -> str:
     if kind == "string_too_short":
         return f"{key}: it must not be empty"
     if kind in _KINDS:
-        return f"{key}: {_shown(value)} is not {_KINDS[kind]}"
+        return f"{key}: {quote(value)} is not {_KINDS[kind]}"
     return f"{key}: {detail['msg'].removeprefix('Value error, ')}"
 
 

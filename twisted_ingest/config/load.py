@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from twisted_ingest.config import checks
 from twisted_ingest.config.checks import ENDPOINT_SCHEMES, nearest
 from twisted_ingest.config.complaints import complaint, path_of
+from twisted_ingest.config.meant import quotes_meant, sink_meant
 from twisted_ingest.config.model import (
     DEFAULT_ENDPOINT,
     DEFAULT_PATH,
@@ -165,7 +166,10 @@ def _syntax_problem(file: str, text: str, message: str) -> tuple[str, str]:
     """Turn tomllib's message into where and what; without a line it means the end of the file."""
     position = _POSITION.search(message)
     line = position[1] if position and position[1] else text.rstrip().count("\n") + 1
-    return f"{file}:{line}", _POSITION.sub("", message)
+    lines = text.split("\n")
+    meant = quotes_meant(lines[int(line) - 1]) if int(line) <= len(lines) else None
+    hint = "" if meant is None else f"; text stands in quotes, did you mean: {meant}"
+    return f"{file}:{line}", _POSITION.sub("", message) + hint
 
 
 def _overlay_listeners(draft: _Draft, listen: Sequence[str], relp: Sequence[str]) -> None:
@@ -247,8 +251,9 @@ def _put_sink(draft: _Draft, spec: str, origin: str) -> None:
     """Read ``file:PATH?fsync=always``, ``stdout:`` or ``null:``."""
     scheme, colon, rest = spec.partition(":")
     if not colon or scheme not in SINK_TABLES:
-        hint = nearest(scheme, list(SINK_TABLES))
-        draft.complain("--sink", f"{spec!r} is not a sink{hint} (try file:PATH, stdout: or null:)")
+        meant = sink_meant(spec)
+        hint = nearest(scheme, list(SINK_TABLES)) + " (try file:PATH, stdout: or null:)"
+        draft.complain("--sink", f"{spec!r} is not a sink" + (f"; did you mean {meant!r}?" if meant else hint))
         return
     path, _, query = rest.partition("?")
     table: dict[str, Any] = {"type": scheme}

@@ -2,16 +2,18 @@
 The one model of all settings. Flags and TOML both fill it; defaults come from `twisted_ingest.limits`.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from twisted_ingest import limits
+from twisted_ingest.config.owners import group_id, user_id
 from twisted_ingest.errors import Durability, Format, Framing, Fsync, Oversize, SpoolPolicy, WireProtocol
 from twisted_ingest.hosts import HostList, parse_host_name
 from twisted_ingest.limits import ListenerLimits
 from twisted_ingest.networks import AllowList, parse_network
-from twisted_ingest.units import Rate, exact_size, format_duration, parse_duration, parse_rate, parse_size
+from twisted_ingest.units import Rate, exact_size, format_duration, parse_duration, parse_rate, parse_size, quote
 
 OFF = "off"
 
@@ -20,6 +22,11 @@ DEFAULT_ADMIN = "tcp:9108:interface=127.0.0.1"
 DEFAULT_PATH = "ingest-data/ingest.log"
 DEFAULT_SPOOL = "ingest-data/spool"
 
+
+HIGHEST_MODE = 0o777
+
+OWN_MODE = 0o600
+"""What we need ourselves: reading is for the look at the last byte."""
 
 LARGEST_SIZE = 1 << 50
 """Bytes. Above what any machine has; numbers far beyond it do not fit where the kernel takes them."""
@@ -37,9 +44,9 @@ LONGEST_DURATION = 365 * 86400.0
 def _size(value: Any, largest: int = LARGEST_SIZE) -> int:
     size = parse_size(value)
     if size < 1:
-        raise ValueError(f"{value!r} is too small: it must be at least one byte")
+        raise ValueError(f"{quote(value)} is too small: it must be at least one byte")
     if size > largest:
-        raise ValueError(f"{value!r} is too large: it must be at most {exact_size(largest)}")
+        raise ValueError(f"{quote(value)} is too large: it must be at most {exact_size(largest)}")
     return size
 
 
@@ -50,9 +57,9 @@ def _buffer_size(value: Any) -> int:
 def _duration(value: Any) -> float:
     seconds = parse_duration(value)
     if seconds <= 0:
-        raise ValueError(f'{value!r} is too short: it must be longer than nothing (try "5s")')
+        raise ValueError(f'{quote(value)} is too short: it must be longer than nothing (try "5s")')
     if seconds > LONGEST_DURATION:
-        raise ValueError(f"{value!r} is too long: it must be at most {format_duration(LONGEST_DURATION)}")
+        raise ValueError(f"{quote(value)} is too long: it must be at most {format_duration(LONGEST_DURATION)}")
     return seconds
 
 
@@ -69,7 +76,7 @@ def _count(value: Any) -> int:
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:  # noqa: PLR2004
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{value!r} is not a number of 1 or more")
+        raise ValueError(f"{quote(value)} is not a number of 1 or more")
     return value
 
 
@@ -126,8 +133,19 @@ def _host_names(value: Any) -> HostList:
 
 def _path(value: str) -> str:
     if "\0" in value:
-        raise ValueError(f"{value!r} is not a path: it holds a NUL")
+        raise ValueError(f"{quote(value)} is not a path: it holds a NUL")
     return value
+
+
+def _mode(value: Any) -> int:
+    """Read permissions in octal. A number would not do: 640 is 0o1200."""
+    text = value if isinstance(value, str) else ""
+    mode = int(text, 8) if re.fullmatch(r"(?:0o)?[0-7]{3,4}", text, re.ASCII) else -1
+    if not 0 <= mode <= HIGHEST_MODE:
+        raise ValueError(f'{quote(value)} is not the mode of a file (try "0640", in quotes)')
+    if mode & OWN_MODE != OWN_MODE:
+        raise ValueError(f"{quote(value)}: its owner must be able to read and to write the file (0600), we do both")
+    return mode
 
 
 Size = Annotated[int, BeforeValidator(_size)]
@@ -135,6 +153,9 @@ OptionalSize = Annotated[int | None, BeforeValidator(_size_or_off)]
 BufferSize = Annotated[int, BeforeValidator(_buffer_size)]
 Duration = Annotated[float, BeforeValidator(_duration)]
 OptionalDuration = Annotated[float | None, BeforeValidator(_duration_or_off)]
+Mode = Annotated[int, BeforeValidator(_mode)]
+UserId = Annotated[int, BeforeValidator(user_id)]
+GroupId = Annotated[int, BeforeValidator(group_id)]
 Count = Annotated[int, BeforeValidator(_count)]
 PrefixIPv6 = Annotated[int, BeforeValidator(_prefix_ipv6)]
 OptionalCount = Annotated[int | None, BeforeValidator(_count_or_off)]
@@ -190,6 +211,9 @@ class FileSettings(_Table):
     path: Annotated[str, StringConstraints(min_length=1), AfterValidator(_path)]
     fsync: Fsync = Fsync.NEVER
     format: Format = Format.RAW
+    mode: Mode = limits.FILE_MODE
+    owner: UserId | None = None
+    group: GroupId | None = None
     required: bool = True
     spool: bool = False
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from typing import Protocol
 
+from twisted_ingest.sinks.access import OURS, FileAccess, missing_directories
 from twisted_ingest.sinks.fifo import Fifo, is_fifo, open_fifo
 
 IOV_MAX = 1024
@@ -127,18 +128,6 @@ def free_inodes(path: str) -> int:
     return status.f_favail if status.f_files else sys.maxsize
 
 
-def _missing_parents(directory: str) -> list[str]:
-    """Give the directories whose entries change when this one is made."""
-    parents = []
-    while not os.path.isdir(directory):
-        parent = os.path.dirname(directory)
-        if parent == directory:
-            break
-        parents.append(parent)
-        directory = parent
-    return parents
-
-
 class FileTarget:
     """
     A regular file (or a FIFO, or a device), appended to. A FIFO cannot be opened while nobody reads it.
@@ -152,9 +141,9 @@ class FileTarget:
     # Waiting may mend each of them: space freed, a remount, a restored directory.
     final_errors: frozenset[int] = frozenset()
 
-    def __init__(self, path: str, mode: int = 0o640, sync_for: str | None = None) -> None:
+    def __init__(self, path: str, access: FileAccess = OURS, sync_for: str | None = None) -> None:
         self.path = self.name = path
-        self._mode = mode
+        self._access = access
         self._sync_for = sync_for
         self._descriptor = -1
         self._is_named = False
@@ -189,11 +178,10 @@ class FileTarget:
 
     def _open_file(self) -> int:
         directory = os.path.dirname(os.path.abspath(self.path))
-        self._unnamed.update((directory, *_missing_parents(directory)))
+        self._unnamed.update((directory, *map(os.path.dirname, missing_directories(directory))))
         with naming_inodes():
-            os.makedirs(directory, mode=0o750, exist_ok=True)
-            # Read access is for the look at the last byte.
-            return os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, self._mode)
+            self._access.make_directories(directory)
+            return self._access.open(self.path)
 
     def _refuse_irregular(self, *, is_regular: bool) -> None:
         if self._sync_for is not None and not is_regular:

@@ -15,6 +15,7 @@ from twisted_ingest.batch import Group
 from twisted_ingest.errors import Format, Fsync, MisconfiguredError, SinkError
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.observe.events import Events
+from twisted_ingest.sinks.access import OURS, FileAccess
 from twisted_ingest.sinks.appender import Appender
 from twisted_ingest.sinks.rendering import RENDERERS
 from twisted_ingest.sinks.targets import FileTarget, IrregularError, StreamTarget
@@ -76,14 +77,14 @@ class FileSink(_WritingSink):
         events: Events,
         fsync: Fsync = Fsync.NEVER,
         format: Format = Format.RAW,  # noqa: A002
-        mode: int = 0o640,
+        access: FileAccess = OURS,
         sync_for: str | None = None,
         is_patient: bool = False,
     ) -> None:
         self.path = os.path.abspath(path)
         self.fsync = fsync
         self._is_patient = is_patient
-        self._target = FileTarget(self.path, mode, sync_for if fsync is Fsync.NEVER else f"fsync={fsync.value}")
+        self._target = FileTarget(self.path, access, sync_for if fsync is Fsync.NEVER else f"fsync={fsync.value}")
 
         def tell(event: Callable[[str, str], None]) -> None:
             reactor.callFromThread(events.guard, f"sink {name}", event, name, self.path)
