@@ -104,6 +104,37 @@ class WrongProtocolTests(SynchronousTestCase):
         rig.turn()
         self.assertEqual((rig.sink.records, rig.factory.ledger.records_empty), ([b"<13>x"], 2))
 
+    def test_a_whole_record_waits_a_second_at_most(self) -> None:
+        """A record that could be another protocol's beginning is given within a second, and the connection lives."""
+        for framing, start, record in (
+            ("newline", b"*1\r\n", b"*1"),
+            ("auto", b"*1\r\n", b"*1"),
+            ("nul", b"a\0", b"a"),
+            ("nul", b"2W\0", b"2W"),
+            ("auto", b"*1\r\n$4\r\n", b"*1"),
+        ):
+            rig = Rig(framing=framing, frame_timeout_seconds=None)
+            transport = rig.send(start)
+            rig.turn()
+            self.assertEqual(rig.sink.records, [], start)
+            rig.turn(1)
+            self.assertEqual(rig.sink.records[:1], [record], start)
+            transport.peer_sends(b"<13>more\n\0")
+            transport.pump()
+            rig.turn(60)
+            self.assertEqual((transport.was_reset, rig.watch.conservation_error()), (False, 0))
+            self.assertIn(b"<13>more", rig.sink.records[-1])
+
+    def test_slow_typing_is_no_record(self) -> None:
+        """What holds no whole record is held on, so that a slow peer is named as well."""
+        rig = Rig()
+        transport = rig.send(b"GET / ")
+        rig.turn(3)
+        transport.peer_sends(b"HTTP/1.1\r\n")
+        transport.pump()
+        self.assertTrue(transport.was_reset)
+        self.assertEqual(rig.factory.ledger.connections_refused[RefuseReason.HTTP], 1)
+
     def test_nul_at_the_beginning(self) -> None:
         """Nor do empty records ended by NUL begin one."""
         rig = Rig()

@@ -8,7 +8,7 @@ from twisted_ingest.batch import LF, Batch, ConnectionInfo
 from twisted_ingest.errors import DiscardReason, DropReason, Oversize
 from twisted_ingest.flow.ledger import ListenerLedger
 from twisted_ingest.framing.batching import FEW_BATCHES, Batching, merged
-from twisted_ingest.framing.detect import diagnose, is_run_together, no_text_begins
+from twisted_ingest.framing.detect import diagnose, is_run_together, may_hold_record, no_text_begins
 from twisted_ingest.framing.signatures import HEAD_BYTES, Signature
 from twisted_ingest.limits import PARTIAL_OVERHEAD
 from twisted_ingest.scan import Chunk, LinesIn, lines_in
@@ -33,6 +33,7 @@ class Framer(Batching):
         "_sniffing",
         "closed",
         "crossed",
+        "in_doubt",
         "oversized",
         "partial",
         "unnamed",
@@ -73,6 +74,8 @@ class Framer(Batching):
         """Set when the stream has been given up; why."""
         self.wrong_protocol: Signature | None = None
         """What the stream turned out to be, where it was given up for that."""
+        self.in_doubt = False
+        """Whether a record is held that is whole, or is not, by what follows it: `settle` gives it as it is."""
         self.unnamed = b""
         """The first bytes, where they belong to no text and to no protocol known; until the caller empties it."""
         self.oversized: list[bytes] = []
@@ -135,8 +138,13 @@ class Framer(Batching):
             batches.append(self._single(record, now, partial=True))
         return batches
 
+    def settle(self, now: float) -> list[Batch]:
+        """Take it that nothing more will come soon: give what is ``in_doubt`` by what is at hand."""
+        return self._end_sniffing(now)
+
     def discard(self, reason: DiscardReason) -> None:
         """Give up the unfinished record and everything after it."""
+        self.in_doubt = False
         self._discard(reason, len(self.partial))
         self.partial = b""
         self._sniffing = False
@@ -167,8 +175,9 @@ class Framer(Batching):
         is_strange = no_text_begins(head) if found is None else False
         if not is_certain or is_strange is None:
             self.partial = head
+            self.in_doubt = may_hold_record(head)
             return b""
-        self._sniffing = False
+        self._sniffing = self.in_doubt = False
         if found is None:
             self.unnamed = head[:HEAD_BYTES] if is_strange else b""
             return head
@@ -181,7 +190,7 @@ class Framer(Batching):
         """Frame what was held for sniffing: no more will come in time."""
         batches: list[Batch] = []
         if self._sniffing:
-            self._sniffing = False
+            self._sniffing = self.in_doubt = False
             held = self._take_partial(b"")
             if held:
                 self._feed(held, now, batches)

@@ -95,6 +95,8 @@ def diagnose_relp(data: bytes) -> tuple[Signature | None, bool]:
 _NO_TEXT = re.compile(rb"\0{0,7}[!-\x7e\x80-\xff]{0,3}[\x01-\x06\x0e-\x1a\x1c-\x1f\x7f]")
 _MAYBE_TEXT = re.compile(rb"\0{0,7}[!-\x7e\x80-\xff]{0,3}")
 
+_ENDED = re.compile(rb"[\r\n\0]*[^\r\n\0][^\n\0]*[\n\0]")
+
 # A priority behind a record that began with one; an object behind one (log4js writes a word of its own between them).
 _RUN_TOGETHER = re.compile(rb"(?s)<[0-9]{1,3}>.*?<[0-9]{1,3}>|\{.*?\}(?:\s*|__LOG4JS__)\{")
 
@@ -104,6 +106,11 @@ def no_text_begins(data: bytes) -> bool | None:
     if _NO_TEXT.match(data):
         return True
     return None if _MAYBE_TEXT.fullmatch(data) else False
+
+
+def may_hold_record(head: bytes) -> bool:
+    """Whether the first bytes of a connection may hold a whole record that is not empty."""
+    return _ENDED.match(head) is not None
 
 
 def is_run_together(partial: bytes | bytearray) -> bool:

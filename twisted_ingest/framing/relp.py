@@ -114,6 +114,10 @@ class RelpFramer(Framer):
             self.discard(DiscardReason.MEMORY)
         return []
 
+    def settle(self, now: float) -> list[Batch]:
+        """Wait on: what is no frame is named, however slowly it comes, and what is one is held for nothing."""
+        return []
+
     def discard(self, reason: DiscardReason) -> None:
         """See `Framer`."""
         super().discard(reason)

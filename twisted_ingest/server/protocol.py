@@ -251,6 +251,8 @@ class IngestProtocol(LineContract, Idleness):
             if now >= self._close_by:
                 self._end_transport(reset=True)
             return
+        if self.framer.in_doubt and not self.paused and not self.transport.unread_bytes():
+            self._settle()
         timeout = self.limits.frame_timeout_seconds
         if timeout is None or self.frame_since is None or self.paused or now - self.frame_since <= timeout:
             return
@@ -340,6 +342,12 @@ class IngestProtocol(LineContract, Idleness):
             self._give_lines()
         if framer.oversized or framer.unnamed or framer.closed is not None:
             self._judge(framer)
+
+    def _settle(self) -> None:
+        """Deliver what is held for what might follow, which has not come within a second."""
+        batches = self.framer.settle(self._wall_time())
+        self._time_frame(self.framer)
+        self._pass_on(batches)
 
     def _hold_to_rate(self, size: int, records: int) -> None:
         """Rest for as long as it takes until the peer's average is within its rates; of one that is gone no more."""
