@@ -162,7 +162,9 @@ class IngestHandler(logging.Handler):
         """Say on standard error what could not be sent: there is nobody else to tell."""
         if left and logging.raiseExceptions and sys.stderr:
             with contextlib.suppress(OSError, ValueError):
-                sys.stderr.write(f"{__name__}: {left} records were not sent: {self.failure or 'no time was left'}\n")
+                sys.stderr.write(
+                    f"{__name__}: {left} records were not sent, or not answered: {self.failure or 'no time was left'}\n"
+                )
 
 
 def _address(value: Address | Sequence[str | int]) -> Address:
