@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import socket
-import struct
 import threading
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -89,32 +88,6 @@ class ShutdownTests(SynchronousTestCase):
         self.assertEqual(server.output(), b"whole\nhalf\n")
         self.assertIn("1 records cut off by the stop", self.summary(server))
         self.assertIn(" warn ", self.summary(server))
-
-    def test_rates_do_not_outlive_a_stop(self) -> None:
-        """What peers over their rate had sent is read at a stop, though one has closed and the other has reset."""
-        server = self.server("--rate", "10/s")
-        lines = numbered("line", 160)
-        for ours, ending in ((lines[:80], struct.pack("ii", 0, 0)), (lines[80:], struct.pack("ii", 1, 0))):
-            peer = server.connect()
-            peer.sendall(b"\n".join(ours[:30]) + b"\n")
-            wait_until(lambda: server.metrics()["ingest_connections_paused[rate]"], "a peer at rest")
-            peer.sendall(b"\n".join(ours[30:]) + b"\n")
-            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ending)
-            peer.close()
-        self.assertEqual(server.stop(), -signal.SIGTERM)
-        self.assertEqual(sorted(server.output().splitlines()), lines)
-        self.assertIn("160 by file delivered, dropped 0, 0 records cut off by the stop, 0 bytes", self.summary(server))
-
-    def test_quiet_sender_learns_of_it(self) -> None:
-        """A sender that is silent while we stop sees its next write fail: its line does not vanish."""
-        server = self.server()
-        with server.connect() as peer:
-            peer.sendall(b"before\n")
-            server.wait_output(7)
-            self.assertEqual(server.stop(), -signal.SIGTERM)
-            with self.assertRaises((BrokenPipeError, ConnectionResetError)):
-                peer.sendall(b"after\n")
-        self.assertIn(" info ", self.summary(server))
 
     def test_hung_sink(self) -> None:
         """A sink that takes nothing cannot hold up a stop; what it has not taken is counted, and told by the status."""

@@ -81,7 +81,7 @@ class Daemon(IngestService):
         self._reactor.callWhenRunning(self._running)
 
     def _running(self) -> None:
-        signals.install(self._reactor, self.reopen)
+        signals.install(self._reactor, self.reopen, lambda: ending.remove_pid_file(self._pid_file))
         if self._detached is not None and self.running:
             self._detached.ready()
 

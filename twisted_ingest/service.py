@@ -310,10 +310,12 @@ class IngestService(Service):
         if self._heartbeat is not None:
             self._heartbeat.cancel()
             self._heartbeat = None
-        summary = summarize(self.watch.view(), [listener.factory.ledger for listener in self.listeners], unread)
-        if self._admin_port is not None:
+        try:
+            summary = summarize(self.watch.view(), [listener.factory.ledger for listener in self.listeners], unread)
+        finally:
             port, self._admin_port = self._admin_port, None
-            await port.stopListening()
+            if port is not None:
+                await port.stopListening()
         summary.tell(self.events)
         return summary
 

@@ -42,12 +42,12 @@ def end_early() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def install(reactor: Any, reopen: Callable[[str], None]) -> None:
+def install(reactor: Any, reopen: Callable[[str], None], on_second: Callable[[], None]) -> None:
     """
     Take the signals that have files opened anew, and let a second one of those that stop the process end it.
 
-    ``reopen`` is given the signal's name. To be called once the reactor runs: as it starts it overwrites handlers set
-    before. Where it was told to leave signals alone, so do we.
+    ``reopen`` is given the signal's name; ``on_second`` is called right before that end. To be called once the reactor
+    runs: as it starts it overwrites handlers set before. Where it was told to leave signals alone, so do we.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -55,7 +55,7 @@ def install(reactor: Any, reopen: Callable[[str], None]) -> None:
         return
     for number in REOPENING:
         signal.signal(number, lambda number, _: reactor.callFromThread(reopen, signal.Signals(number).name))
-    twice = _Twice()
+    twice = _Twice(on_second)
     for number in STOPPING:
         first = signal.getsignal(number)
         # Ignored from birth (a job in a shell's background) it stays ignored, the second time too.
@@ -70,7 +70,8 @@ def _do_nothing(_: int, __: FrameType | None) -> None:
 class _Twice:
     """A signal handler that passes the first signal on and ends the process at the second, whichever of them it is."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_second: Callable[[], None]) -> None:
+        self._on_second = on_second
         self._first: dict[int, Callable[[int, FrameType | None], object]] = {}
         self._seen = False
 
@@ -84,6 +85,7 @@ class _Twice:
         if self._seen:
             # Tested by a process of its own, which ends here without a chance to save its coverage.
             os.write(2, b"second signal: ending now\n")  # pragma: no cover
+            self._on_second()  # pragma: no cover
             signal.signal(number, signal.SIG_DFL)  # pragma: no cover
             os.kill(os.getpid(), number)  # pragma: no cover
         self._seen = True
