@@ -296,18 +296,18 @@ class IntakeTests(FlowCase):
         self.assertEqual(intake.budget.used, 0)
 
     def test_final_failure_is_counted(self) -> None:
-        """Records a sink refuses for good are dropped under a reason, and the budget is released."""
-        sink = FlakySink(2)
-        intake = self.intake(sink)
+        """Records a sink rejects are dropped under that reason and told, and the budget is released."""
+        intake = self.intake(FlakySink(2))
         failed: list[object] = []
-        intake.on_sink_failed = failed.append
+        intake.on_rejected = lambda *said: failed.append(said)
         lane, _ = self.lane(intake)
         for _ in range(4):
             lane.write(batch(10, count=3))
             self.turn()
         tally = intake.outlets[0].tally("test")
-        self.assertEqual((tally.records_delivered, tally.records_dropped[DropReason.SINK_FAILED]), (6, 6))
-        self.assertEqual((intake.budget.used, len(failed)), (0, 2))
+        self.assertEqual((tally.records_delivered, tally.records_dropped[DropReason.REJECTED]), (6, 6))
+        self.assertEqual(failed, [("flaky", 3, f"sink flaky refuses call {call}") for call in (2, 4)])
+        self.assertEqual(intake.budget.used, 0)
 
     def test_any_answer(self) -> None:
         """A coroutine and a future are answers; what is neither they nor a Deferred loses its group, named, at once."""

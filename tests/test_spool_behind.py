@@ -76,6 +76,7 @@ class LateTests(SpoolCase):
         self.assertEqual(inner.records, [b"1.0:", b"2.0:"])
         self.assertEqual(sink.details()["spool_replaying"], 1)
         self.assertNotIn("cannot start", sink.describe())
+        self.assertEqual(sink._events.internal_errors, 0)
 
     def test_said_once(self) -> None:
         """The log has each reason once, however often a start is tried; the waits grow to their longest and stay."""

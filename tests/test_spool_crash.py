@@ -19,7 +19,8 @@ from tests.disk import Choose, Crash, SimDisk, keep_everything, keep_nothing, se
 from tests.spooling import DIRECTORY, Spool, make_batch, same
 from twisted_ingest.batch import Batch
 from twisted_ingest.sinks import trouble
-from twisted_ingest.spool.position import read_position
+from twisted_ingest.spool.position import Position, read_position, write_position
+from twisted_ingest.spool.segments import POSITION
 
 EXAMPLES = int(os.environ.get("INGEST_TEST_SPOOL_EXAMPLES", "150"))
 SEEDS = int(os.environ.get("INGEST_TEST_SPOOL_SEEDS", "2"))
@@ -111,6 +112,20 @@ class World:
         self.check()
         self.start()
 
+    def spoil_position(self, ahead: int | None) -> None:
+        """Have the process killed, and the position gone, or so far ahead of everything that was ever written."""
+        assert self.spool is not None
+        position = Position(self.spool.target.sequence + (ahead or 0), self.spool.target.number)
+
+        def how() -> None:
+            self.disk.kill()
+            if ahead is None:
+                self.disk.remove(f"{DIRECTORY}/{POSITION}")
+            else:
+                write_position(self.disk, DIRECTORY, position)
+
+        self.end(how)
+
     def check(self) -> None:
         """Fail unless what counts is found, in order, however often one looks."""
         disk = self.disk
@@ -182,6 +197,11 @@ class SpoolMachine(RuleBasedStateMachine):
     def kill(self) -> None:
         """Have the process killed."""
         self.world.end(self.world.disk.kill)
+
+    @rule(ahead=st.one_of(st.none(), st.integers(1, 5), st.just(2**40)))
+    def spoil_position(self, ahead: int | None) -> None:
+        """Somebody spoils the position while the process is down."""
+        self.world.spoil_position(ahead)
 
     def choose(self, data: st.DataObject, kind: str) -> Choose:
         """Say what the disk keeps."""

@@ -62,6 +62,8 @@ class SpoolServerTests(SynchronousTestCase):
         wait_until(lambda: server.metrics()["ingest_sink_spool_replaying[file]"] == 0, "the stall shown")
         self.assertEqual(server.get("readyz"), "ready\n")
         wait_until(lambda: "which keeps what comes (" in server.get("status"), "named in /status")
+        # By the thread that writes: an open may hang.
+        wait_until(lambda: server.metrics()["ingest_sink_retries_total[file]"] > 1, "tried again")
         wait_until(
             lambda: any("sink file:" in line and "cannot open" in line for line in server.log), "named in the log"
         )

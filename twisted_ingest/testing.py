@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from twisted_ingest.admin.watch import Watch
 from twisted_ingest.batch import Batch, Group
-from twisted_ingest.errors import SinkError, WireProtocol
+from twisted_ingest.errors import RejectedError, SinkError, WireProtocol
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.intake import Intake
 from twisted_ingest.flow.rate import PeerBuckets
@@ -253,7 +253,7 @@ class StalledSink(MemorySink):
 
 
 class FlakySink(MemorySink):
-    """Refuses every ``period``-th group for good."""
+    """Rejects every ``period``-th group, and takes the others."""
 
     def __init__(self, period: int, name: str = "flaky") -> None:
         super().__init__(name)
@@ -266,7 +266,7 @@ class FlakySink(MemorySink):
         if self._calls % self._period:
             return super().deliver(group)
         done: Deferred[None] = Deferred()
-        done.errback(SinkError(f"sink {self.name} refuses call {self._calls}"))
+        done.errback(RejectedError(f"sink {self.name} refuses call {self._calls}"))
         return done
 
 
