@@ -96,7 +96,7 @@ class StdoutTests(TestCase):
         for delivered in deliveries:
             with self.assertRaisesRegex(SinkError, "Broken pipe"):
                 await delivered
-        self.assertEqual(sink.trouble, "Broken pipe")
+        self.assertEqual(sink.trouble, "standard output: Broken pipe")
         await self.assertFailure(sink.deliver(group(b"three\n")), SinkError)
         await sink.close()
 

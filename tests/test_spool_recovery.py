@@ -386,6 +386,17 @@ class AnyDirectoryTests(SynchronousTestCase):
             self.assertEqual(numbers(disk), list(range(1, 11)))
             self.assertEqual(len(Spool(disk, segment_bytes=700).deliver()), 10)
 
+    def test_beyond_all_with_a_header_lost(self) -> None:
+        """A segment of which nothing is left vouches for no position: what would have followed in it is not known."""
+        for gone in range(len(segment_paths(filled()))):
+            disk = filled()
+            path = segment_paths(disk)[gone]
+            disk.put(path, disk.content(path)[: SEGMENT_SIZE - 1])
+            write_position(disk, DIRECTORY, Position(11, 3))
+            spool = Spool(disk, segment_bytes=700)
+            self.assertTrue(spool.recovered.report.lost_position)
+            self.assertEqual(len(spool.deliver()), 8 if gone == len(segment_paths(filled())) - 1 else 7)
+
     def test_where_all_is_delivered(self) -> None:
         """A position right behind what is there, or on an empty directory, is believed, and numbers go on from it."""
         disk = filled()

@@ -62,6 +62,7 @@ class SpoolServerTests(SynchronousTestCase):
         wait_until(lambda: server.metrics()["ingest_sink_spool_replaying[file]"] == 0, "the stall shown")
         self.assertEqual(server.get("readyz"), "ready\n")
         wait_until(lambda: "which keeps what comes (" in server.get("status"), "named in /status")
+        self.assertIn("trying again, its spool keeps records meanwhile", server.get("status"))
         # By the thread that writes: an open may hang.
         wait_until(lambda: server.metrics()["ingest_sink_retries_total[file]"] > 1, "tried again")
         wait_until(

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from twisted_ingest.errors import Fsync, RejectedError, SinkError
 from twisted_ingest.observe.events import Events
 from twisted_ingest.sinks.targets import Target
-from twisted_ingest.sinks.writer import Writer
+from twisted_ingest.sinks.writer import HELD_BACK, Writer
 
 LOOK_SECONDS = 1.0
 """How often the thread is looked after while anything is outstanding: how late a stall may be in the log."""
@@ -29,7 +29,16 @@ class Appender:
     hangs in a system call cannot say so: while anything is outstanding the reactor looks after it.
     """
 
-    def __init__(self, name: str, target: Target, reactor: Any, events: Events, fsync: Fsync = Fsync.NEVER) -> None:
+    def __init__(
+        self,
+        name: str,
+        target: Target,
+        reactor: Any,
+        events: Events,
+        fsync: Fsync = Fsync.NEVER,
+        *,
+        meanwhile: str = HELD_BACK,
+    ) -> None:
         self._name = name
         self._path = target.name
         self._reactor = reactor
@@ -41,7 +50,7 @@ class Appender:
         self._look: Any = None
         """The call that will see whether the thread hangs, while anything is outstanding."""
         self._hangs = False
-        self.writer = Writer(target, fsync, reactor, self)
+        self.writer = Writer(target, fsync, reactor, self, meanwhile)
 
     def start(self, *, is_open: bool) -> None:
         """

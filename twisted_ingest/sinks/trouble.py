@@ -24,16 +24,22 @@ class Trouble:
     The troubles of one writer with its target, kept by its thread.
 
     ``retries`` only grows. It, `now` and `stall` may be read from any thread. ``tell`` is called with each new error;
-    ``abandoned`` ends every wait.
+    ``abandoned`` ends every wait. ``meanwhile`` says what becomes of records until then.
     """
 
     def __init__(
-        self, target: Target, seconds: Callable[[], float], abandoned: threading.Event, tell: Callable[[str], None]
+        self,
+        target: Target,
+        seconds: Callable[[], float],
+        abandoned: threading.Event,
+        tell: Callable[[str], None],
+        meanwhile: str,
     ) -> None:
         self._target = target
         self._seconds = seconds
         self._abandoned = abandoned
         self._tell = tell
+        self._meanwhile = meanwhile
         self._delay = 0.0
         self._error: str | None = None
         self._under_way: tuple[str, float] | None = None
@@ -57,7 +63,7 @@ class Trouble:
         lasting = self._seconds() - since
         if lasting <= STALL_SECONDS:
             return None
-        return f"{self._target.name}: {what} for {lasting:.0f} s; senders are held back meanwhile"
+        return f"{self._target.name}: {what} for {lasting:.0f} s; {self._meanwhile}"
 
     # Called in the writer's thread.
 
@@ -88,7 +94,7 @@ class Trouble:
         if failure.errno in self._target.final_errors:
             raise failure
         self.retries += 1
-        self._report(f"{what}: {_reason(failure)}; trying again, senders are held back meanwhile")
+        self._report(f"{what}: {_reason(failure)}; trying again, {self._meanwhile}")
         first, longest = RETRY_SECONDS
         self._delay = min(self._delay * 2 or first, longest)
         if self._abandoned.wait(self._delay):

@@ -31,6 +31,10 @@ READER_SECONDS = 1.0
 """How often a FIFO with nothing to write to it is looked at: how late the loss of its reader is noticed then."""
 
 
+HELD_BACK = "senders are held back meanwhile"
+"""What comes of a trouble where nobody else keeps what comes."""
+
+
 class WriterOwner(Protocol):
     """Who hears of a writer's doings, in the reactor's thread: each call is made through ``hear``."""
 
@@ -75,10 +79,13 @@ class Writer:
     ``retries``, ``syncs``, ``sync_seconds`` (spent in them), ``sync_failures``, ``rewritten_bytes`` (written a second
     time after a failed sync: possible duplicates), ``torn_records`` (begun in a file and written whole to the next),
     ``moved_files`` (found renamed or removed) and ``rescued_bytes`` (written to a file that was found removed, and
-    again to the next) only grow. All may be read from any thread. ``reactor`` gives the time too.
+    again to the next) only grow. All may be read from any thread. ``reactor`` gives the time too. ``meanwhile`` says,
+    for messages, what becomes of records during a trouble.
     """
 
-    def __init__(self, target: Target, fsync: Fsync, reactor: Any, owner: WriterOwner) -> None:
+    def __init__(
+        self, target: Target, fsync: Fsync, reactor: Any, owner: WriterOwner, meanwhile: str = HELD_BACK
+    ) -> None:
         self._target = target
         self._fsync = fsync
         self._reactor = reactor
@@ -98,7 +105,8 @@ class Writer:
         self._moved_since: float | None = None
         self._unmade: Exception | None = None
         """What making the buffers of the job behind those at hand has raised."""
-        self._trouble = Trouble(target, reactor.seconds, self._abandoned, partial(self._tell, owner.on_stalled))
+        tell = partial(self._tell, owner.on_stalled)
+        self._trouble = Trouble(target, reactor.seconds, self._abandoned, tell, meanwhile)
         self.syncs = 0
         self.sync_seconds = 0.0
         self.sync_failures = 0

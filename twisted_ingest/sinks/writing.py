@@ -19,6 +19,7 @@ from twisted_ingest.sinks.access import OURS, FileAccess
 from twisted_ingest.sinks.appender import Appender
 from twisted_ingest.sinks.rendering import RENDERERS
 from twisted_ingest.sinks.targets import FileTarget, IrregularError, StreamTarget
+from twisted_ingest.sinks.writer import HELD_BACK
 
 # At the start neither is waited for; anything else is tried again.
 _MISTAKES = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST})
@@ -26,6 +27,9 @@ _MISTAKES = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EL
 
 _DENIED = frozenset({errno.EACCES, errno.EPERM})
 """The path can name one that we may not have; what is mounted there later may be another's."""
+
+
+KEPT = "its spool keeps records meanwhile"
 
 
 class _WritingSink:
@@ -91,7 +95,8 @@ class FileSink(_WritingSink):
 
         self._target.on_repair = partial(tell, events.sink_repaired)
         self._target.on_truncation = partial(tell, events.sink_truncated)
-        super().__init__(name, Appender(name, self._target, reactor, events, fsync), format)
+        meanwhile = KEPT if is_patient else HELD_BACK
+        super().__init__(name, Appender(name, self._target, reactor, events, fsync, meanwhile=meanwhile), format)
 
     def describe(self) -> str:
         """See `ISink`."""

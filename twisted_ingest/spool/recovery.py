@@ -76,13 +76,16 @@ def recover(disk: Disk, directory: str) -> Recovered:
     unreadable: list[str] = []
     segments = _segments(disk, directory, unreadable)
     position, lost = _position(disk, directory)
-    first = min((segment.first for segment in segments if segment.first), default=1)
+    firsts = [segment.first for segment in segments]
+    first = min(filter(None, firsts), default=1)
     scan = _Scan(disk, directory, first if position is None else position.next)
     scan.run(segments)
-    if position is not None and scan.is_short(segments):
+    if position is not None and scan.is_short(firsts):
         # It would pass over everything, and have it removed. Gone before anything is written: that might reach it.
         lost = f"the position, {position.next}, is beyond all there is, and is now {_lose_position(disk, directory)}"
         position, scan = None, _Scan(disk, directory, first)
+        for segment, known in zip(segments, firsts, strict=True):
+            segment.first = known
         scan.run(segments)
     if position is None and first > 1:
         lost = lost or "no position was found"
@@ -179,15 +182,14 @@ class _Scan:
         self.report = Report()
 
     def run(self, segments: list[Segment]) -> None:
-        """Find the readable end of each segment, and count."""
+        """Find the readable end of each segment and, where its header is lost, its first number, and count."""
         for segment, limit in zip(segments, _limits(segments), strict=True):
             self._scan(segment, limit)
             segment.first = segment.first or self.last + 1
 
-    def is_short(self, segments: list[Segment]) -> bool:
-        """Whether there are frames, and all of them, and those that were to follow, are before the start."""
-        following = max([self._highest + 1, *(segment.first for segment in segments)])
-        return bool(self._highest) and following < self.start
+    def is_short(self, firsts: list[int]) -> bool:
+        """Whether there are frames, and all of them, and the one that was to follow, are before the start."""
+        return bool(self._highest) and max([self._highest + 1, *firsts]) < self.start
 
     def _scan(self, segment: Segment, limit: int | None) -> None:
         descriptor = self._disk.open(segment.path)
