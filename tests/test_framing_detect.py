@@ -107,6 +107,15 @@ class DiagnoseTests(SynchronousTestCase):
             named = {found.reason if found else None for found, _ in verdicts[first:]}
             self.assertEqual(named, {reason}, data)
 
+    def test_on_a_relp_port(self) -> None:
+        """Each is named alike where a RELP session ought to begin, at any cut; what RELP is is none of them."""
+        for reason, data in WRONG:
+            for cut in range(len(data) + 1):
+                found, is_certain = diagnose_relp(data[:cut])
+                if is_certain:
+                    self.assertEqual(found.reason if found else RefuseReason.RELP, reason, data[:cut])
+            self.assertTrue(diagnose_relp(data)[1], data)
+
     @settings(max_examples=500)
     @given(
         st.one_of(
