@@ -159,20 +159,26 @@ class ServiceTests(SynchronousTestCase):
         self.assertEqual((done.returncode, done.stderr), (1, b"still stopping after 0.1 s: ending now\n"))
 
     def test_systemd_socket(self) -> None:
-        """A socket passed by the service manager is received on, and outlives the process."""
+        """A socket passed by the service manager, with a name or none, is received on, and outlives the process."""
+        for names, endpoint in ({"LISTEN_FDNAMES": "lines"}, "name=lines"), ({}, "index=0"):
+            self.receive_on_passed(names, f"systemd:domain=INET:{endpoint}")
+
+    def receive_on_passed(self, names: dict[str, str], endpoint: str) -> None:
+        """Pass a socket to a server that listens on ``endpoint``."""
         folder = tempfile.mkdtemp(prefix="ingest-test-")
         self.addCleanup(shutil.rmtree, folder)
         with socket.create_server(("127.0.0.1", 0)) as given:
             port = given.getsockname()[1]
             code = (
                 "import os, sys; os.dup2(int(sys.argv[1]), 3); "
-                "os.environ.update(LISTEN_FDS='1', LISTEN_FDNAMES='lines', LISTEN_PID=str(os.getpid())); "
+                "os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid())); "
                 "os.execv(sys.executable, [sys.executable, '-m', 'twisted_ingest', *sys.argv[2:]])"
             )
-            flags = ["--listen", "systemd:domain=INET:name=lines", "--admin", "off"]
+            flags = ["--listen", endpoint, "--admin", "off"]
             process = subprocess.Popen(
                 [sys.executable, "-c", code, str(given.fileno()), *flags],
                 cwd=folder,
+                env={**os.environ, **names},
                 pass_fds=[given.fileno()],
                 stderr=subprocess.DEVNULL,
             )

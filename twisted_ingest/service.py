@@ -12,7 +12,6 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
@@ -33,7 +32,9 @@ from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.lag import BEAT_SECONDS
 from twisted_ingest.observe.log import LogWriter
 from twisted_ingest.observe.metrics import build_registry
+from twisted_ingest.server.claim import ClaimingReactor
 from twisted_ingest.server.drain import close_sinks, drain_connections, flush_sinks
+from twisted_ingest.server.endpoints import server_endpoint
 from twisted_ingest.server.protocol import IngestProtocol
 
 
@@ -217,7 +218,7 @@ class IngestService(Service):
         registry = build_registry(self.watch)
         site = build_site(self.watch, registry, self.events, hosts=hosts, reactor=self._reactor)
         try:
-            self._admin_port = await serverFromString(self._reactor, endpoint).listen(site)
+            self._admin_port = await server_endpoint(ClaimingReactor(self._reactor), endpoint).listen(site)
         except CannotListenError as error:
             reason = getattr(error.socketError, "strerror", None) or error.socketError
             raise ListenError(f"cannot listen on {endpoint} (--admin): {reason}") from error

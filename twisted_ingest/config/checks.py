@@ -9,14 +9,13 @@ import resource
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from twisted.internet.endpoints import serverFromString
-
 from twisted_ingest.config.meant import HIGHEST_PORT, endpoint_meant
 from twisted_ingest.config.model import OFF, FileSettings, Settings, StdoutSettings, sink_durability
 from twisted_ingest.config.owners import gift_problem
 from twisted_ingest.config.positions import Path
 from twisted_ingest.errors import Oversize, WireProtocol
 from twisted_ingest.limits import ADMIN_CONNECTIONS, DESCRIPTOR_SHARE, KIB, MAX_CONNECTIONS, READ_SIZE
+from twisted_ingest.server.endpoints import server_endpoint
 from twisted_ingest.units import exact_size
 
 ENDPOINT_EXAMPLES = {
@@ -246,7 +245,7 @@ def endpoint_problem(endpoint: str, also: Sequence[str] = ()) -> str | None:
         hint = nearest(scheme, [*ENDPOINT_SCHEMES, *also])
         return f"{endpoint!r}: unknown endpoint type {scheme!r}{hint} (try {ENDPOINT_EXAMPLES['tcp']!r})"
     try:
-        parsed = serverFromString(object(), endpoint)
+        parsed = server_endpoint(object(), endpoint)
     except (IndexError, KeyError):
         return f"{endpoint!r}: the service manager passed no such socket"
     except Exception as error:  # noqa: BLE001 - Twisted's parsers raise whatever int() and friends do

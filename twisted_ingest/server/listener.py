@@ -5,13 +5,13 @@ A listener: an endpoint string, the port it became, and the factory behind it.
 from typing import Any
 
 from twisted.internet import error
-from twisted.internet.endpoints import serverFromString
 from twisted.python.failure import Failure
 
 from twisted_ingest.errors import ListenError, WireProtocol
 from twisted_ingest.limits import ACCEPTS_PER_TURN
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
+from twisted_ingest.server.endpoints import server_endpoint
 from twisted_ingest.server.factory import IngestFactory
 from twisted_ingest.server.relp import RelpFactory
 from twisted_ingest.server.sockets import ListeningReactor
@@ -61,7 +61,7 @@ class Listener:
         buffer = self.factory.limits.receive_buffer_bytes
         self._ports = ListeningReactor(reactor, admission, events, buffer, self._lost)
         try:
-            self.port = await serverFromString(self._ports, self.endpoint).listen(self.factory)
+            self.port = await server_endpoint(self._ports, self.endpoint).listen(self.factory)
         except (error.CannotListenError, OSError) as failure:
             raise ListenError(f"cannot listen on {self.endpoint}: {_reason(failure)}") from failure
         self._bound_at = self.factory.clock.seconds()

@@ -8,7 +8,7 @@ import socket as sockets
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet import tcp, unix
+from twisted.internet import tcp
 from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.protocol import ServerFactory
 from twisted.python.failure import Failure
@@ -23,6 +23,7 @@ from twisted_ingest.limits import (
 )
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
+from twisted_ingest.server.claim import ClaimedPort
 from twisted_ingest.server.gate import GatedPort
 from twisted_ingest.server.pace import Pace
 from twisted_ingest.server.readiness import HAS_EPOLL, Readiness
@@ -58,7 +59,7 @@ class TCPPort(GatedPort, tcp.Port):  # type: ignore[misc]
         return created
 
 
-class UNIXPort(GatedPort, unix.Port):  # type: ignore[misc]
+class UNIXPort(GatedPort, ClaimedPort):  # type: ignore[misc]
     """A listening UNIX socket."""
 
     transport = UNIXTransport
@@ -72,8 +73,8 @@ class ListeningReactor:
     """
     What an endpoint calls to listen, giving our ports instead of Twisted's; the port it gave last it can give again.
 
-    Endpoint strings are parsed by Twisted (`serverFromString`); only these three methods are ever called. ``on_lost``
-    is called with the reason when a port has ended although nobody asked for it.
+    Of a reactor, what `twisted_ingest.server.endpoints.server_endpoint` gives calls only these three methods.
+    ``on_lost`` is called with the reason when a port has ended although nobody asked for it.
     """
 
     def __init__(

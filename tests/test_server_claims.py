@@ -1,0 +1,205 @@
+"""UNIX sockets: whose the file is, who may use it, what becomes of it; sockets that were passed; endpoint strings."""
+
+import os
+import shutil
+import socket
+import stat
+import tempfile
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.protocol import Factory
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.server import Server, wait_until
+from tests.test_server_sockets import ListeningTestCase
+from twisted_ingest.errors import ListenError
+from twisted_ingest.server.claim import ClaimingReactor
+from twisted_ingest.server.endpoints import UNIX_MODE, PassedSockets, server_endpoint
+from twisted_ingest.server.listener import Listener
+from twisted_ingest.server.sockets import ListeningReactor
+
+
+def mode_of(path: str) -> int:
+    """Give the permissions of a file."""
+    return stat.S_IMODE(os.stat(path).st_mode)
+
+
+class UNIXTestCase(ListeningTestCase):
+    """A path for sockets, short enough."""
+
+    def setUp(self) -> None:
+        self.path = self.mktemp()
+        self.around = os.path.dirname(self.path)
+
+    def stale(self) -> None:
+        """Leave a socket behind that nobody listens on, as a killed process does."""
+        with socket.socket(socket.AF_UNIX) as killed:
+            killed.bind(self.path)
+            killed.listen()
+
+    def connect_to(self, path: str) -> socket.socket:
+        """Connect to a path."""
+        peer = socket.socket(socket.AF_UNIX)
+        self.addCleanup(peer.close)
+        peer.connect(path)
+        return peer
+
+    async def serves(self, listener: Listener) -> None:
+        """See that a peer that connects now is served."""
+        before = len(self.sink.records)
+        self.connect_to(self.path).sendall(b"served\n")
+        await self.until(lambda: len(self.sink.records) > before)
+
+
+class ClaimTests(UNIXTestCase):
+    async def test_after_a_kill(self) -> None:
+        """What a killed process left does not stand in the way, nor does Twisted's lock that names our own number."""
+        self.stale()
+        os.symlink(str(os.getpid()), f"{self.path}.lock")
+        listener = await self.listen(self.listener(f"unix:{self.path}"))
+        await self.serves(listener)
+        await listener.stop()
+        self.assertEqual(os.listdir(self.around), [])
+
+    async def test_taken(self) -> None:
+        """A path that another listener has is refused by its name, with lock or without; that one goes on."""
+        listener = await self.listen(self.listener(f"unix:{self.path}"))
+        for option in ("", ":lockfile=0"):
+            with self.assertRaisesRegex(ListenError, f"{self.path}: another process"):
+                await Listener(f"unix:{self.path}{option}", listener.factory).listen(
+                    reactor, self.admission, self.events
+                )
+        await self.serves(listener)
+
+    async def test_taken_by_a_stranger(self) -> None:
+        """A socket that some other program listens on, its backlog full or not, is left to it."""
+        with socket.socket(socket.AF_UNIX) as stranger:
+            stranger.bind(self.path)
+            stranger.listen(0)
+            for _ in range(3):
+                with self.assertRaisesRegex(ListenError, f"{self.path}: another process listens on it"):
+                    await self.listen(self.listener(f"unix:{self.path}"))
+            stranger.accept()[0].close()
+        self.assertEqual(os.listdir(self.around), [os.path.basename(self.path)])
+
+    async def test_no_socket(self) -> None:
+        """A file that is no socket is never removed."""
+        with open(self.path, "w") as file:
+            file.write("precious")
+        with self.assertRaisesRegex(ListenError, f"{self.path}: it is there and is no socket: remove it"):
+            await self.listen(self.listener(f"unix:{self.path}"))
+        with open(self.path) as file:
+            self.assertEqual(file.read(), "precious")
+
+    async def test_nowhere(self) -> None:
+        """A directory that is not there is named."""
+        for option in ("", ":lockfile=0"):
+            with self.assertRaisesRegex(ListenError, f"{self.path}/x: No such file or directory"):
+                await self.listen(self.listener(f"unix:{self.path}/x{option}"))
+
+    async def test_mode(self) -> None:
+        """Owner and group may connect, unless the endpoint says otherwise."""
+        for option, mode in (("", UNIX_MODE), (":mode=600", 0o600), (":666", 0o666)):
+            listener = await self.listen(self.listener(f"unix:{self.path}{option}"))
+            self.assertEqual(mode_of(self.path), mode)
+            await listener.stop()
+
+    async def test_replaced(self) -> None:
+        """A file that is another's by now is not removed at the stop."""
+        listener = await self.listen(self.listener(f"unix:{self.path}:lockfile=0"))
+        os.unlink(self.path)
+        self.stale()
+        await listener.stop()
+        self.assertEqual(os.listdir(self.around), [os.path.basename(self.path)])
+
+    async def test_removed(self) -> None:
+        """A file that somebody removed is no error at the stop."""
+        listener = await self.listen(self.listener(f"unix:{self.path}"))
+        os.unlink(self.path)
+        await listener.stop()
+        self.assertEqual((os.listdir(self.around), listener.port), ([], None))
+
+    async def test_passed(self) -> None:
+        """A socket that was passed to us keeps its mode and its file, and the next process can accept from it."""
+        with socket.socket(socket.AF_UNIX) as given:
+            given.bind(self.path)
+            os.chmod(self.path, 0o604)
+            given.listen()
+            for _ in range(2):
+                listener = self.listener()
+                ports = ListeningReactor(reactor, self.admission, self.events, None, listener._lost)
+                listener._ports = ports
+                listener.port = ports.adoptStreamPort(given.fileno(), given.family, listener.factory)
+                await self.serves(listener)
+                await self.stop(listener)
+                self.assertEqual(mode_of(self.path), 0o604)
+            self.connect_to(self.path)
+
+    async def test_admin(self) -> None:
+        """A UNIX socket of whoever needs no gate is claimed in the same way, passed or not."""
+        self.stale()
+        factory: Any = Factory()
+        port = await server_endpoint(ClaimingReactor(reactor), f"unix:{self.path}").listen(factory)
+        self.assertEqual(mode_of(self.path), UNIX_MODE)
+        await port.stopListening()
+        self.assertEqual(os.listdir(self.around), [])
+        with socket.socket(socket.AF_UNIX) as given:
+            given.bind(self.path)
+            given.listen()
+            adopted = ClaimingReactor(reactor).adoptStreamPort(given.fileno(), given.family, factory)
+            await adopted.stopListening()
+            self.connect_to(self.path)
+
+    async def test_abstract(self) -> None:
+        """A name without a file has no mode and no lock."""
+        name = f"\0ingest-test-{os.getpid()}"
+        port = ClaimingReactor(reactor).listenUNIX(name.encode(), Factory(), wantPID=1)
+        self.connect_to(name)
+        await port.stopListening()
+
+
+class KillTests(SynchronousTestCase):
+    def start(self, path: str) -> Server:
+        """Start a server on a path, and see that it receives there."""
+        server = Server("--listen", "tcp:0:interface=127.0.0.1", "--listen", f"unix:{path}")
+        self.addCleanup(server.kill)
+        server.wait_ready()
+        with socket.socket(socket.AF_UNIX) as peer:
+            peer.connect(path)
+            peer.sendall(b"over unix\n")
+            wait_until(lambda: server.output() == b"over unix\n", "the line")
+        return server
+
+    def test_start_after_a_kill(self) -> None:
+        """A server that was killed starts again on its UNIX socket, and leaves nothing behind when it is stopped."""
+        folder = tempfile.mkdtemp(prefix="ingest-test-")
+        self.addCleanup(shutil.rmtree, folder)
+        path = os.path.join(folder, "ingest.sock")
+        for _ in range(2):
+            self.start(path).crash()
+            self.assertTrue(os.path.exists(path))
+        self.start(path).stop()
+        self.assertEqual(os.listdir(folder), [])
+
+
+class PassedSocketsTests(SynchronousTestCase):
+    def test_read(self) -> None:
+        """With names or without, but never those of another process, nor nonsense."""
+        environment = {"LISTEN_FDS": "2", "LISTEN_PID": "5", "LISTEN_FDNAMES": "lines:relp"}
+        self.assertEqual(PassedSockets.read(environment, 5), PassedSockets((3, 4), ("lines", "relp")))
+        del environment["LISTEN_FDNAMES"]
+        self.assertEqual(PassedSockets.read(environment, 5), PassedSockets((3, 4)))
+        self.assertEqual(PassedSockets.read(environment, 6), PassedSockets())
+        self.assertEqual(PassedSockets.read({**environment, "LISTEN_FDS": "x"}, 5), PassedSockets())
+        self.assertEqual(PassedSockets.read({}, 5), PassedSockets())
+
+    def test_find(self) -> None:
+        """By index or by name, either."""
+        passed = PassedSockets((3, 4), ("lines", "relp"))
+        self.assertEqual((passed.find("1", None), passed.find(None, "lines")), (4, 3))
+        self.assertEqual(PassedSockets((3, 4)).find("1", None), 4)
+        for index, name in (("2", None), ("-1", None), (None, "other")):
+            self.assertRaises(LookupError, passed.find, index, name)
+        self.assertRaises(ValueError, passed.find, None, None)
+        self.assertRaises(ValueError, passed.find, "0", "lines")
