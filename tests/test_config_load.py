@@ -317,7 +317,7 @@ class FlagTests(LoadingTestCase):
             None,
             {},
             [
-                "tcp:1514",
+                "tcp:1514:interface=127.0.0.2",
                 "tcp:1514:interface=127.0.0.1",
                 "tcp:port=99",
                 "tcp:interface=127.0.0.1:port=98",

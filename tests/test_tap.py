@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import resource
 import shutil
 import signal
@@ -12,10 +13,14 @@ import tempfile
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_ingest import __version__
+from twisted_ingest import __version__, limits
+from twisted_ingest.config.load import FLAG_PATHS, load
+from twisted_ingest.config.look import NOT_LOOKED_AT
+from twisted_ingest.config.model import DEFAULT_ADMIN, DEFAULT_ENDPOINT, DEFAULT_PATH
 from twisted_ingest.process.signals import IGNORED
 from twisted_ingest.scan import SCANNER
-from twisted_ingest.tap import EX_CONFIG, Options
+from twisted_ingest.tap import _PARAMETERS, EX_CONFIG, Options
+from twisted_ingest.units import exact_size, format_duration
 
 TWISTD = os.path.join(os.path.dirname(sys.executable), "twistd")
 
@@ -109,7 +114,17 @@ class OptionsTests(SynchronousTestCase):
 
     def test_check_of_a_good_configuration(self) -> None:
         """``--check`` exits 0 when there is nothing to complain of."""
-        self.assertEqual(self.leave("--check"), (0, "", "the configuration is good\n"))
+        self.assertEqual(self.leave("--check"), (0, "", f"the configuration is good\n{NOT_LOOKED_AT}\n"))
+
+    def test_check_warns(self) -> None:
+        """``--check`` tells what may not be meant, and goes on."""
+        code, _, errors = self.leave("--check", "--sink", "file:~/x")
+        self.assertEqual((code, errors.split(": ")[:2]), (0, ["--sink file:~/x", "warning"]))
+
+    def test_check_looks(self) -> None:
+        """``--check`` looks at what the configuration names, exit status 78."""
+        code, _, errors = self.leave("--check", "--sink", "file:/")
+        self.assertEqual((code, errors), (EX_CONFIG, "--sink file:/: error: / is a directory\n"))
 
     def test_check_of_a_bad_configuration(self) -> None:
         """``--check`` exits 78 and complains as a start would."""
@@ -126,8 +141,26 @@ class OptionsTests(SynchronousTestCase):
         self.assertIn(code, (0, None))
         for flag in ("config", "listen", "framing", "max-length", "sink", "admin", "log-format", "check", "version"):
             self.assertIn(f"--{flag}", output)
-        for default in ("100KiB", "256MiB", "1MiB", "tcp:1514:interface=127.0.0.1", "ingest-data/ingest.log"):
-            self.assertIn(default, "".join(output.split()))
+        text = "".join(output.split())
+        for default in (
+            *map(exact_size, (limits.MAX_LENGTH, limits.MEMORY, limits.CONNECTION_MEMORY)),
+            *map(format_duration, (limits.FRAME_TIMEOUT, limits.DRAIN_TIMEOUT)),
+            f"{format_duration(limits.IDLE_TIMEOUT)},untilthefirst",
+            f"{limits.DESCRIPTOR_SHARE * 100:.0f}%ofthedescriptorlimit,atmost{limits.MAX_CONNECTIONS}",
+            *(DEFAULT_ENDPOINT, DEFAULT_ADMIN, DEFAULT_PATH),
+        ):
+            self.assertIn(f"{default})" if "%" not in default and "," not in default else default, text)
+
+    def test_defaults_of_every_flag(self) -> None:
+        """What the help gives as the default of a flag is that of its key, and means it when it is given."""
+        plain = load(None, {}, [], []).settings
+        for flag in FLAG_PATHS:
+            match = re.search(r"\(([^()]*)\)$", _PARAMETERS[flag])
+            assert match is not None, flag
+            if flag in ("max-connections", "idle-timeout"):
+                continue  # computed from the machine's; a value of its own when it is given
+            given = load(None, {flag: match[1]}, [], []).settings
+            self.assertEqual(given.model_dump(), plain.model_dump(), flag)
 
 
 class TwistdTests(SynchronousTestCase):
@@ -180,7 +213,7 @@ class TwistdTests(SynchronousTestCase):
 
     def test_check_makes_nothing(self) -> None:
         """``--check`` neither binds nor creates anything."""
-        self.assertEqual(self.run_to_the_end("--check"), (0, "", ["the configuration is good"]))
+        self.assertEqual(self.run_to_the_end("--check"), (0, "", ["the configuration is good", NOT_LOOKED_AT]))
         self.assertEqual(os.listdir(self.folder), [])
 
     def test_port_in_use(self) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from twisted.logger import LogLevel
 
 from twisted_ingest import __version__
-from twisted_ingest.errors import DropReason, Durability, WireProtocol
+from twisted_ingest.errors import Caution, DropReason, Durability, WireProtocol
 from twisted_ingest.flow.ledger import ListenerLedger
 from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.metrics import View
@@ -24,11 +24,18 @@ _PROMISES = {
 }
 
 
-def banner(listeners: Sequence[Listener], sinks: Sequence[str], admin: str | None) -> list[str]:
-    """Say where everything is, and what to try; ``sinks`` describe them, ``admin`` is the endpoint's address."""
+def banner(
+    listeners: Sequence[Listener], sinks: Sequence[str], admin: str | None, cautions: Sequence[Caution] = ()
+) -> list[str]:
+    """
+    Say where everything is, and what to try; ``sinks`` describe them, ``admin`` is the endpoint's address.
+
+    ``cautions`` are what the configuration says that may not be meant.
+    """
     lines = [f"twisted-ingest {__version__}"]
     lines += [f"  listening  {listener.address} ({_described(listener)})" for listener in listeners]
     lines += [f"  lines to   {sink}" for sink in sinks]
+    lines += [f"  warning    {caution.where}: {caution.message}" for caution in cautions]
     if admin is not None:
         lines.append(f"  metrics    {admin}/metrics")
     host, port, is_relp = _first_tcp(listeners)

@@ -36,6 +36,18 @@ class Problem:
         return f"{self.where}: error: {self.message}"
 
 
+@dataclass(frozen=True, slots=True)
+class Caution:
+    """What an operator may not have meant, though it can be done."""
+
+    where: str
+    """As of a `Problem`."""
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: warning: {self.message}"
+
+
 class ConfigurationError(IngestError):
     """The configuration cannot be used. ``problems`` holds every mistake found, in reading order."""
 

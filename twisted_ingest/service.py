@@ -203,7 +203,7 @@ class IngestService(Service):
             self.watch.state = "ready"
             self._beat(self._reactor.seconds())
             sinks = [description_of(sink, self.events.bug) for sink in self.sinks]
-            self.show_banner(banner(self.listeners, sinks, self.admin_address))
+            self.show_banner(banner(self.listeners, sinks, self.admin_address, self._loaded.cautions))
             self._ready.reach(None)
 
     def _beat(self, due: float) -> None:

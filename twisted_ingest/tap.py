@@ -8,19 +8,23 @@ import sys
 from collections.abc import Mapping, MutableMapping
 from typing import Any, ClassVar, NoReturn
 
+from pydantic import BaseModel
 from twisted.python import usage
 
 from twisted_ingest import __version__
 from twisted_ingest.config.checks import nearest
 from twisted_ingest.config.load import Loaded, load
-from twisted_ingest.config.model import StdoutSettings
+from twisted_ingest.config.look import NOT_LOOKED_AT, look
+from twisted_ingest.config.model import DEFAULT_ADMIN, OFF, LimitSettings, ListenerSettings, Settings, StdoutSettings
 from twisted_ingest.daemon import Daemon
 from twisted_ingest.errors import ConfigurationError
+from twisted_ingest.limits import DESCRIPTOR_SHARE, MAX_CONNECTIONS
 from twisted_ingest.observe.logfile import LogFile
 from twisted_ingest.process import signals, standard, tuning
 from twisted_ingest.process.detach import detach
 from twisted_ingest.scan import SCANNER
 from twisted_ingest.service import IngestService
+from twisted_ingest.units import exact_size, format_duration
 
 EX_CONFIG = 78
 """Exit status for a configuration mistake (sysexits.h), which supervisors are told not to retry."""
@@ -31,24 +35,37 @@ DAEMON_LOG = "twistd.log"
 DAEMON_UMASK = 0o077
 """What twistd gives a daemon unless ``--umask`` says otherwise."""
 
+
+def _default(key: str, table: type[BaseModel] = LimitSettings) -> str:
+    """Write the default of a key as an operator would."""
+    value = table.model_fields[key].default
+    if value is None:
+        return OFF
+    if isinstance(value, float):
+        return format_duration(value)
+    return exact_size(value) if isinstance(value, int) else str(value)
+
+
 _PARAMETERS = {
     "config": "TOML file; a flag overrides it",
-    "framing": "auto|newline|nul|octet-counted: how records are told apart (auto)",
-    "max-length": "SIZE of a record, delimiter excluded (100KiB)",
-    "oversize": "truncate|drop|close: a record longer than that (truncate)",
-    "idle-timeout": "DURATION|off: silence that ends a connection (5m, until the first record; given, always)",
-    "frame-timeout": "DURATION|off: from a record's first byte to its end (30s)",
-    "max-connections": "N in all (80 % of the descriptor limit, at most 10000)",
-    "max-connections-per-peer": "N|off per remote address (off)",
-    "connection-rate-per-peer": "RATE|off, such as 10/s, per remote address (off)",
-    "peer-prefix-ipv6": "BITS of an IPv6 address that tell remote addresses apart for limits per address (64)",
-    "rate": "RATE|off per connection, such as 10k/s (records) or 1MiB/s (off)",
-    "rate-per-peer": "RATE|off per remote address, on each listener (off)",
-    "memory": "SIZE of the byte budget of the process (256MiB)",
-    "connection-memory": "SIZE that one connection may hold of it (1MiB)",
-    "drain-timeout": "DURATION for finishing at a stop (5s)",
-    "admin": "ENDPOINT|off: metrics, health, status (tcp:9108:interface=127.0.0.1)",
-    "log-format": "text|json: our own log, on standard error (text)",
+    "framing": f"auto|newline|nul|octet-counted: how records are told apart ({_default('framing', ListenerSettings)})",
+    "max-length": f"SIZE of a record, delimiter excluded ({_default('max_length')})",
+    "oversize": f"truncate|drop|close: a record longer than that ({_default('oversize')})",
+    "idle-timeout": "DURATION|off: silence that ends a connection "
+    f"({_default('idle_timeout')}, until the first record; given, always)",
+    "frame-timeout": f"DURATION|off: from a record's first byte to its end ({_default('frame_timeout')})",
+    "max-connections": f"N in all ({DESCRIPTOR_SHARE * 100:.0f} % of the descriptor limit, at most {MAX_CONNECTIONS})",
+    "max-connections-per-peer": f"N|off per remote address ({_default('max_connections_per_peer')})",
+    "connection-rate-per-peer": f"RATE|off, such as 10/s, per remote address ({_default('connection_rate_per_peer')})",
+    "peer-prefix-ipv6": "BITS of an IPv6 address that tell remote addresses apart for limits per address "
+    f"({LimitSettings.model_fields['peer_prefix_ipv6'].default})",
+    "rate": f"RATE|off per connection, such as 10k/s (records) or 1MiB/s ({_default('rate')})",
+    "rate-per-peer": f"RATE|off per remote address, on each listener ({_default('rate_per_peer')})",
+    "memory": f"SIZE of the byte budget of the process ({_default('memory')})",
+    "connection-memory": f"SIZE that one connection may hold of it ({_default('connection_memory')})",
+    "drain-timeout": f"DURATION for finishing at a stop ({_default('drain_timeout')})",
+    "admin": f"ENDPOINT|off: metrics, health, status ({DEFAULT_ADMIN})",
+    "log-format": f"text|json: our own log, on standard error ({Settings.model_fields['log_format'].default})",
 }
 
 _REPEATABLE = ("listen", "relp", "sink", "allow", "admin-host")
@@ -64,7 +81,9 @@ class Options(usage.Options):
     synopsis = "[options]"
     longdesc = "Receive log lines over TCP, keep every one of them, and show it."
     optParameters: ClassVar = [[name, None, None, text] for name, text in _PARAMETERS.items()]
-    optFlags: ClassVar = [["check", None, "read everything, report every mistake, and exit: 0 or 78"]]
+    optFlags: ClassVar = [
+        ["check", None, "read everything, look at what it names, report every mistake, and exit: 0 or 78"]
+    ]
 
     loaded: Loaded
 
@@ -145,8 +164,17 @@ class Options(usage.Options):
         except ConfigurationError as error:
             _refuse([str(problem) for problem in error.problems])
         if self["check"]:
-            sys.stderr.write("the configuration is good\n")
-            raise SystemExit(0)
+            self._check()
+
+    def _check(self) -> NoReturn:
+        """Say what can be said without a start."""
+        for caution in self.loaded.cautions:
+            sys.stderr.write(f"{caution}\n")
+        problems = look(self.loaded)
+        if problems:
+            _refuse([str(problem) for problem in problems])
+        sys.stderr.write(f"the configuration is good\n{NOT_LOOKED_AT}\n")
+        raise SystemExit(0)
 
 
 def _refuse(lines: list[str]) -> NoReturn:

@@ -11,6 +11,7 @@ from typing import Any
 
 from twisted_ingest.config.meant import HIGHEST_PORT, endpoint_meant
 from twisted_ingest.config.model import OFF, FileSettings, Settings, StdoutSettings, sink_durability
+from twisted_ingest.config.overlaps import overlaps
 from twisted_ingest.config.owners import gift_problem
 from twisted_ingest.config.positions import Path
 from twisted_ingest.errors import Oversize, WireProtocol
@@ -69,14 +70,14 @@ def _endpoints(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
     }
     if settings.admin.endpoint != OFF:
         places["admin", "endpoint"] = (settings.admin.endpoint, "admin")
-    taken: dict[str, str] = {}
-    for path, (endpoint, user) in places.items():
+    good = dict(places)
+    for path, (endpoint, _) in places.items():
         message = endpoint_problem(endpoint, (OFF,) if path[0] == "admin" else ())
         if message is not None:
+            del good[path]
             yield (path,), message
-        elif endpoint in taken and not _ANY_PORT.match(endpoint):
-            yield (path,), f"{endpoint} is already the endpoint of {taken[endpoint]}"
-        taken.setdefault(endpoint, user)
+    for path, message in overlaps(good):
+        yield (path,), message
 
 
 def _memory(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
@@ -222,9 +223,6 @@ def _spool(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
             f"raise max_bytes to {_whole_kib(wanted)} or lower connection_memory",
         )
 
-
-# Port 0 is a different port each time.
-_ANY_PORT = re.compile(r"tcp6?:(?:port=)?0+(?::|$)")
 
 # What Twisted's endpoint parsers raise when they are called with what they do not take.
 _PARSER_ERRORS = (

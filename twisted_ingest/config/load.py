@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from twisted_ingest.config import checks
 from twisted_ingest.config.checks import ENDPOINT_SCHEMES, nearest
 from twisted_ingest.config.complaints import complaint, path_of
-from twisted_ingest.config.meant import quotes_meant, sink_meant
+from twisted_ingest.config.meant import path_caution, quotes_meant, sink_meant
 from twisted_ingest.config.model import (
     DEFAULT_ENDPOINT,
     DEFAULT_PATH,
@@ -27,7 +27,7 @@ from twisted_ingest.config.model import (
     Settings,
 )
 from twisted_ingest.config.positions import Path, key_lines
-from twisted_ingest.errors import ConfigurationError, Problem, WireProtocol
+from twisted_ingest.errors import Caution, ConfigurationError, Problem, WireProtocol
 from twisted_ingest.escaping import escape
 
 # Flags that stand for one key; the others (listen, framing, sink) make or change tables.
@@ -44,6 +44,7 @@ class Loaded:
 
     settings: Settings
     origins: Mapping[Path, str]
+    cautions: tuple[Caution, ...] = ()
 
     def origin(self, *path: str) -> str:
         """Say where a setting comes from: a flag, ``FILE:LINE``, or ``default``."""
@@ -57,12 +58,17 @@ class _Draft:
     raw: dict[str, Any] = field(default_factory=dict)
     origins: dict[Path, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    cautions: list[Caution] = field(default_factory=list)
 
     def complain(self, where: str, message: str) -> None:
         """Add a problem once, as one line whatever the operator's words hold."""
         problem = Problem(escape(where), escape(message))
         if problem not in self.problems:
             self.problems.append(problem)
+
+    def warn(self, where: str, message: str) -> None:
+        """Add a caution, as one line."""
+        self.cautions.append(Caution(escape(where), escape(message)))
 
     def put(self, path: Path, value: Any, origin: str) -> None:
         table = self.raw
@@ -105,7 +111,7 @@ def load(
     draft = _Draft()
     if file is not None:
         _read(draft, file)
-    _overlay_listeners(draft, listen, relp)
+    _overlay_listeners(draft, listen, relp, is_allow_given=bool(allow))
     _overlay(draft, flags, sinks)
     if allow:
         _put_in_listeners(draft, "allow", list(allow))
@@ -119,7 +125,11 @@ def load(
             draft.complain(draft.where(set_here[0]), message)
     if draft.problems:
         raise ConfigurationError(sorted(draft.problems, key=_reading_order))
-    return Loaded(settings, draft.origins)
+    for path, text in settings.paths().items():
+        caution = path_caution(text)
+        if caution is not None:
+            draft.warn(draft.where(path), caution)
+    return Loaded(settings, draft.origins, tuple(draft.cautions))
 
 
 def _overlap(one: Path, other: Path) -> bool:
@@ -172,10 +182,12 @@ def _syntax_problem(file: str, text: str, message: str) -> tuple[str, str]:
     return f"{file}:{line}", _POSITION.sub("", message) + hint
 
 
-def _overlay_listeners(draft: _Draft, listen: Sequence[str], relp: Sequence[str]) -> None:
+def _overlay_listeners(draft: _Draft, listen: Sequence[str], relp: Sequence[str], *, is_allow_given: bool) -> None:
     given = [(endpoint, "--listen") for endpoint in listen] + [(endpoint, "--relp") for endpoint in relp]
     if not given and draft.raw.get("listeners", {}) != {}:
         return
+    if given:
+        _tell_replaced_listeners(draft, given[0][1], is_allow_given=is_allow_given)
     draft.raw["listeners"] = {}
     draft.forget("listeners")
     for endpoint, origin in given or [(DEFAULT_ENDPOINT, "default")]:
@@ -186,8 +198,31 @@ def _overlay_listeners(draft: _Draft, listen: Sequence[str], relp: Sequence[str]
             draft.put(("listeners", name, "protocol"), WireProtocol.RELP.value, origin)
 
 
+def _tell_replaced_listeners(draft: _Draft, flag: str, *, is_allow_given: bool) -> None:
+    """Warn that a flag replaces the file's listeners; refuse where that would let in whom the file keeps out."""
+    tables, file = _tables(draft), draft.origins.get((), "the file")
+    closed = [name for name, table in tables if "allow" in table]
+    if closed and not is_allow_given:
+        draft.complain(
+            flag,
+            f"it replaces the listeners of {file}, and with them the allow of {', '.join(closed)}: "
+            f"everybody could connect (give --allow NETWORK too, or change it in the file and leave out {flag})",
+        )
+    elif tables:
+        names = ", ".join(name for name, _ in tables)
+        draft.warn(flag, f"it replaces the listeners of {file}, with all their settings: {names}")
+
+
+def _tell_replaced_sinks(draft: _Draft) -> None:
+    tables = draft.raw.get("sinks")
+    if isinstance(tables, dict) and tables:
+        file = draft.origins.get((), "the file")
+        draft.warn("--sink", f"it replaces the sinks of {file}, with all their settings: {', '.join(map(str, tables))}")
+
+
 def _overlay(draft: _Draft, flags: Mapping[str, str], sinks: Sequence[str]) -> None:
     if sinks or draft.raw.get("sinks", {}) == {}:
+        _tell_replaced_sinks(draft)
         draft.raw["sinks"] = {}
         draft.forget("sinks")
         for spec in sinks:

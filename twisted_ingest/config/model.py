@@ -86,7 +86,7 @@ def _prefix_ipv6(value: Any) -> int:
     except ValueError:
         bits = 0
     if not 1 <= bits <= IPV6_BITS:
-        raise ValueError(f"{value!r} is not a length of an IPv6 prefix, 1 to {IPV6_BITS} (try 64)")
+        raise ValueError(f"{quote(value)} is not a length of an IPv6 prefix, 1 to {IPV6_BITS} (try 64)")
     return bits
 
 
@@ -286,6 +286,16 @@ class Settings(_Table):
     spool: SpoolSettings = SpoolSettings()
     admin: AdminSettings = AdminSettings()
     log_format: Literal["text", "json"] = "text"
+
+    def paths(self) -> dict[tuple[str, ...], str]:
+        """Give every path that is written to, with the key it stands at."""
+        found: dict[tuple[str, ...], str] = {}
+        for name, sink in self.sinks.items():
+            if isinstance(sink, FileSettings):
+                found["sinks", name, "path"] = sink.path
+        if any(sink.spool for sink in self.sinks.values()):
+            found["spool", "directory"] = self.spool.directory
+        return found
 
     def durability(self, name: str) -> Durability:
         """Give what a listener asks for; a protocol that answers promises the disk unless told otherwise."""
