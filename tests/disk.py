@@ -147,6 +147,7 @@ class SimDisk:
         if self._locked:
             raise BlockingIOError(errno.EWOULDBLOCK, "locked")
         self._locked = True
+        self._names.setdefault(path, _File())
         return self._descriptor(_File())
 
     def write(self, descriptor: int, buffers: Sequence[bytes | memoryview]) -> int:

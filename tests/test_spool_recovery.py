@@ -121,6 +121,42 @@ class DamageTests(SynchronousTestCase):
         self.assertEqual(spool.shelf.confirmed, spool.shelf.durable)
         self.assertEqual(len(quarantined(disk)), 1)
 
+    def test_segments_taken_away_while_running(self) -> None:
+        """A segment that is gone is told of and passed, what was in it missing; one that comes back is not removed."""
+        for gone in ([0], [1], [1, 2], [0, 1, 2]):
+            spool = Spool(segment_bytes=700)
+            for number in range(1, 8):
+                spool.append(make_batch(number, 300))
+            disk = spool.disk
+            assert isinstance(disk, SimDisk)
+            told: list[str] = []
+            spool.cursor.on_gone = told.append
+            kept = {path: disk.content(path) for index, path in enumerate(segment_paths(disk)) if index in gone}
+            for path in kept:
+                disk.remove(path)
+            windows = spool.read()
+            self.assertEqual(len(windows), 7 - 2 * len(gone))
+            self.assertEqual((told, spool.cursor.missing), (list(kept), 2 * len(gone)))
+            self.assertEqual(spool.read(), [])
+            for path, content in kept.items():
+                disk.put(path, content)
+            spool.cursor.confirm(7)
+            spool.cursor.commit()
+            self.assertEqual(quarantined(disk), [f"{os.path.basename(path)}.quarantine" for path in kept])
+
+    def test_a_directory_that_is_away(self) -> None:
+        """With the whole directory gone, as when its disk is not mounted, nothing is passed over: it is waited for."""
+        spool = Spool(segment_bytes=700)
+        for number in range(1, 8):
+            spool.append(make_batch(number, 300))
+        disk = spool.disk
+        assert isinstance(disk, SimDisk)
+        names, disk._names = disk._names, {}
+        for _ in range(3):
+            self.assertRaises(FileNotFoundError, spool.read)
+        disk._names = names
+        self.assertEqual((len(spool.read()), spool.cursor.missing), (7, 0))
+
     def test_whole_but_no_batch(self) -> None:
         """A frame that is whole and holds no batch, which we would not write, is kept aside and passed."""
         spool = Spool()

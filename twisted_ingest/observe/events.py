@@ -339,6 +339,17 @@ class Events:
         level = LogLevel.info if is_clean else LogLevel.warn
         self.log.emit(level, "sink {sink}: spool {found}", sink=sink, found=found, event="spool_recovered")
 
+    def spool_segment_gone(self, sink: str, path: str) -> None:
+        """Note that somebody has taken a segment away whose records were not delivered yet."""
+        self._limited(
+            f"spool_segment_gone:{sink}",
+            LogLevel.error,
+            "sink {sink}: {path} is gone, and what was in it with it (spool_missing_batches): "
+            "nobody but the spool may remove its files",
+            sink=sink,
+            path=path,
+        )
+
     def spool_left_over(self, found: str) -> None:
         """Note records on the disk that no sink will read."""
         self.log.emit(LogLevel.warn, "spool {found}", found=found, event="spool_left_over")

@@ -3,6 +3,7 @@ The reading side: what is durable, in order, once; how far that was taken; and t
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from twisted_ingest.spool.disk import Disk
 from twisted_ingest.spool.position import Position, write_position
 from twisted_ingest.spool.reading import Damage, Found, FrameReader
 from twisted_ingest.spool.recovery import quarantine
-from twisted_ingest.spool.segments import QUARANTINE, Segment, Shelf, set_aside
+from twisted_ingest.spool.segments import LOCK, QUARANTINE, Segment, Shelf, set_aside
 
 
 @dataclass(slots=True)
@@ -37,7 +38,8 @@ class Cursor:
     Reads a shelf's segments, from one thread.
 
     ``missing`` counts sequence numbers that no frame was found for, ``quarantined_regions`` and
-    ``quarantined_bytes`` what turned out damaged after the start. They only grow.
+    ``quarantined_bytes`` what turned out damaged after the start. They only grow. ``on_gone`` is called with the
+    path of a segment that somebody has taken away.
     """
 
     def __init__(self, disk: Disk, shelf: Shelf) -> None:
@@ -51,6 +53,7 @@ class Cursor:
         self.missing = 0
         self.quarantined_regions = 0
         self.quarantined_bytes = 0
+        self.on_gone: Callable[[str], None] = lambda _: None
 
     def start(self, position: int) -> None:
         """Begin with the frame of this number."""
@@ -123,9 +126,23 @@ class Cursor:
         if self._reader is None:
             if segment is None or end <= SEGMENT_SIZE:
                 return None
-            self._descriptor = self._disk.open(segment.path)
+            try:
+                self._descriptor = self._disk.open(segment.path)
+            except FileNotFoundError:
+                self._note_gone(segment)
+                return None
             self._reader = FrameReader(self._disk, self._descriptor, segment.marker, SEGMENT_SIZE)
         return self._reader.read(end)
+
+    def _note_gone(self, segment: Segment) -> None:
+        """Note that a segment was taken away, to be passed over. Raises ``OSError`` if the whole directory was."""
+        names = self._disk.list(self._shelf.directory)
+        if LOCK not in names or os.path.basename(segment.path) in names:
+            raise FileNotFoundError(errno.ENOENT, "another directory is in its place", self._shelf.directory)
+        if not segment.must_keep:
+            # Should it come back, it must not be removed: nobody has had what is in it.
+            segment.must_keep = True
+            self.on_gone(segment.path)
 
     def _made(self, segment: Segment | None, item: Found) -> Batch | None:
         try:

@@ -76,6 +76,9 @@ class SpoolSink:
         self._target.on_trouble = lambda trouble: reactor.callFromThread(self.hear, self.on_replay_trouble, trouble)
         self._appender = Appender(f"{self.name} (spool)", self._target, reactor, events, Fsync.ALWAYS)
         self._cursor = Cursor(self._disk, self._shelf)
+        self._cursor.on_gone = lambda path: reactor.callFromThread(
+            self.hear, events.spool_segment_gone, self.name, path
+        )
         self._replay = Replay(self._shelf, self._cursor, reactor, self)
         self._replay_ended: Deferred[None] = Deferred()
         self._held: Window | None = None
