@@ -96,7 +96,8 @@ class RecipeCase(SynchronousTestCase):
     def end(self, client: "subprocess.Popen[bytes]") -> None:
         """End a client, if it has not ended."""
         client.kill()
-        client.communicate()
+        with client:
+            client.wait()
 
     def finish(self, client: "subprocess.Popen[bytes]") -> None:
         """Wait until a client has ended well."""

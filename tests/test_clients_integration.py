@@ -13,6 +13,7 @@ import tempfile
 from twisted.trial.unittest import SkipTest
 
 from tests.clients import RECIPES, RFC5424, RecipeCase
+from tests.server import wait_until
 
 INSTALL_SECONDS = 240
 """How long an installation may take before it counts as impossible."""
@@ -67,6 +68,19 @@ class InstalledCase(RecipeCase):
             raise SkipTest(self.problem)
         super().setUp()
 
+    def place_without(self, name: str, setting: str) -> str:
+        """Put a recipe into the folder that lacks a setting; gives its path."""
+        path = self.place(name)
+        text = self.text(name)
+        self.assertIn(setting, text)
+        with open(path, "w") as stream:
+            stream.write(text.replace(setting, ""))
+        return path
+
+    def wait_named(self) -> None:
+        """Wait for the log to say that a sender ends no records."""
+        wait_until(lambda: any("this sender ends no records" in line for line in self.server.log), "named")
+
 
 class NodeTests(InstalledCase):
     folder_of = "node"
@@ -84,6 +98,21 @@ class NodeTests(InstalledCase):
             RFC5424 % 134 + rb'\d+ - - {"level":"info","message":"started"}$',
             RFC5424 % 131 + rb'\d+ - - {"level":"error","message":"no number\\nat line 12"}$',
         )
+
+    def test_winston_without_eol(self) -> None:
+        """winston-syslog as it comes ends records with nothing: the log names it, and what to set."""
+        path = self.place_without("node/winston.js", ' eol: "\\n",')
+        had = self.received()
+        client = self.start("node", path, NODE_PATH=os.path.join(self.packages, "node_modules"))
+        wait_until(lambda: self.received() > had + 160, "two records of a hundred bytes")
+        self.end(client)
+        self.wait_named()
+        (line,) = self.records(1)
+        self.assertEqual(line.count(b"<13"), 2)
+
+    def received(self) -> float:
+        """Give how many bytes have come."""
+        return self.server.metrics()["ingest_received_bytes_total"]
 
     def test_pino(self) -> None:
         """pino-socket."""
@@ -108,21 +137,27 @@ class JavaTests(InstalledCase):
     tool = "mvn"
     install = ("mvn", "-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=lib")
 
-    def run_recipe(self, program: str, option: str, configuration: str) -> None:
+    def run_recipe(self, program: str, configuration: str) -> None:
         classes = os.path.join(self.packages, "lib", "*")
-        place = self.place(f"java/{configuration}")
-        self.finish(
-            self.start("java", "-cp", classes, f"-D{option}={place}", str(RECIPES / "java" / f"{program}.java"))
-        )
+        source = str(RECIPES / "java" / f"{program}.java")
+        self.finish(self.start("java", "-cp", classes, f"-D{configuration}", source))
 
     def test_log4j2(self) -> None:
         """Log4j 2: RFC 5424, told to end records with LF and to escape it inside."""
-        self.run_recipe("Log4jClient", "log4j2.configurationFile", "log4j2.xml")
+        self.run_recipe("Log4jClient", f"log4j2.configurationFile={self.place('java/log4j2.xml')}")
         self.check(RFC5424 % 14 + rb"\d+ - - started$", RFC5424 % 11 + rb"\d+ - - no number\\nat line 12$")
+
+    def test_log4j2_without_new_line(self) -> None:
+        """Its layout for RFC 5424 as it comes ends records with nothing: the log names it, and what to set."""
+        path = self.place_without("java/log4j2.xml", ' newLine="true"')
+        self.run_recipe("Log4jClient", f"log4j2.configurationFile={path}")
+        self.wait_named()
+        (line,) = self.records(1)
+        self.assertRegex(line, RFC5424 % 14 + rb"\d+ - - started<11>1 ")
 
     def test_logback(self) -> None:
         """Logback with logstash-logback-encoder: a JSON object a line."""
-        self.run_recipe("LogbackClient", "logback.configurationFile", "logback.xml")
+        self.run_recipe("LogbackClient", f"logback.configurationFile={self.place('java/logback.xml')}")
         self.check(rb'^{"@timestamp":.*"message":"started".*}$', rb'^{.*"message":"no number\\nat line 12".*}$')
 
 
