@@ -33,7 +33,7 @@ class ConnectionTests(DrainCase):
     def test_rates_are_lifted(self) -> None:
         """What a resting peer had sent is read to its end, even where the peer has reset."""
         for end in ("peer_closes", "peer_resets", "is_silent"):
-            rig = self.rig(rate=Rate(10.0, False))
+            rig = self.rig(rate=Rate(1.0, False))
             peer = rig.connect()
             peer.peer_sends(b"line\n" * 30)
             peer.pump()

@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import struct
 from types import SimpleNamespace
 from typing import Any
 
@@ -175,6 +176,37 @@ class ListeningTests(ListeningTestCase):
         # The kernel doubles what is asked for, for its own bookkeeping (socket(7)).
         self.assertEqual(accepted.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF), 2 * 32768)
         self.assertGreaterEqual(listener.port.backlog, 1024)
+
+    async def test_half_closing_one_that_was_reset(self) -> None:
+        """A peer that resets while it is held back can be half-closed, and what it had sent is read all the same."""
+        listener = await self.listen(self.listener())
+        peer = self.connect(listener)
+        await self.until(lambda: listener.factory.connections)
+        (connection,) = listener.factory.connections.values()
+        connection.pauseProducing()
+        peer.sendall(b"line\n" * 50)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        connection.begin_drain()
+        for _ in range(20):
+            await deferLater(reactor, 0)
+        self.assertEqual(connection.transport.unread_bytes(), 250)
+        connection.resumeProducing()
+        await self.until(lambda: not listener.factory.connections)
+        self.assertEqual((len(self.sink.records), listener.factory.ledger.bytes_unread), (50, 0))
+
+    async def test_unread_at_a_reset(self) -> None:
+        """What the kernel holds of a connection that is ended by us is counted as it is closed."""
+        listener = await self.listen(self.listener())
+        peer = self.connect(listener)
+        await self.until(lambda: listener.factory.connections)
+        (connection,) = listener.factory.connections.values()
+        connection.pauseProducing()
+        peer.sendall(b"line\n" * 50)
+        await self.until(lambda: connection.transport.unread_bytes() == 250)
+        connection.transport.abortConnection()
+        await self.until(lambda: not listener.factory.connections)
+        self.assertEqual((len(self.sink.records), listener.factory.ledger.bytes_unread), (0, 250))
 
     async def test_stops_accepting_at_the_cap(self) -> None:
         """At the cap new clients wait in the backlog, unharmed, and come in as soon as one leaves."""
