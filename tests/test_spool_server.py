@@ -11,6 +11,8 @@ import threading
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.server import Server, numbered, wait_until
+from twisted_ingest.spool.disk import RealDisk
+from twisted_ingest.spool.position import Position, write_position
 
 ROUNDS = int(os.environ.get("INGEST_TEST_RESTARTS", "3"))
 
@@ -53,6 +55,21 @@ class SpoolServerTests(SynchronousTestCase):
         # Nothing comes again.
         again = self.server(sink)
         self.assertTrue(any("0 records (0B) wait" in line for line in again.log), again.log)
+
+    def test_a_position_of_another_spool(self) -> None:
+        """With a position beyond everything that waits, all of it is delivered, and the log and a count say why."""
+        os.symlink("/dev/full", self.output)
+        sink = f"file:{self.output}?spool=true"
+        sent = self.stall_and_kill(sink, "first", 0)
+        os.unlink(self.output)
+        directory = os.path.join(self.folder, "ingest-data", "spool", "sink-file")
+        write_position(RealDisk(), directory, Position(1_000_000, 50))
+        server = self.server(sink)
+        self.wait_empty(server)
+        self.assertEqual(self.lines(), sent)
+        self.assertEqual(server.metrics()["ingest_sink_spool_lost_positions_total[file]"], 1)
+        told = "the position, 1000000, is beyond all there is, and is now position.unreadable"
+        self.assertTrue(any(directory in line and told in line for line in server.log), server.log)
 
     def test_a_file_that_cannot_be_opened(self) -> None:
         """With a file behind it that may not be made the process starts, takes, and says what waits for what."""
