@@ -2,16 +2,17 @@
 From settings to parts: what a service is made of.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 from twisted_ingest.config import checks
 from twisted_ingest.config.load import Loaded
 from twisted_ingest.config.model import FileSettings, Settings, SinkSettings, SpoolSettings, StdoutSettings
-from twisted_ingest.errors import Durability, SpoolPolicy
+from twisted_ingest.errors import ConfigurationError, Durability, Problem, SpoolPolicy
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.intake import Intake
+from twisted_ingest.flow.outlet import Outlet
 from twisted_ingest.flow.rate import PeerBuckets
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import OPTIONAL_SHARE
@@ -26,16 +27,22 @@ from twisted_ingest.spool.sink import SpoolSink
 from twisted_ingest.units import Rate
 
 
+class OwnSink(NamedTuple):
+    """A sink that an embedding application adds: how it is made, for each start anew, and whether it is required."""
+
+    make: Callable[[], ISink]
+    required: bool
+
+
 def make_sinks(
     settings: Settings, reactor: Any, events: Events, wall_time: Callable[[], float]
-) -> Iterator[tuple[ISink, bool, float]]:
-    """Make the sinks; with each whether it is required, and the share of the budget where it is not."""
-    optional = sum(not sink.required for sink in settings.sinks.values()) or 1
+) -> Iterator[tuple[ISink, bool]]:
+    """Make the sinks; with each whether it is required."""
     for name, sink in settings.sinks.items():
         made = _make_sink(name, sink, _relier(settings, sink), reactor, events)
         if sink.spool:
             made = _put_spool_before(made, settings.spool, reactor, events, wall_time)
-        yield made, sink.required, OPTIONAL_SHARE / optional
+        yield made, sink.required
 
 
 def make_intake(settings: Settings, reactor: Any, events: Events, wall_time: Callable[[], float]) -> Intake:
@@ -45,9 +52,23 @@ def make_intake(settings: Settings, reactor: Any, events: Events, wall_time: Cal
     intake.on_rejected = events.sink_rejected
     intake.on_high = lambda: events.intake_high(intake.budget.used, intake.budget.limit)
     intake.on_low = lambda: events.intake_low(intake.budget.used)
-    for sink, is_required, share in make_sinks(settings, reactor, events, wall_time):
-        intake.add_sink(sink, required=is_required, share=share)
+    for sink, is_required in make_sinks(settings, reactor, events, wall_time):
+        intake.add_sink(sink, required=is_required)
+    share_out(intake)
     return intake
+
+
+def add_own_sink(intake: Intake, own: OwnSink) -> None:
+    """Make a sink of an embedding application and put it behind the intake, with the others."""
+    intake.add_sink(own.make(), required=own.required)
+    share_out(intake)
+
+
+def share_out(intake: Intake) -> None:
+    """Let the sinks that are not required share what the budget has for them all."""
+    optional = [outlet for outlet in intake.outlets if not outlet.required]
+    for outlet in optional:
+        outlet.limit = int(intake.budget.limit * OPTIONAL_SHARE / len(optional))
 
 
 def make_listeners(settings: Settings, clock: Any, wall_time: Callable[[], float], **parts: Any) -> list[Listener]:
@@ -106,6 +127,31 @@ def _put_spool_before(
         free_space_floor=spool.free_space_floor or 0,
         drops_oldest=spool.policy is SpoolPolicy.DROP_OLDEST,
     )
+
+
+def check_sinks(settings: Settings, outlets: Sequence[Outlet]) -> None:
+    """
+    See that the sinks, those of an embedding application included, give what the listeners promise.
+
+    Raises `ConfigurationError` where they do not, where none is required, and where two have the same name.
+    """
+    names = [outlet.sink.name for outlet in outlets]
+    found = [Problem(f"sink {name!r}", "another sink has the same name") for name in {*names} if names.count(name) > 1]
+    if not any(outlet.required for outlet in outlets):
+        found.append(Problem("sinks", "none is required, so every record may be dropped: add one with required=True"))
+    for listener, wanted in settings.promises().items():
+        found += [
+            Problem(
+                f"listener {listener!r}",
+                f"it asks for durability {wanted.value!r}, and the required sink {outlet.sink.name!r} gives "
+                f"{outlet.sink.durability.value!r}: add it with required=False, or set "
+                f"durability = {outlet.sink.durability.value!r} on the listener",
+            )
+            for outlet in outlets
+            if outlet.required and not outlet.sink.durability.covers(wanted)
+        ]
+    if found:
+        raise ConfigurationError(found)
 
 
 def tell_leftovers(settings: Settings, events: Events) -> None:

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import Attribute, Interface
 
 from twisted_ingest.batch import Batch, Group
+from twisted_ingest.errors import Durability
 
 
 class IBatchProducer(IPushProducer):
@@ -85,6 +86,10 @@ class ISink(Interface):
     """
 
     name: str = Attribute("The sink's configured name: a metric label.")
+    durability: Durability = Attribute(
+        "The most that is true of a record once its Deferred has fired. Listeners that answer are refused a required "
+        "sink that gives less than they promise."
+    )
     wants_groups: bool = Attribute("Whether a call of ``deliver`` is dear, so that batches had better be gathered.")
     trouble: str | None = Attribute("Why nothing is being taken at the moment, for ``/readyz``; ``None``: all is well.")
 

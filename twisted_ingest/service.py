@@ -19,7 +19,16 @@ from twisted.python.failure import Failure
 from twisted_ingest.admin.site import build_site
 from twisted_ingest.admin.watch import Watch
 from twisted_ingest.announce import Summary, banner, summarize
-from twisted_ingest.assembly import limit_origins, make_admission, make_intake, make_listeners, tell_leftovers
+from twisted_ingest.assembly import (
+    OwnSink,
+    add_own_sink,
+    check_sinks,
+    limit_origins,
+    make_admission,
+    make_intake,
+    make_listeners,
+    tell_leftovers,
+)
 from twisted_ingest.config import checks
 from twisted_ingest.config.load import Loaded
 from twisted_ingest.config.model import OFF
@@ -48,6 +57,8 @@ class IngestService(Service):
         service = IngestService(load(None, {}, ["tcp:1514"], ["file:lines.log"], []), reactor)
         service.when_ready().addCallbacks(go_on, give_up)
         service.startService()
+
+    ``set_protocol`` and ``add_sink``, before it is started, put in parts of one's own (docs/embedding.md).
 
     Its host stays its own: it ends no process and no reactor, takes no signal, and changes no limit of the process.
     ``startService`` binds, unless ``privilegedStartService`` has (for a process that is root until then), and opens
@@ -78,6 +89,8 @@ class IngestService(Service):
         self._admin_port: Any = None
         self._heartbeat: Any = None
         self._stopping: Milestone[None] | None = None
+        self._own_protocols: dict[str, type[IngestProtocol]] = {}
+        self._own_sinks: list[OwnSink] = []
         self._assemble()
 
     def _assemble(self) -> None:
@@ -87,9 +100,14 @@ class IngestService(Service):
         self.admission = make_admission(settings)
         self.admission.on_room = self._open_gates
         self.intake = make_intake(settings, reactor, self.events, self._wall_time)
+        for own in self._own_sinks:
+            add_own_sink(self.intake, own)
         self.intake.on_sink_failed = self._sink_failed
         parts: dict[str, Any] = {"intake": self.intake, "admission": self.admission, "events": self.events}
         self.listeners = make_listeners(settings, reactor, self._wall_time, **parts)
+        for listener in self.listeners:
+            if listener.name in self._own_protocols:
+                listener.factory.protocol = self._own_protocols[listener.name]
         self.watch = Watch(
             listeners=self.listeners,
             log=self._log,
@@ -107,6 +125,41 @@ class IngestService(Service):
         self._is_bound = False
         self._is_spent = False
         """Whether these parts have been used, and are to be made anew for another start."""
+
+    # Parts of one's own.
+
+    def set_protocol(self, listener: str, protocol: type[IngestProtocol]) -> None:
+        """
+        Let the connections of a listener, by its name, be of this class, in this start and all others.
+
+        Raises `IngestError` once it is started, ``ValueError`` and ``TypeError`` as ``IngestFactory.protocol`` does,
+        and for a listener that there is not.
+        """
+        self._refuse_late("set_protocol")
+        factories = {each.name: each.factory for each in self.listeners}
+        if listener not in factories:
+            raise ValueError(f"no listener {listener!r} (known: {', '.join(factories)})")
+        # Of a service that was stopped these are the parts that were used: it only tells whether they can have it.
+        factories[listener].protocol = protocol
+        self._own_protocols[listener] = protocol
+
+    def add_sink(self, make: Callable[[], ISink], *, required: bool = True) -> None:
+        """
+        Add a sink, which ``make`` gives: once now, and once for each further start.
+
+        A required one holds the senders back and is waited for by all that answers; one that is not has a queue of its
+        own, and drops what that cannot hold. Raises `IngestError` once the service is started. What the sinks do not
+        give together, the start refuses with `ConfigurationError`.
+        """
+        self._refuse_late("add_sink")
+        own = OwnSink(make, required)
+        if not self._is_spent:
+            add_own_sink(self.intake, own)
+        self._own_sinks.append(own)
+
+    def _refuse_late(self, what: str) -> None:
+        if self.running or self._is_bound or self._stopping is not None:
+            raise IngestError(f"{what}: the service is started already")
 
     @property
     def sinks(self) -> list[ISink]:
@@ -179,6 +232,7 @@ class IngestService(Service):
     def _bind(self) -> None:
         if self._is_spent:
             self._assemble()
+        check_sinks(self._settings, self.intake.outlets)
         for listener in self.listeners:
             _now(listener.listen(self._reactor, self.admission, self.events))
         if self._settings.admin.endpoint != OFF:

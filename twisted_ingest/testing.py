@@ -19,7 +19,7 @@ from zope.interface import implementer
 
 from twisted_ingest.admin.watch import Watch
 from twisted_ingest.batch import Batch, Group
-from twisted_ingest.errors import RejectedError, SinkError, WireProtocol
+from twisted_ingest.errors import Durability, RejectedError, SinkError, WireProtocol
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.intake import Intake
 from twisted_ingest.flow.rate import PeerBuckets
@@ -173,6 +173,7 @@ class PumpTransport:
 class MemorySink:
     """Keeps every batch it was handed, and answers at once."""
 
+    durability = Durability.MEMORY
     wants_groups = False
 
     def __init__(self, name: str = "memory") -> None:

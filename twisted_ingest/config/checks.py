@@ -10,13 +10,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from twisted_ingest.config.meant import HIGHEST_PORT, endpoint_meant
-from twisted_ingest.config.model import OFF, FileSettings, Settings, StdoutSettings, sink_durability
+from twisted_ingest.config.model import OFF, FileSettings, NullSettings, Settings, SinkSettings, StdoutSettings
 from twisted_ingest.config.overlaps import overlaps
 from twisted_ingest.config.owners import gift_problem
 from twisted_ingest.config.positions import Path
 from twisted_ingest.errors import Oversize, WireProtocol
 from twisted_ingest.limits import ADMIN_CONNECTIONS, DESCRIPTOR_SHARE, KIB, MAX_CONNECTIONS, READ_SIZE
 from twisted_ingest.server.endpoints import server_endpoint
+from twisted_ingest.sinks.null import NullSink
+from twisted_ingest.sinks.writing import FileSink, StdoutSink
+from twisted_ingest.spool.sink import SpoolSink
 from twisted_ingest.units import exact_size
 
 ENDPOINT_EXAMPLES = {
@@ -44,6 +47,14 @@ SPOOLED_BATCHES = 4
 """Batches of the largest size that a spool must hold: one for each of the segments that a small one is divided into."""
 
 
+SINK_CLASSES: dict[type[SinkSettings], type[FileSink | StdoutSink | NullSink]] = {
+    FileSettings: FileSink,
+    StdoutSettings: StdoutSink,
+    NullSettings: NullSink,
+}
+"""What becomes of each table of a sink."""
+
+
 def nearest(word: str, known: Sequence[str]) -> str:
     """Offer the known word that is nearest, or all of them where there are few and none is near."""
     close = difflib.get_close_matches(word, known, 1, 0.5)
@@ -52,11 +63,17 @@ def nearest(word: str, known: Sequence[str]) -> str:
     return f" (known: {', '.join(known)})" if len(known) <= 12 else ""  # noqa: PLR2004
 
 
-def problems(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
-    """Give the message of every mistake, and the paths it may be mended at: the likeliest first."""
+def problems(settings: Settings, *, has_own_sinks: bool = False) -> Iterator[tuple[tuple[Path, ...], str]]:
+    """
+    Give the message of every mistake, and the paths it may be mended at: the likeliest first.
+
+    With ``has_own_sinks`` an application adds sinks, which are not looked at here.
+    """
     yield from _memory(settings)
     yield from _connections(settings)
     yield from _rates(settings)
+    if not has_own_sinks:
+        yield from _required(settings)
     yield from _sinks(settings)
     yield from _answers(settings)
     yield from _spool(settings)
@@ -158,13 +175,11 @@ def _rates(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
 def _answers(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
     """Refuse what would make an answer a lie, and what a client that waits for answers could not live with."""
     for name, listener in settings.listeners.items():
-        wanted = settings.durability(name)
         if listener.protocol is WireProtocol.RELP:
             yield from _relp(settings, name)
-        elif listener.durability is None:
-            continue  # nobody was promised anything
+    for name, wanted in settings.promises().items():
         for sink_name, sink in settings.sinks.items():
-            able = sink_durability(sink)
+            able = (SpoolSink if sink.spool else SINK_CLASSES[type(sink)]).durability
             if sink.required and not able.covers(wanted):
                 yield (
                     (("listeners", name, "durability"), ("listeners", name), ("sinks", sink_name)),
@@ -185,11 +200,14 @@ def _relp(settings: Settings, name: str) -> Iterator[tuple[tuple[Path, ...], str
         )
 
 
-def _sinks(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
+def _required(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
     if settings.sinks and not any(sink.required for sink in settings.sinks.values()):
         # Any sink would do; ("sinks",) last, so that a sink with a mistake of its own counts as one that might.
         paths = (*(("sinks", name) for name in settings.sinks), ("sinks",))
         yield paths, "no sink is required, so every record may be dropped: set required = true on one"
+
+
+def _sinks(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
     taken: dict[str, str] = {}
     for name, sink in settings.sinks.items():
         match sink:

@@ -100,25 +100,28 @@ def load(
     *,
     relp: Sequence[str] = (),
     admin_hosts: Sequence[str] = (),
+    has_own_sinks: bool = False,
 ) -> Loaded:
     """
     Build the settings from a file and flags; a flag overrides the file.
 
     ``flags`` holds single-valued flags without their dashes, ``allow`` the networks that every listener admits;
-    ``listen`` and ``relp`` are endpoints for lines and for RELP, ``admin_hosts`` names of the admin endpoint.
+    ``listen`` and ``relp`` are endpoints for lines and for RELP, ``admin_hosts`` names of the admin endpoint. With
+    ``has_own_sinks`` an application adds sinks of its own: then there need be no other, and none is made by default.
     Raises `ConfigurationError` with every mistake found.
     """
     draft = _Draft()
     if file is not None:
         _read(draft, file)
     _overlay_listeners(draft, listen, relp, is_allow_given=bool(allow))
-    _overlay(draft, flags, sinks)
+    _overlay_sinks(draft, sinks, has_own_sinks=has_own_sinks)
+    _overlay(draft, flags)
     if allow:
         _put_in_listeners(draft, "allow", list(allow))
     if admin_hosts:
         draft.put(("admin", "hosts"), list(admin_hosts), "--admin-host")
     settings, mistaken = _validate(draft)
-    for paths, message in checks.problems(settings):
+    for paths, message in checks.problems(settings, has_own_sinks=has_own_sinks):
         # What a mistaken value would have meant is anybody's guess: no second complaint about it.
         if not any(_overlap(path, wrong) for path in paths for wrong in mistaken):
             set_here = [path for path in paths if path in draft.origins] or list(paths)
@@ -220,15 +223,18 @@ def _tell_replaced_sinks(draft: _Draft) -> None:
         draft.warn("--sink", f"it replaces the sinks of {file}, with all their settings: {', '.join(map(str, tables))}")
 
 
-def _overlay(draft: _Draft, flags: Mapping[str, str], sinks: Sequence[str]) -> None:
+def _overlay_sinks(draft: _Draft, sinks: Sequence[str], *, has_own_sinks: bool) -> None:
     if sinks or draft.raw.get("sinks", {}) == {}:
         _tell_replaced_sinks(draft)
         draft.raw["sinks"] = {}
         draft.forget("sinks")
         for spec in sinks:
             _put_sink(draft, spec, f"--sink {spec}")
-        if not sinks:
+        if not sinks and not has_own_sinks:
             _put_sink(draft, f"file:{DEFAULT_PATH}", "default")
+
+
+def _overlay(draft: _Draft, flags: Mapping[str, str]) -> None:
     for flag, value in flags.items():
         if flag == "framing":
             _put_in_listeners(draft, "framing", value, lines_only=True)

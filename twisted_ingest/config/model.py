@@ -240,19 +240,6 @@ SINK_TABLES: dict[str, type[BaseModel]] = {"file": FileSettings, "stdout": Stdou
 SinkSettings = Annotated[FileSettings | StdoutSettings | NullSettings, Field(discriminator="type")]
 
 
-def sink_durability(sink: SinkSettings) -> Durability:
-    """Give the most that a sink can promise of a record, as far as its settings tell."""
-    if sink.spool:
-        return Durability.FSYNC
-    match sink:
-        case FileSettings():
-            return Durability.FSYNC
-        case StdoutSettings():
-            return Durability.WRITTEN
-        case _:
-            return Durability.MEMORY
-
-
 class SpoolSettings(_Table):
     """``[spool]``: of every sink that has ``spool = true``, in a directory of its own below this one."""
 
@@ -302,6 +289,14 @@ class Settings(_Table):
         listener = self.listeners[name]
         is_answered = listener.protocol is WireProtocol.RELP
         return listener.durability or (Durability.FSYNC if is_answered else Durability.WRITTEN)
+
+    def promises(self) -> dict[str, Durability]:
+        """Give what is promised of the records of each listener of which something is: it answers, or was asked to."""
+        return {
+            name: self.durability(name)
+            for name, listener in self.listeners.items()
+            if listener.protocol is WireProtocol.RELP or listener.durability is not None
+        }
 
     def listener_limits(self, name: str) -> ListenerLimits:
         """Join a listener's own settings with the common ones."""

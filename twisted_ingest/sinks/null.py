@@ -6,6 +6,7 @@ from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from twisted_ingest.batch import Group
+from twisted_ingest.errors import Durability
 from twisted_ingest.interfaces import ISink
 
 
@@ -14,6 +15,7 @@ class NullSink:
     """Takes everything at once."""
 
     # Nothing it took survives anything: an answer that rests on it promises as much.
+    durability = Durability.MEMORY
     wants_groups = False
     trouble: str | None = None
 

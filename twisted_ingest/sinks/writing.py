@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from twisted_ingest.batch import Group
-from twisted_ingest.errors import Format, Fsync, MisconfiguredError, SinkError
+from twisted_ingest.errors import Durability, Format, Fsync, MisconfiguredError, SinkError
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.observe.events import Events
 from twisted_ingest.sinks.access import OURS, FileAccess
@@ -71,6 +71,8 @@ class FileSink(_WritingSink):
     whenever it is opened anew. With an ``fsync`` of its own it must be one anyway. One that ``is_patient``, because
     something in front keeps what it cannot take, waits at the start for whatever waiting may mend.
     """
+
+    durability = Durability.FSYNC
 
     def __init__(
         self,
@@ -152,6 +154,8 @@ class FileSink(_WritingSink):
 @implementer(ISink)
 class StdoutSink(_WritingSink):
     """Writes lines to standard output; a reader that stalls holds the senders back."""
+
+    durability = Durability.WRITTEN
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_ingest.batch import Group
-from twisted_ingest.errors import Fsync, RejectedError, SinkError
+from twisted_ingest.errors import Durability, Fsync, RejectedError, SinkError
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import MIB
 from twisted_ingest.observe.events import Events
@@ -49,6 +49,7 @@ class SpoolSink:
     segment instead.
     """
 
+    durability = Durability.FSYNC
     wants_groups = True
 
     def __init__(
