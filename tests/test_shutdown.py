@@ -160,16 +160,24 @@ class FileRotationTests(SynchronousTestCase):
         self.assertEqual((written + server.output()).splitlines(), lines)
 
     def test_other_signals(self) -> None:
-        """SIGUSR2 does nothing; a name in the log says what had files opened anew."""
+        """What the page says does nothing does nothing; a name in the log says what had files opened anew."""
         server = Server()
         self.addCleanup(server.kill)
         server.wait_ready()
-        server.send_signal(signal.SIGUSR2)
+        for number in (signal.SIGUSR2, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH):
+            server.send_signal(number)
         server.send_signal(signal.SIGUSR1)
         wait_until(lambda: any("SIGUSR1: opening files anew" in line for line in server.log), "the signal noticed")
         server.send(b"still here\n")
         self.assertEqual(server.wait_output(11), b"still here\n")
         self.assertEqual(server.stop(), -signal.SIGTERM)
+
+    def test_table_of_signals(self) -> None:
+        """The page says of every signal what it does, once."""
+        with open(os.path.join(os.path.dirname(__file__), os.pardir, "docs", "operations.md")) as page:
+            rows = re.findall(r"^\| (SIG[^|]*) \|", page.read(), re.MULTILINE)
+        named = [name for row in rows for name in re.split(r", | to ", row)]
+        self.assertEqual(sorted(named), sorted(number.name for number in signal.Signals))
 
     def test_torn_tail_of_a_killed_process(self) -> None:
         """The next start ends half a line left in the file with LF, says so, and truncates nothing."""

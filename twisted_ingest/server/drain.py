@@ -44,8 +44,11 @@ def _try(connection: IngestProtocol, act: Callable[..., None], *arguments: objec
 
 async def flush_sinks(reactor: Any, intake: Intake, deadline: float) -> None:
     """Wait for the sinks as long as there is time, then count what is left as dropped."""
-    await _by(reactor, deadline, intake.when_idle())
-    intake.abandon()
+    try:
+        await _by(reactor, deadline, intake.when_idle())
+        intake.abandon()
+    except Exception:  # noqa: BLE001 - the sinks have files to be closed
+        intake.on_bug("flushing", Failure())
     # Even with the time used up each sink gets the moment that closing a healthy file takes.
     deadline = max(deadline, reactor.seconds() + DRAIN_TICK * 4)
     await close_sinks(reactor, [outlet.sink for outlet in intake.outlets], deadline, intake.on_bug)
