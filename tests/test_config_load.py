@@ -423,6 +423,11 @@ class FileMistakeTests(LoadingTestCase):
             ("limits.idle_timeout = 5", 1, 'idle_timeout: 5 is not a duration (try "off", "5m", "300s" or "250ms")'),
             ("limits.max_connections = true", 1, "max_connections: true is not a number of 1 or more"),
             (
+                "limits.peer_prefix_ipv6 = 129",
+                1,
+                "peer_prefix_ipv6: 129 is not a length of an IPv6 prefix, 1 to 128 (try 64)",
+            ),
+            (
                 "limits.max_connections_per_peer = 0",
                 1,
                 'max_connections_per_peer: 0 is not a number of 1 or more (try "off")',

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from tests.server import Server
 from tests.test_config_load import LoadingTestCase
+from twisted_ingest.config import overlaps
 from twisted_ingest.config.load import Loaded, load
 from twisted_ingest.config.look import look
 from twisted_ingest.errors import ConfigurationError
@@ -145,7 +146,11 @@ class OverlapTests(LoadingTestCase):
     def test_overlaps(self) -> None:
         """An endpoint on every interface leaves no room for one on some, nor tcp6 on every one for tcp."""
         every = "every interface includes that one"
-        both = "tcp6 on every interface takes IPv4 too, one endpoint is enough"
+        both = (
+            "tcp6 on every interface takes IPv4 too (dual stack): leave the tcp one out, or give tcp6 one address "
+            "(interface=)"
+        )
+        self.patch(overlaps, "takes_both", lambda: True)
         for one, other, reason in (
             ("tcp:1", "tcp:1:interface=127.0.0.1", every),
             ("tcp:1:interface=127.0.0.1", "tcp:1:interface=0.0.0.0", every),
@@ -171,3 +176,9 @@ class OverlapTests(LoadingTestCase):
             "--admin: error: tcp:9108:interface=127.0.0.1 cannot be bound beside tcp:9108, the endpoint of listener "
             "'tcp-9108': every interface includes that one",
         )
+
+    def test_no_dual_stack(self) -> None:
+        """Where the machine keeps IPv6 to itself (net.ipv6.bindv6only), both may be had."""
+        self.patch(overlaps, "takes_both", lambda: False)
+        self.assertIsNone(self.refusal("tcp:1", "tcp6:1"))
+        self.assertIsNotNone(self.refusal("tcp:1", "tcp:1:interface=127.0.0.1"))

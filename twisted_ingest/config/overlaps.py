@@ -5,12 +5,15 @@ Addresses that cannot be bound beside each other.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, UNIXServerEndpoint, serverFromString
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, UNIXServerEndpoint
 
 from twisted_ingest.config.positions import Path
+from twisted_ingest.server.endpoints import server_endpoint
 
 Address = tuple[str, int, str]
 """Family (4, 6 or unix), port, and interface or path."""
+
+_BINDV6ONLY = "/proc/sys/net/ipv6/bindv6only"
 
 _WILDCARDS = {"4": ("", "0.0.0.0"), "6": ("", "::")}
 
@@ -38,7 +41,7 @@ def overlaps(places: Mapping[Path, tuple[str, str]]) -> Iterator[tuple[Path, str
 
 
 def _address(endpoint: str) -> Address | None:
-    parsed: Any = serverFromString(object(), endpoint)
+    parsed: Any = server_endpoint(object(), endpoint)
     match parsed:
         case TCP4ServerEndpoint() | TCP6ServerEndpoint():
             family = "6" if isinstance(parsed, TCP6ServerEndpoint) or ":" in parsed._interface else "4"  # noqa: SLF001
@@ -60,5 +63,16 @@ def _conflict(one: Address, other: Address) -> str | None:
     wide = [family for family, _, interface in (one, other) if interface in _WILDCARDS[family]]
     if one[0] == other[0]:
         return ": every interface includes that one" if wide else None
-    # An IPv6 socket on every interface takes IPv4 too, unless the machine is set up otherwise (ipv6(7)).
-    return ": tcp6 on every interface takes IPv4 too, one endpoint is enough" if "6" in wide else None
+    if "6" not in wide or not takes_both():
+        return None
+    fix = "leave the tcp one out, or give tcp6 one address (interface=)"
+    return f": tcp6 on every interface takes IPv4 too (dual stack): {fix}"
+
+
+def takes_both() -> bool:
+    """Whether an IPv6 socket on every interface takes IPv4 too: yes, unless the machine says otherwise (ipv6(7))."""
+    try:
+        with open(_BINDV6ONLY) as stream:
+            return stream.read().strip() == "0"
+    except OSError:
+        return True
