@@ -1,5 +1,6 @@
 """Events: what a peer causes is logged a few times, in constant formats, with its bytes bounded and escaped."""
 
+import re
 from typing import Any, NoReturn
 
 from hypothesis import given
@@ -13,9 +14,11 @@ from twisted_ingest.batch import ConnectionInfo
 from twisted_ingest.errors import CloseReason, RefuseReason
 from twisted_ingest.escaping import escape, preview
 from twisted_ingest.flow.ledger import ListenerLedger
+from twisted_ingest.framing.signatures import PLAIN, SIGNATURES
 from twisted_ingest.limits import PREVIEW
-from twisted_ingest.observe.events import BURST, INTERVAL_SECONDS, Events
+from twisted_ingest.observe.events import _REFUSALS, BURST, INTERVAL_SECONDS, Events
 from twisted_ingest.server.admission import Admission
+from twisted_ingest.tap import _PARAMETERS, _REPEATABLE
 
 PEER = ConnectionInfo(7, "tcp-1514", "192.0.2.1:40000", "192.0.2.1")
 
@@ -136,6 +139,17 @@ class RateLimitTests(EventsTestCase):
         self.assertEqual(self.events.suppressed, 4)
         self.assertEqual(self.seen.events[-1]["folded"], 4)
         self.assertIn("(4 more like it before)", self.seen.lines[-1])
+
+    def test_every_refusal_names_its_flag(self) -> None:
+        """Whoever is turned away before it has said anything: the log names the flag that changes it."""
+        flags = {f"--{name}" for name in (*_PARAMETERS, *_REPEATABLE)}
+        told_the_fix = {signature.reason for signature in (*SIGNATURES, PLAIN)}
+        self.assertEqual(set(_REFUSALS), set(RefuseReason) - told_the_fix)
+        for reason in set(_REFUSALS) - {RefuseReason.INTERNAL_ERROR}:
+            self.events.connection_refused(self.ledger, "tcp-1514", "192.0.2.1:1", reason)
+            named = re.search(r"\((--[a-z-]+)\)", self.seen.lines[-1])
+            assert named is not None, reason
+            self.assertIn(named[1], flags)
 
     def test_counts_are_not_limited(self) -> None:
         """What is folded in the log is counted in the ledger all the same."""

@@ -1,16 +1,24 @@
 """The log: one line per event in text or JSON, whatever the event, and no reader can stop the server."""
 
+import errno
 import fcntl
+import importlib
 import json
 import os
 import select
+import shutil
+import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Any, NoReturn
 
-from twisted.logger import LogEvent, Logger, LogLevel
+from twisted.logger import LogEvent, Logger, LogLevel, globalLogPublisher
+from twisted.plugin import getCache
 from twisted.python.failure import Failure
+from twisted.python.filepath import FilePath
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_ingest.observe.log import FLUSH_SECONDS, QUEUE_LINES, LogObserver, LogWriter
@@ -423,6 +431,10 @@ class JsonTests(ObserverTestCase):
         self.assertTrue(line.rstrip("\n").isprintable())
 
 
+def _refuse(number: int, *_: object) -> None:
+    raise OSError(number, os.strerror(number))
+
+
 class ObserverTests(ObserverTestCase):
     def test_debug_is_left_out(self) -> None:
         """Debug events are not written; every level above is."""
@@ -433,6 +445,24 @@ class ObserverTests(ObserverTestCase):
                 log.emit(level, "shown")
             written = self.read_available()
             self.assertEqual((written.count(b"shown"), written.count(b"hidden")), (4, 0))
+
+    def test_plugin_cache(self) -> None:
+        """What twistd says of a plugin cache that it may not write is left out; a full disk it may speak of."""
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        package = f"plugins_{os.path.basename(folder)}"
+        os.mkdir(os.path.join(folder, package))
+        for name in ("__init__.py", "one.py"):
+            open(os.path.join(folder, package, name), "w").close()
+        self.patch(sys, "path", [folder, *sys.path])
+        module = importlib.import_module(package)
+        observer = LogObserver(self.writer, "text")
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        for number, said in ((errno.EACCES, 0), (errno.EROFS, 0), (errno.EPERM, 0), (errno.ENOSPC, 1)):
+            self.patch(FilePath, "setContent", partial(_refuse, number))
+            getCache(module)
+            self.assertEqual(self.read_available().count(b"plugin cache"), said, errno.errorcode[number])
 
     def test_without_a_level(self) -> None:
         """An event without a level or a format is still a line."""

@@ -133,6 +133,7 @@ class DoorTests(SynchronousTestCase):
         wait_until(lambda: any("refused" in line for line in server.log), "a line in the log")
         lines = [line for line in server.log if "refused" in line]
         self.assertIn("not_allowed", lines[0])
+        self.assertIn("(--allow)", lines[0])
         self.assertLessEqual(len(lines), 20)
         wait_until(lambda: server.descriptors() <= before, "all descriptors closed")
         DENIED.measured(f"1,000 denied: {len(lines)} lines in the log, no descriptor more than before")

@@ -44,6 +44,9 @@ class HalfLineTests(SynchronousTestCase):
         self.assertLess(grown, 64 * MIB)
         self.assertEqual(metrics["ingest_conservation_error"], 0)
         self.assertGreater(metrics["ingest_truncated_records_total"], 2000)
+        # Told under its true cause: none of them is too long.
+        self.assertTrue(any("of a record that it does not end" in line and "(--memory," in line for line in server.log))
+        self.assertFalse(any("--max-length" in line for line in server.log))
         HALVES.measured(
             f"{PEERS:,} halves of 60 KiB under a budget of 64 MiB: "
             f"{metrics['ingest_budget_partial_bytes'] / MIB:.1f} MiB of them held, "

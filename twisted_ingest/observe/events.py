@@ -29,6 +29,16 @@ _ENDS_NOTHING = "this sender ends no records: set eol / newLine / %n at it"
 _MORE = ("", " ({folded} more like it before)")
 
 
+_REFUSALS = {
+    RefuseReason.PER_PEER: "it has as many connections as one address may (--max-connections-per-peer)",
+    RefuseReason.CONNECTION_RATE: "it connects more often than one address may (--connection-rate-per-peer)",
+    RefuseReason.NOT_ALLOWED: "its address is in no network of those that may connect (--allow)",
+    RefuseReason.DRAINING: "the server is stopping (--drain-timeout)",
+    RefuseReason.INTERNAL_ERROR: "a bug",
+}
+"""Why newcomers are turned away, and what changes that. Who is turned away for what it sent is told the fix."""
+
+
 def _who(info: ConnectionInfo) -> dict[str, Any]:
     """Give the fields that tell a connection."""
     return {"listener": info.listener, "peer": escape(info.peer), "conn": info.id}
@@ -99,10 +109,11 @@ class Events:
         self._limited(
             "connection_refused",
             LogLevel.warn,
-            "{listener}: refused {peer}: {reason}",
+            "{listener}: refused {peer}: {reason}, {what}",
             listener=listener,
             peer=escape(peer),
             reason=reason.value,
+            what=_REFUSALS[reason],
         )
 
     def peer_departed(self, info: ConnectionInfo, unread: int) -> None:
@@ -172,7 +183,7 @@ class Events:
     # Records.
 
     def record_oversize(self, info: ConnectionInfo, limit: int, action: str, start: bytes) -> None:
-        """Note that a record passed ``MAX_LENGTH`` (or the share of memory) and what was done with it."""
+        """Note that a record passed ``MAX_LENGTH``, and what was done with it."""
         self._peer(
             "record_oversize",
             LogLevel.warn,
@@ -181,6 +192,18 @@ class Events:
             hint=f"; it looks like several: {_ENDS_NOTHING}" if is_run_together(start) else "",
             limit=format_size(limit),
             action=action,
+            start=preview(start),
+        )
+
+    def record_evicted(self, info: ConnectionInfo, size: int, start: bytes) -> None:
+        """Note that an unfinished record was given up because all of them take too much memory."""
+        self._peer(
+            "record_evicted",
+            LogLevel.warn,
+            "{listener}: {peer} holds {size} of a record that it does not end, and unfinished records take a quarter "
+            "of the memory (--memory, --frame-timeout): the oldest are treated as too long; it begins {start}",
+            info,
+            size=format_size(size),
             start=preview(start),
         )
 

@@ -5,6 +5,7 @@ Records go to standard output; what we say about ourselves never does. A reader 
 stalls must not stop the server, so lines wait in a bounded queue and are dropped, counted, past it.
 """
 
+import errno
 import json
 import os
 import select
@@ -195,13 +196,24 @@ class LogObserver:
 
     def __call__(self, event: LogEvent) -> None:
         """Write one event; a broken one is written as such."""
-        if event.get("log_level", LogLevel.info) in self._unsaid:
+        if event.get("log_level", LogLevel.info) in self._unsaid or _is_about_cache(event):
             return
         try:
             line = self._render(event)
         except Exception as error:  # noqa: BLE001 - the log is the last place that may raise
             line = self._render(_unloggable(event, error))
         self._writer.write(line)
+
+
+def _is_about_cache(event: LogEvent) -> bool:
+    """
+    Whether twistd complains that it may not write down which plugins there are.
+
+    Installed by root and run by somebody else, as it should be, it would do so at every start, and needs nothing.
+    """
+    text = event.get("format")
+    is_cache = isinstance(text, str) and text.startswith("Unable to write to plugin cache")
+    return is_cache and event.get("errno") in (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def _unloggable(event: LogEvent, error: Exception) -> LogEvent:

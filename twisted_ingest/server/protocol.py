@@ -17,7 +17,7 @@ from twisted_ingest.errors import CloseReason, DiscardReason
 from twisted_ingest.flow.lane import Lane
 from twisted_ingest.framing.base import Framer
 from twisted_ingest.interfaces import IBatchProducer
-from twisted_ingest.limits import CLOSE_TIMEOUT, DRAIN_QUIET, ListenerLimits
+from twisted_ingest.limits import CLOSE_TIMEOUT, DRAIN_QUIET, PREVIEW, ListenerLimits
 from twisted_ingest.server.contract import LineContract
 from twisted_ingest.server.idleness import Idleness
 from twisted_ingest.server.transports import IngestTransport
@@ -73,6 +73,7 @@ class IngestProtocol(LineContract, Idleness):
         self._holds_itself = False
         """Whether a subclass has."""
         self._is_lost = False
+        self._is_evicting = False
         self._delimiter: bytes | None = type(self).delimiter
         """As a subclass wants it; ``None``: as the listener is set."""
         self._max_length: int = type(self).MAX_LENGTH or factory.limits.max_record_bytes
@@ -182,7 +183,8 @@ class IngestProtocol(LineContract, Idleness):
 
     def lineLengthExceeded(self, line: bytes) -> None:
         """Log a record longer than ``MAX_LENGTH``; ``line`` is its beginning. The policy was applied already."""
-        self._factory.events.record_oversize(self.info, self.MAX_LENGTH, self.limits.oversize.value, line)
+        if not self._is_evicting:  # that was told under its own cause
+            self._factory.events.record_oversize(self.info, self.MAX_LENGTH, self.limits.oversize.value, line)
 
     def framed_by(self, name: str) -> Any:
         """See `LineContract`."""
@@ -204,7 +206,13 @@ class IngestProtocol(LineContract, Idleness):
 
     def evict_partial(self) -> None:
         """See `IBatchProducer`."""
-        self._pass_on(self.framer.evict(self._wall_time()))
+        partial = self.framer.partial
+        self._factory.events.record_evicted(self.info, len(partial), bytes(partial[:PREVIEW]))
+        self._is_evicting = True
+        try:
+            self._pass_on(self.framer.evict(self._wall_time()))
+        finally:
+            self._is_evicting = False
 
     def fail(self, where: str) -> None:
         """
