@@ -149,10 +149,8 @@ class Delivery:
                     self._session()
                 except (OSError, WireError) as failure:
                     self.failure = str(failure) or type(failure).__name__
-                except Exception:  # noqa: BLE001 - a formatter's bug must not end the thread
-                    self.failure = "a fault"
-                    if logging.raiseExceptions and sys.stderr:
-                        traceback.print_exc(file=sys.stderr)
+                except Exception:  # noqa: BLE001 - whatever is wrong must not end the thread
+                    self.failure = _report()
                 self._hang_up()
         finally:
             self.forget()
@@ -166,8 +164,15 @@ class Delivery:
                 self._attempt = 0
         self._attempt += 1
         if not self._stopped.is_set():
-            self._hurried.wait(self._delay(self._attempt))
+            self._hurried.wait(self._next_delay())
             self._hurried.clear()
+
+    def _next_delay(self) -> float:
+        try:
+            return self._delay(self._attempt)
+        except Exception:  # noqa: BLE001 - of the application's making
+            _report()
+            return LONGEST_DELAY
 
     def _session(self) -> None:
         self._socket = peer = self._connect()
@@ -258,6 +263,14 @@ class Delivery:
                     self._read(peer)
                 elif self._unsent:
                     self._write(peer)
+
+
+def _report() -> str:
+    """Write the exception at hand to standard error, unless logging is to be silent; gives it in short."""
+    if logging.raiseExceptions and sys.stderr:
+        with contextlib.suppress(OSError, ValueError):
+            traceback.print_exc(file=sys.stderr)
+    return repr(sys.exception())
 
 
 def set_options(peer: socket.socket) -> None:
