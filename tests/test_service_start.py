@@ -20,7 +20,7 @@ from twisted_ingest.announce import Summary
 from twisted_ingest.config.load import load
 from twisted_ingest.errors import IngestError, ListenError, SinkError
 from twisted_ingest.service import IngestService
-from twisted_ingest.testing import FlakySink
+from twisted_ingest.testing import Mode, ScriptedSink
 
 ANY = "tcp:0:interface=127.0.0.1"
 
@@ -202,7 +202,8 @@ class StartTests(StartCase):
         service.startService()
         await service.when_ready()
         outlet = service.intake.outlets[0]
-        outlet.sink = FlakySink(1)
+        outlet.sink = sink = ScriptedSink()
+        sink.mode = Mode.REFUSE
         stopped: Deferred[Summary] = service.when_stopped()
         with socket.create_connection(("127.0.0.1", service.listeners[0].port.getHost().port)) as peer:
             peer.sendall(b"lost\n")
