@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from typing import Any
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
@@ -175,13 +176,11 @@ class ServiceTests(SynchronousTestCase):
                 "os.execv(sys.executable, [sys.executable, '-m', 'twisted_ingest', *sys.argv[2:]])"
             )
             flags = ["--listen", endpoint, "--admin", "off"]
-            process = subprocess.Popen(
-                [sys.executable, "-c", code, str(given.fileno()), *flags],
-                cwd=folder,
-                env={**os.environ, **names},
-                pass_fds=[given.fileno()],
-                stderr=subprocess.DEVNULL,
-            )
+            command = [sys.executable, "-c", code, str(given.fileno()), *flags]
+            passing: Any = {"cwd": folder, "env": {**os.environ, **names}, "pass_fds": [given.fileno()]}
+            check = subprocess.run([*command, "--check"], **passing, capture_output=True, timeout=PATIENCE, check=False)
+            self.assertEqual(check.returncode, 0, check.stderr)
+            process = subprocess.Popen(command, **passing, stderr=subprocess.DEVNULL)
             self.addCleanup(process.kill)
             output = os.path.join(folder, "ingest-data", "ingest.log")
             with socket.create_connection(("127.0.0.1", port), PATIENCE) as peer:

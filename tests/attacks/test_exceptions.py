@@ -8,7 +8,9 @@ in ten seconds at most; every other peer's lines are delivered.
 
 import errno
 import os
+import shutil
 import socket
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -21,12 +23,13 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.attacks.report import Group as Chapter
 from tests.attacks.report import Scenario
+from tests.server import Server
 from tests.test_admin import AdminTestCase
 from tests.test_server_sockets import ListeningTestCase
 from twisted_ingest.admin.site import ROWS_PER_PIECE
 from twisted_ingest.admin.watch import Watch
 from twisted_ingest.batch import Batch, Group
-from twisted_ingest.errors import AcceptError, CloseReason, DropReason
+from twisted_ingest.errors import AcceptError, CloseReason, DropReason, WireProtocol
 from twisted_ingest.flow.lane import Lane
 from twisted_ingest.framing.auto import AutoFramer
 from twisted_ingest.limits import KIB
@@ -34,6 +37,7 @@ from twisted_ingest.observe.events import BURST
 from twisted_ingest.observe.log import LogWriter
 from twisted_ingest.server.listener import REBIND_BACKOFF_SECONDS, Listener
 from twisted_ingest.server.protocol import IngestProtocol
+from twisted_ingest.server.relp import RelpProtocol
 from twisted_ingest.server.sockets import ListeningReactor
 from twisted_ingest.testing import MemorySink, Mode, PumpTransport, Rig, ScriptedSink
 
@@ -78,16 +82,16 @@ class BugError(Exception):
     """What is raised."""
 
 
-def raises_in(where: str) -> type[IngestProtocol]:
+def raises_in(where: str, base: type[IngestProtocol] = IngestProtocol) -> type[IngestProtocol]:
     """Make a protocol whose method ``where`` raises on connections of the victim."""
-    original: Callable[..., Any] = getattr(IngestProtocol, where)
+    original: Callable[..., Any] = getattr(base, where)
 
     def method(self: IngestProtocol, *arguments: Any, **options: Any) -> Any:
         if self.info.host == VICTIM:
             raise BugError(where)
         return original(self, *arguments, **options)
 
-    return type("Faulty", (IngestProtocol,), {where: method})
+    return type("Faulty", (base,), {where: method})
 
 
 class FaultyFramer(AutoFramer):
@@ -260,6 +264,43 @@ class CallbackTests(SynchronousTestCase):
         self.assertTrue(slow.was_reset)
         self.sink.batches = [batch for batch in self.sink.batches if not batch.partial]
         self.check(rig, good)
+
+    def test_forgive(self) -> None:
+        """A connection that cannot be forgiven the time we slept is ended; the others are."""
+        rig = self.rig(raises_in("forgive"))
+        bad, good = self.both(rig)
+        rig.factory.forgive(5.0)
+        rig.turn()
+        self.assertFalse(bad.connected)
+        self.closed(rig, CloseReason.INTERNAL_ERROR)
+        self.check(rig, good)
+
+    def test_fail(self) -> None:
+        """A connection that cannot even be failed is aborted: whoever failed it has others to see to."""
+        rig = self.rig(raises_in("close"), frame_timeout_seconds=5.0)
+        bad, good = self.both(rig)
+        self.say(rig, bad, b"half")
+        rig.turn(6)
+        self.assertFalse(bad.connected)
+        self.check(rig, good, errors=2)
+
+    def test_answers(self) -> None:
+        """A bug in what a RELP session is told of its answers, or of its peer's end, costs that session."""
+        for where, call in (("answers_stalled", "pauseProducing"), ("answers_flow", "resumeProducing")):
+            rig = Rig(wire=WireProtocol.RELP, protocol=raises_in(where, RelpProtocol))
+            bad, good = rig.connect(VICTIM), rig.connect()
+            getattr(bad.producer, call)()
+            rig.turn()
+            self.assertEqual((bad.was_reset, good.connected, rig.events.internal_errors), (True, True, 1))
+            self.closed(rig, CloseReason.INTERNAL_ERROR)
+        rig = Rig(wire=WireProtocol.RELP, protocol=raises_in("_end", RelpProtocol))
+        bad, good = rig.connect(VICTIM), rig.connect()
+        bad.peer_closes()
+        bad.pump()
+        rig.turn()
+        self.assertEqual((bad.connected, good.connected, rig.events.internal_errors), (False, True, 1))
+        self.closed(rig, CloseReason.INTERNAL_ERROR)
+        self.assertEqual(len(self.flushLoggedErrors(BugError)), 3)
 
     def test_hang_up(self) -> None:
         """A bug on the news that a paused peer is gone ends that connection; the sweep goes on."""
@@ -564,6 +605,36 @@ class SpeechlessTests(AdminTestCase):
             self.assertEqual(self.ask("/metrics").code, 200)
             self.assertEqual(self.rig.watch.view().sinks[0].details, {})
             self.assertEqual(len(self.flushLoggedErrors(TypeError, ValueError, AttributeError)), 2)
+
+
+class WatchTests(SynchronousTestCase):
+    def test_a_real_server(self) -> None:
+        """A server whose kernel refuses to watch one connection resets that one, and serves the next."""
+        if shutil.which("strace") is None:
+            raise SkipTest("needs strace")
+        server = Server()
+        self.addCleanup(server.kill)
+        server.wait_ready()
+        # Attached now, so that the first call which fails is that of a connection.
+        inject = ["-e", "trace=epoll_ctl", "-e", "inject=epoll_ctl:error=ENOSPC:when=1"]
+        tracer = subprocess.Popen(
+            ["strace", "-p", str(server.process.pid), "-o", "/dev/null", *inject], stderr=subprocess.PIPE, text=True
+        )
+        self.addCleanup(tracer.wait)
+        self.addCleanup(tracer.terminate)
+        assert tracer.stderr is not None
+        self.addCleanup(tracer.stderr.close)
+        if "attached" not in tracer.stderr.readline():
+            raise SkipTest("needs to trace processes (ptrace)")
+        with server.connect() as unlucky:
+            self.assertRaises(ConnectionResetError, unlucky.recv, 1)
+        server.send(b"served all the same\n")
+        server.wait_output(20)
+        self.assertIn('ingest_accept_errors_total{listener="tcp-0",reason="watches"} 1.0', server.get("metrics"))
+        metrics = server.metrics()
+        self.assertEqual((metrics["ingest_listener_up[tcp-0]"], metrics["ingest_internal_errors_total"]), (1, 0))
+        self.assertEqual(server.get("readyz"), "ready\n")
+        LOST.measured("`ENOSPC` from `epoll_ctl` in a real server: one connection reset, the next one served")
 
 
 class AdminTests(AdminTestCase):

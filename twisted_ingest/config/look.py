@@ -9,12 +9,13 @@ import stat
 from collections.abc import Iterator
 from typing import Any
 
-from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, UNIXServerEndpoint, serverFromString
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, UNIXServerEndpoint
 
 from twisted_ingest.config.load import Loaded
 from twisted_ingest.config.model import OFF
 from twisted_ingest.config.positions import Path
 from twisted_ingest.errors import Problem
+from twisted_ingest.server.endpoints import server_endpoint
 
 NOT_LOOKED_AT = (
     "not looked at: whether ports are free, how much room disks have and whether they sync, "
@@ -71,7 +72,7 @@ def _endpoints(loaded: Loaded) -> Iterator[tuple[Path, str]]:
     if settings.admin.endpoint != OFF:
         places["admin", "endpoint"] = settings.admin.endpoint
     for path, endpoint in places.items():
-        problem = _endpoint_problem(serverFromString(object(), endpoint))
+        problem = _endpoint_problem(server_endpoint(object(), endpoint))
         if problem is not None:
             yield path, f"{endpoint}: {problem}"
 
