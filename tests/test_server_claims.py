@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.protocol import Factory
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.server import Server, wait_until
@@ -16,7 +17,7 @@ from tests.test_server_sockets import ListeningTestCase
 from twisted_ingest.errors import ListenError
 from twisted_ingest.server.claim import ClaimingReactor
 from twisted_ingest.server.endpoints import UNIX_MODE, PassedSockets, server_endpoint
-from twisted_ingest.server.listener import Listener
+from twisted_ingest.server.listener import REBIND_BACKOFF_SECONDS, Listener
 from twisted_ingest.server.sockets import ListeningReactor
 
 
@@ -150,6 +151,24 @@ class ClaimTests(UNIXTestCase):
             adopted = ClaimingReactor(reactor).adoptStreamPort(given.fileno(), given.family, factory)
             await adopted.stopListening()
             self.connect_to(self.path)
+
+    async def test_lost(self) -> None:
+        """A UNIX socket that was shut down by somebody who shares it is listened on again, under the same name."""
+        clock = Clock()
+        listener = await self.listen(self.listener(f"unix:{self.path}", clock=clock))
+        listener.port.socket.shutdown(socket.SHUT_RDWR)
+        await self.until(lambda: listener.port is None)
+        self.assertIn("its port was lost", listener.trouble or "")
+        clock.advance(REBIND_BACKOFF_SECONDS[0])
+        self.assertIsNone(listener.trouble)
+        await self.serves(listener)
+
+    async def test_shut_down_at_the_stop(self) -> None:
+        """A socket that is shut down as the stop begins does not keep that from its end."""
+        listener = await self.listen(self.listener(f"unix:{self.path}"))
+        listener.port.socket.shutdown(socket.SHUT_RDWR)
+        await listener.stop()
+        self.assertEqual((os.listdir(self.around), self.events.internal_errors), ([], 0))
 
     async def test_abstract(self) -> None:
         """A name without a file has no mode and no lock."""

@@ -4,6 +4,8 @@ Accepting with a gate and a back-off: what our ports do where Twisted's would re
 
 import contextlib
 import errno
+import os
+import select
 import socket as sockets
 import struct
 from collections.abc import Callable
@@ -38,6 +40,10 @@ _REASONS = {
 }
 
 
+_NOT_LISTENING = frozenset({errno.EINVAL, errno.EBADF, errno.ENOTSOCK, errno.EOPNOTSUPP})
+"""What accepting fails with on a socket that was shut down or closed (accept(2)): to wait would not mend it."""
+
+
 class GatedPort:
     """
     Accepting that stops at the cap and backs off, mixed into Twisted's ports.
@@ -67,17 +73,27 @@ class GatedPort:
     _backoff = 0.0
     _backoff_call: Any = None
 
-    def doRead(self) -> None:
-        """Accept what waits, as far as there is room, a bounded number per turn."""
+    def doRead(self) -> OSError | None:
+        """Accept what waits, as far as there is room, a bounded number per turn; give why the port is lost, if so."""
         try:
             self.accept_some(ACCEPTS_PER_TURN)
+        except OSError as failure:
+            if failure.errno in _NOT_LISTENING:
+                return failure
+            self.events.internal_error("accepting")
+            self._wait()
         except Exception:  # noqa: BLE001 - the reactor would close the port for good
             self.events.internal_error("accepting")
             self._wait()
+        return None
 
     def accept_some(self, most: int) -> bool:
-        """Accept at most ``most`` connections; true when the accept queue is empty."""
-        for _ in range(most):
+        """
+        Accept at most ``most`` connections; true when the accept queue is empty.
+
+        Raises ``OSError`` where the socket listens no more.
+        """
+        for number in range(most):
             if not self.admission.room:
                 self.stopReading()  # type: ignore[attr-defined]
                 self.events.accepting_paused(self.admission.fullness)
@@ -85,10 +101,14 @@ class GatedPort:
             try:
                 accepted, address = self.socket.accept()
             except BlockingIOError:
+                if not number and _is_shut_down(self.socket):
+                    raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from None
                 return True
             except OSError as failure:
                 if self._count(failure) is AcceptError.ABORTED:
                     continue
+                if failure.errno in _NOT_LISTENING:
+                    raise
                 # Out of descriptors or kernel memory the socket stays readable: without a wait the reactor would spin.
                 self._back_off(failure)
                 return False
@@ -177,6 +197,13 @@ class GatedPort:
     def _retry(self) -> None:
         self._backoff_call = None
         self.open_gate()
+
+
+def _is_shut_down(listening: sockets.socket) -> bool:
+    """Whether nothing will ever come of a socket that was said to be ready: so says a UNIX one that was shut down."""
+    poll = select.poll()
+    poll.register(listening, 0)
+    return any(events & select.POLLHUP for _, events in poll.poll(0))
 
 
 def _reset(accepted: sockets.socket) -> None:

@@ -82,14 +82,23 @@ class Listener:
             self._binding = None
         port, self.port = self.port, None
         if port is not None:
-            # The queue is no longer than the backlog; a flood may refill it, so this is bounded too.
-            for _ in range(1 + port.backlog // ACCEPTS_PER_TURN if port.backlog else 1):
-                if port.accept_some(ACCEPTS_PER_TURN) or not port.admission.room:
-                    break
+            self._accept_rest(port)
             port.close_gate()
             await port.stopListening()
         if self._ports is not None:
             self._ports.let_go()
+
+    def _accept_rest(self, port: Any) -> None:
+        # The queue is no longer than the backlog; a flood may refill it, so this is bounded too.
+        for _ in range(1 + port.backlog // ACCEPTS_PER_TURN if port.backlog else 1):
+            try:
+                if port.accept_some(ACCEPTS_PER_TURN) or not port.admission.room:
+                    return
+            except OSError:
+                return  # it is lost already
+            except Exception:  # noqa: BLE001 - the port has to be closed all the same
+                self.factory.events.internal_error("accepting")
+                return
 
     def _lost(self, reason: Failure) -> None:
         """Bind again in a while: the port was lost."""
