@@ -125,13 +125,14 @@ class ISink(Interface):
         """
 
     def reopen() -> None:
-        """Let go of files that were rotated away and open new ones (SIGHUP)."""
+        """Let go of files that were rotated away and open new ones (SIGHUP, SIGUSR1)."""
 
     def close() -> "Deferred[None]":
         """
         Finish what was delivered, then let go of everything.
 
         Returns a Deferred that fires with ``None``. Callers bound the wait; ``abandon`` ends it.
+        One that raises or fails is a bug, counted and logged; the sink is abandoned, the others are closed.
         """
 
     def abandon() -> None:

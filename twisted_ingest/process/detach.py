@@ -23,8 +23,10 @@ class Detached:
 
     def ready(self) -> None:
         """Let go of the terminal, and have the command end with 0."""
-        standard.make_null()
-        self._say(_READY)
+        try:
+            standard.make_null()
+        finally:
+            self._say(_READY)
 
     def told(self) -> None:
         """Have the command end as this process is about to, and say no more: the reason is on standard error."""
