@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_ingest import __version__
 from twisted_ingest.batch import Batch
-from twisted_ingest.errors import CloseReason, DiscardReason, DropReason, Oversize, RefuseReason
+from twisted_ingest.errors import AcceptError, CloseReason, DiscardReason, DropReason, Oversize, RefuseReason
 from twisted_ingest.flow.intake import Intake
 from twisted_ingest.flow.outlet import Outlet
 from twisted_ingest.observe.metrics import build_registry
@@ -171,6 +171,7 @@ class SeriesTests(MetricsTestCase):
     def test_every_reason(self) -> None:
         """Every reason that anything can end with is a series, and no other."""
         expected: dict[str, type[StrEnum]] = {
+            "ingest_accept_errors_total": AcceptError,
             "ingest_connections_closed_total": CloseReason,
             "ingest_connections_refused_total": RefuseReason,
             "ingest_discarded_bytes_total": DiscardReason,
@@ -338,6 +339,12 @@ class TruthTests(MetricsTestCase):
             rig.connect()
         self.assertEqual(page.value("ingest_connections_refused_total", reason="per_peer"), 1)
         self.assertEqual(page.value("ingest_connections_opened_total"), 1)
+
+    def test_of_the_port(self) -> None:
+        """Accept errors are counted by listener and reason; a listener without a port is down."""
+        self.rig.factory.ledger.accept_errors[AcceptError.MEMORY] += 2
+        self.assertEqual(self.page.value("ingest_accept_errors_total", listener="test", reason="memory"), 2)
+        self.assertEqual(self.page.value("ingest_listener_up", listener="test"), 0)
 
     def test_counters_only_grow(self) -> None:
         """No counter ever falls, whatever happens between two looks."""

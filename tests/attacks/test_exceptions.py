@@ -32,7 +32,7 @@ from twisted_ingest.batch import Batch, Group
 from twisted_ingest.errors import AcceptError, CloseReason, DropReason, WireProtocol
 from twisted_ingest.flow.lane import Lane
 from twisted_ingest.framing.auto import AutoFramer
-from twisted_ingest.limits import KIB
+from twisted_ingest.limits import KIB, MIB
 from twisted_ingest.observe.events import BURST
 from twisted_ingest.observe.log import LogWriter
 from twisted_ingest.server.listener import REBIND_BACKOFF_SECONDS, Listener
@@ -301,6 +301,20 @@ class CallbackTests(SynchronousTestCase):
         self.assertEqual((bad.connected, good.connected, rig.events.internal_errors), (False, True, 1))
         self.closed(rig, CloseReason.INTERNAL_ERROR)
         self.assertEqual(len(self.flushLoggedErrors(BugError)), 3)
+
+    def test_gathering(self) -> None:
+        """A bug as a group is handed over is counted; what comes later is handed over."""
+        rig = self.rig(IngestProtocol, connection_memory=MIB)
+        flush = rig.intake.flush
+
+        def broken() -> None:
+            rig.intake.flush = flush  # type: ignore[method-assign]
+            raise BugError("flush")
+
+        rig.intake.flush = broken  # type: ignore[method-assign]
+        good = rig.connect()
+        self.say(rig, good, b"first\n")
+        self.check(rig, good)
 
     def test_hang_up(self) -> None:
         """A bug on the news that a paused peer is gone ends that connection; the sweep goes on."""
