@@ -2,13 +2,16 @@
 
 import ipaddress
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_ingest.errors import RefuseReason
 from twisted_ingest.networks import AllowList, parse_network, peer_of
 from twisted_ingest.testing import Rig
+
+MAPPED_BITS = 96
+"""Bits before the IPv4 address in one that is written as IPv6."""
 
 
 def allowing(*networks: str) -> AllowList:
@@ -17,6 +20,9 @@ def allowing(*networks: str) -> AllowList:
 
 
 class AllowListTests(SynchronousTestCase):
+    @example(ipaddress.ip_address("192.0.2.1"), ipaddress.ip_address("::ffff:192.0.2.1"), 128)
+    @example(ipaddress.ip_address("::ffff:192.0.2.1"), ipaddress.ip_address("::ffff:0:0"), 96)
+    @example(ipaddress.ip_address("::ffff:192.0.2.1"), ipaddress.ip_address("::ffff:0:0"), 95)
     @given(st.ip_addresses(), st.ip_addresses(), st.integers(0, 128))
     def test_any_network(
         self,
@@ -24,9 +30,15 @@ class AllowListTests(SynchronousTestCase):
         base: ipaddress.IPv4Address | ipaddress.IPv6Address,
         length: int,
     ) -> None:
-        """An address is admitted exactly when its first bits are the network's, and it is of the same version."""
+        """
+        An address is admitted exactly when its first bits are the network's, and it is of the same version.
+
+        Both are IPv4 where they are IPv4 written as IPv6.
+        """
         length = min(length, base.max_prefixlen)
         network = ipaddress.ip_network(f"{base}/{length}", strict=False)
+        if isinstance(base, ipaddress.IPv6Address) and base.ipv4_mapped and length >= MAPPED_BITS:
+            base, length = base.ipv4_mapped, length - MAPPED_BITS
         shift = base.max_prefixlen - length
         mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
         meant = mapped or address
