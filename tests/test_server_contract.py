@@ -10,6 +10,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 from twisted.protocols.basic import LineReceiver
 
@@ -583,6 +584,19 @@ class TimeoutTests(ContractCase):
         rig.clock.getDelayedCalls()[0].cancel()
         protocol.setTimeout(None)
         self.assertIsNone(protocol.timeOut)
+
+    def test_call_later(self) -> None:
+        """Time comes from the server's clock, by ``callLater``, which a subclass may override."""
+        periods: list[float] = []
+
+        class Noting(Commanded):
+            def callLater(self, period: float, func: Callable[[], None]) -> IDelayedCall:
+                periods.append(period)
+                return super().callLater(period, func)
+
+        rig, _, protocol = self.connect(Noting, idle_timeout_seconds=None)
+        protocol.setTimeout(10)
+        self.assertEqual((periods, [call.getTime() for call in rig.clock.getDelayedCalls()]), ([10], [10.0]))
 
     def test_set_before_the_base(self) -> None:
         """A timeout set before the base class has begun is not overruled by it, nor by the first record."""
