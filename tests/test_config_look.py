@@ -124,6 +124,10 @@ class LookTests(LoadingTestCase):
         for endpoint, message in (
             (f"unix:{self.at('none', 's')}", "there is no directory DIR/none, and none is made for a socket"),
             (f"unix:{self.path}", "DIR/ingest.toml is there, and no socket"),
+            (
+                "tcp:1:interface=no_such",
+                "'no_such' is no address: an interface is given by one that it has (see ip address)",
+            ),
             ("tcp:1:interface=192.0.2.1", "this machine has no address 192.0.2.1"),
         ):
             (line,) = self.look(self.load(None, {"admin": "off"}, [endpoint], ["null:"]))

@@ -1,11 +1,13 @@
 """What is nearly right is refused with what was meant, and no message speaks of Python."""
 
+import os
 import re
 from typing import Any
 
 from pydantic import BaseModel
 
 from tests.test_config_load import LoadingTestCase
+from twisted_ingest.config import owners
 from twisted_ingest.config.load import FLAG_PATHS
 from twisted_ingest.config.meant import endpoint_meant, path_caution, quotes_meant, sink_meant
 from twisted_ingest.config.model import SINK_TABLES, AdminSettings, LimitSettings, ListenerSettings, SpoolSettings
@@ -174,3 +176,29 @@ class FileAccessTests(LoadingTestCase):
         self.assertEqual(
             self.complaints(text), ['ingest.toml:4: error: mode: 640 is not the mode of a file (try "0640", in quotes)']
         )
+
+    def test_who_may_give(self) -> None:
+        """Only root, and who may as root may, gives files to another user; others to groups they are in."""
+        self.patch(owners, "_may_chown", lambda: False)
+        self.patch(os, "geteuid", lambda: 1000)
+        self.patch(os, "getegid", lambda: 1000)
+        self.patch(os, "getgroups", lambda: [4])
+        for option, fix in (
+            (
+                "owner=0",
+                "only root may give files to another user, and this is user 1000: leave out owner, or let the server",
+            ),
+            (
+                "group=0",
+                "user 1000 is not in group 0 and may not give files to it: add the user to the group, or leave",
+            ),
+        ):
+            (line,) = self.complaints(None, {}, (), [f"file:x?{option}"])
+            self.assertIn(fix, line)
+        for option in ("owner=1000", "group=1000", "group=4"):
+            self.load(None, {}, (), [f"file:x?{option}"])
+        self.patch(owners, "_may_chown", lambda: True)
+        self.load(None, {}, (), ["file:x?owner=0&group=0"])
+        self.patch(os, "geteuid", lambda: 0)
+        self.patch(owners, "_may_chown", lambda: False)
+        self.load(None, {}, (), ["file:x?owner=1&group=1"])

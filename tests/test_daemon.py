@@ -201,6 +201,16 @@ class RunningTests(DaemonCase):
         self.assertEqual(umask, "0077")
         self.stop(pid)
 
+    def test_modes_of_output_files(self) -> None:
+        """What it writes has the mode that it has in the foreground, whatever the umask of a daemon."""
+        pid = self.daemon(
+            "--sink", "file:a/usual.log", "--sink", "file:b/open.log?mode=0644", outer=("--umask", "0777")
+        )
+        for folder, name, mode, above in (("a", "usual.log", 0o640, 0o750), ("b", "open.log", 0o644, 0o755)):
+            self.assertEqual(stat.S_IMODE(os.stat(self.path(f"{folder}/{name}")).st_mode), mode)
+            self.assertEqual(stat.S_IMODE(os.stat(self.path(folder)).st_mode), above)
+        self.stop(pid)
+
     def test_closed_streams(self) -> None:
         """Started with closed streams it runs, and none of its own descriptors takes their places."""
         pid = self.daemon(shell="0<&- 1>&- 2>&-")

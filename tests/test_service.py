@@ -68,6 +68,18 @@ class ServiceTests(SynchronousTestCase):
             "the advice",
         )
 
+    def test_few_descriptors(self) -> None:
+        """With no settings at all the server starts under a limit of 64 descriptors, and takes as many as it says."""
+        server = self.server(prefix=("sh", "-c", 'ulimit -n 64; exec "$@"', "sh"))
+        limit = int(server.status()["limits"]["max_connections"]["value"])
+        self.assertGreaterEqual(limit, 20)
+        peers = [server.connect() for _ in range(limit)]
+        for number, peer in enumerate(peers):
+            self.addCleanup(peer.close)
+            peer.sendall(b"%02d\n" % number)
+        self.assertEqual(len(server.wait_output(3 * limit).splitlines()), limit)
+        self.assertEqual([line for line in server.log if "cannot accept" in line], [])
+
     def test_configured_by_a_file(self) -> None:
         """Two listeners and two sinks from a file do what it says, and each limit knows where it comes from."""
         folder = tempfile.mkdtemp(prefix="ingest-test-")

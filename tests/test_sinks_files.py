@@ -795,10 +795,13 @@ class FifoTests(FileCase):
 
 
 def read_exactly(descriptor: int, size: int) -> bytes:
-    """Read so many bytes."""
+    """Read so many bytes; fewer where no more come."""
     data = b""
-    while len(data) < size:
-        data += os.read(descriptor, size - len(data))
+    while len(data) < size and select.select([descriptor], [], [], 5)[0]:
+        more = os.read(descriptor, size - len(data))
+        if not more:
+            break
+        data += more
     return data
 
 

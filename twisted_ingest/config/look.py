@@ -95,6 +95,8 @@ def _interface_problem(interface: str) -> str | None:
             # Port 0 takes nothing away from anybody, and nobody listens on it.
             probe.bind((interface, 0))
     except OSError as failure:
+        if isinstance(failure, socket.gaierror):
+            return f"{interface!r} is no address: an interface is given by one that it has (see ip address)"
         if failure.errno == errno.EADDRNOTAVAIL:
             return f"this machine has no address {interface}"
         return None if failure.errno == errno.EAFNOSUPPORT and not interface else failure.strerror or str(failure)
