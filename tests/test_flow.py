@@ -386,7 +386,7 @@ class IntakeTests(FlowCase):
         intake.abandon()
         tally = intake.outlets[0].tally("test")
         self.assertEqual(tally.records_dropped[DropReason.SHUTDOWN], 2)
-        self.assertEqual(intake.budget.used, 0)
+        self.assertEqual((intake.budget.used, self.clock.getDelayedCalls()), (0, []))
         sink.release()
         self.assertEqual(tally.records_delivered, 0)
 

@@ -312,8 +312,11 @@ class Intake:
         return idle
 
     def abandon(self) -> None:
-        """Count what no sink has taken as dropped, reason ``shutdown``, and let go of it."""
+        """Count what no sink has taken as dropped, reason ``shutdown``, and let go of it; no timer is left."""
         self.flush()
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
         for outlet in self.outlets:
             for group in list(outlet.outstanding):
                 self._lose(outlet, group, DropReason.SHUTDOWN)
