@@ -8,14 +8,16 @@ import tempfile
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, ServerFactory
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.server import Server, wait_until
 from tests.test_server_sockets import ListeningTestCase
+from twisted_ingest.admin.port import AdminPorts
 from twisted_ingest.errors import ListenError
-from twisted_ingest.server.claim import ClaimingReactor
+from twisted_ingest.observe.events import Events
+from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.endpoints import UNIX_MODE, PassedSockets, server_endpoint
 from twisted_ingest.server.listener import REBIND_BACKOFF_SECONDS, Listener
 from twisted_ingest.server.sockets import ListeningReactor
@@ -137,18 +139,24 @@ class ClaimTests(UNIXTestCase):
                 self.assertEqual(mode_of(self.path), 0o604)
             self.connect_to(self.path)
 
+    def admin_ports(self) -> AdminPorts:
+        """Make what the admin endpoint listens through."""
+        ports = AdminPorts(reactor, Admission(1), Events(reactor.seconds), None)
+        self.addCleanup(ports.let_go)
+        return ports
+
     async def test_admin(self) -> None:
-        """A UNIX socket of whoever needs no gate is claimed in the same way, passed or not."""
+        """A UNIX socket of the admin endpoint is claimed in the same way, passed or not."""
         self.stale()
         factory: Any = Factory()
-        port = await server_endpoint(ClaimingReactor(reactor), f"unix:{self.path}").listen(factory)
+        port = await server_endpoint(self.admin_ports(), f"unix:{self.path}").listen(factory)
         self.assertEqual(mode_of(self.path), UNIX_MODE)
         await port.stopListening()
         self.assertEqual(os.listdir(self.around), [])
         with socket.socket(socket.AF_UNIX) as given:
             given.bind(self.path)
             given.listen()
-            adopted = ClaimingReactor(reactor).adoptStreamPort(given.fileno(), given.family, factory)
+            adopted = self.admin_ports().adoptStreamPort(given.fileno(), given.family, factory)
             await adopted.stopListening()
             self.connect_to(self.path)
 
@@ -173,7 +181,7 @@ class ClaimTests(UNIXTestCase):
     async def test_abstract(self) -> None:
         """A name without a file has no mode and no lock."""
         name = f"\0ingest-test-{os.getpid()}"
-        port = ClaimingReactor(reactor).listenUNIX(name.encode(), Factory(), wantPID=1)
+        port = self.admin_ports().listenUNIX(name.encode(), ServerFactory(), wantPID=1)
         self.connect_to(name)
         await port.stopListening()
 

@@ -7,15 +7,14 @@ The one place that knows all parts. Start and stop are sequences, so they are wr
 import os
 import time
 from collections.abc import Callable, Coroutine
-from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import CannotListenError
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
+from twisted_ingest.admin.port import AdminListener
 from twisted_ingest.admin.site import build_site
 from twisted_ingest.admin.watch import Watch
 from twisted_ingest.announce import Summary, banner, summarize
@@ -35,15 +34,13 @@ from twisted_ingest.config.model import OFF
 from twisted_ingest.errors import CloseReason, IngestError, ListenError, SinkError
 from twisted_ingest.flow.outlet import Outlet, description_of
 from twisted_ingest.interfaces import ISink
-from twisted_ingest.limits import ADMIN_SEND_BUFFER, FLUSH_GRACE, OVERSLEPT, SWEEP_SECONDS
+from twisted_ingest.limits import FLUSH_GRACE, OVERSLEPT, SWEEP_SECONDS
 from twisted_ingest.milestone import Milestone
 from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.lag import BEAT_SECONDS
 from twisted_ingest.observe.log import LogWriter
 from twisted_ingest.observe.metrics import build_registry
-from twisted_ingest.server.claim import ClaimingReactor
 from twisted_ingest.server.drain import close_sinks, drain_connections, flush_sinks
-from twisted_ingest.server.endpoints import server_endpoint
 from twisted_ingest.server.protocol import IngestProtocol
 
 
@@ -86,7 +83,7 @@ class IngestService(Service):
         self._reactor = reactor
         self._wall_time = wall_time
         self._log = log or LogWriter()
-        self._admin_port: Any = None
+        self._admin: AdminListener | None = None
         self._heartbeat: Any = None
         self._stopping: Milestone[None] | None = None
         self._own_protocols: dict[str, type[IngestProtocol]] = {}
@@ -174,9 +171,9 @@ class IngestService(Service):
     @property
     def admin_address(self) -> str | None:
         """Where the admin endpoint listens in fact, or ``None``."""
-        if self._admin_port is None:
+        if self._admin is None or self._admin.port is None:
             return None
-        host = self._admin_port.getHost()
+        host = self._admin.port.getHost()
         if not hasattr(host, "port"):
             return f"unix:{os.fsdecode(host.name)}"
         return f"http://[{host.host}]:{host.port}" if ":" in host.host else f"http://{host.host}:{host.port}"
@@ -271,23 +268,15 @@ class IngestService(Service):
         endpoint, hosts = self._settings.admin.endpoint, self._settings.admin.hosts
         registry = build_registry(self.watch)
         site = build_site(self.watch, registry, self.events, hosts=hosts, reactor=self._reactor)
-        try:
-            self._admin_port = await server_endpoint(ClaimingReactor(self._reactor), endpoint).listen(site)
-        except CannotListenError as error:
-            reason = getattr(error.socketError, "strerror", None) or error.socketError
-            raise ListenError(f"cannot listen on {endpoint} (--admin): {reason}") from error
-        # Accepted sockets inherit it (Linux).
-        self._admin_port.socket.setsockopt(SOL_SOCKET, SO_SNDBUF, ADMIN_SEND_BUFFER)
+        self._admin = AdminListener(endpoint, site)
+        await self._admin.open(self._reactor, self.events)
 
     def _unbind(self) -> None:
         """Let go of what was bound."""
         # Whoever waits to be accepted is turned away.
         self.admission.draining = True
-        for listener in self.listeners:
+        for listener in [*self.listeners, *([] if self._admin is None else [self._admin])]:
             _ = Deferred.fromCoroutine(self._try("closing a port", listener.stop()))
-        port, self._admin_port = self._admin_port, None
-        if port is not None:
-            port.stopListening()
 
     def show_banner(self, lines: list[str]) -> None:
         """Say where everything is: in the log, unless somebody has a better place."""
@@ -368,9 +357,8 @@ class IngestService(Service):
         try:
             summary = summarize(self.watch.view(), [listener.factory.ledger for listener in self.listeners], unread)
         finally:
-            port, self._admin_port = self._admin_port, None
-            if port is not None:
-                await port.stopListening()
+            if self._admin is not None:
+                await self._try("closing a port", self._admin.stop())
         summary.tell(self.events)
         return summary
 

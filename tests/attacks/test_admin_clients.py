@@ -8,15 +8,30 @@ scraper gets in.
 """
 
 import contextlib
+import errno
+import os
 import re
 import socket
 import threading
+from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.error import ConnectionAborted
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.attacks.report import Group, Scenario
 from tests.server import PATIENCE, Server, numbered, wait_until
+from tests.test_admin import Client
+from twisted_ingest.admin.port import AdminListener
+from twisted_ingest.admin.site import build_site
+from twisted_ingest.errors import ListenError
 from twisted_ingest.limits import ADMIN_CONNECTIONS, MIB
+from twisted_ingest.observe.metrics import build_registry
+from twisted_ingest.testing import Rig
 
 UNREAD = Scenario(
     Group.PEERS,
@@ -46,6 +61,62 @@ IDLE = Scenario(
 CLIENTS = 10
 REQUESTS = 1900
 ASK = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+class AdminPortTests(TestCase):
+    """The port itself: what the kernel refuses, and what becomes of a port that is lost."""
+
+    def setUp(self) -> None:
+        self.rig = Rig()
+        self.rig.watch.state = "ready"
+        registry = build_registry(self.rig.watch)
+        self.site = build_site(self.rig.watch, registry, self.rig.events, reactor=reactor)
+        self.listener = AdminListener("tcp:0:interface=127.0.0.1", self.site)
+        self.addCleanup(lambda: Deferred.fromCoroutine(self.listener.stop()))
+
+    async def ask(self, number: int) -> bytes:
+        """Ask whether it is well."""
+        client = Client("/healthz")
+        await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", number), client)
+        return await client.answered
+
+    async def test_kernel_out_of_means(self) -> None:
+        """Where the kernel can give no connection the port waits, and accepts in the end."""
+        await self.listener.open(reactor, self.rig.events)
+        port, real = self.listener.port, self.listener.port.socket
+        failures = iter((errno.ENFILE, errno.EMFILE, errno.ENOMEM))
+
+        class Poor:
+            def accept(self) -> Any:
+                for number in failures:
+                    raise OSError(number, os.strerror(number))
+                return real.accept()
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(real, name)
+
+        port.socket = Poor()
+        self.assertIn(b"200 OK", await self.ask(port.getHost().port))
+        self.assertEqual(sum(self.site.ledger.accept_errors.values()), 3)
+
+    async def test_lost(self) -> None:
+        """A port that is lost is bound again, on the same number, and answers."""
+        await self.listener.open(reactor, self.rig.events)
+        number = self.listener.port.getHost().port
+        self.listener.port.connectionLost(Failure(ConnectionAborted()))
+        self.assertIsNone(self.listener.port)
+        while self.listener.port is None:
+            await deferLater(reactor, 0.01)
+        self.assertEqual(self.listener.port.getHost().port, number)
+        self.assertIn(b"200 OK", await self.ask(number))
+
+    async def test_taken(self) -> None:
+        """An address that is taken is a `ListenError` that names the flag."""
+        await self.listener.open(reactor, self.rig.events)
+        taken = f"tcp:{self.listener.port.getHost().port}:interface=127.0.0.1"
+        with self.assertRaises(ListenError) as caught:
+            await AdminListener(taken, self.site).open(reactor, self.rig.events)
+        self.assertEqual(str(caught.exception), f"cannot listen on {taken} (--admin): Address already in use")
 
 
 class AdminClientTests(SynchronousTestCase):
@@ -152,7 +223,7 @@ class AdminClientTests(SynchronousTestCase):
         metrics = server.metrics()
         self.assertEqual(metrics["ingest_connections_open"], limit)
         self.assertLessEqual(metrics["ingest_admin_connections"], ADMIN_CONNECTIONS)
-        self.assertEqual(server.get("readyz"), "ready\n")
+        self.assertEqual(server.get("healthz"), "ok\n")
         for client in idle:
             client.close()
         IDLE.measured(

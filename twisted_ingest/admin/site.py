@@ -20,6 +20,7 @@ from twisted_ingest.admin.channel import REQUEST_TIMEOUT_SECONDS, AdminChannel, 
 from twisted_ingest.admin.clients import MISDIRECTED_REQUEST, OTHER, PROBES, Clients
 from twisted_ingest.admin.turns import Turns
 from twisted_ingest.admin.watch import Watch
+from twisted_ingest.flow.ledger import ListenerLedger
 from twisted_ingest.hosts import HostList
 from twisted_ingest.observe.events import Events
 
@@ -231,6 +232,7 @@ _MISDIRECTED = (
 class AdminSite(Site):
     """A site without an access log: scrapes would fill it, and request lines are a stranger's text."""
 
+    name = "admin"
     noisy = False
     displayTracebacks = False
     protocol = AdminChannel  # type: ignore[assignment]
@@ -239,6 +241,9 @@ class AdminSite(Site):
         super().__init__(root, AdminRequest, timeout=REQUEST_TIMEOUT_SECONDS, reactor=reactor)
         self.clients = clients
         self.events = events
+        self.clock = self.reactor
+        self.ledger = ListenerLedger()
+        """What its port counts: connections that could not be accepted."""
         self.turns = Turns(self.reactor)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:

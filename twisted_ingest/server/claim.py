@@ -180,27 +180,3 @@ class ClaimedPort(unix.Port):
             raise CannotListenError(None, path, f"{name}: {failure.strerror or failure}") from failure
         self._claim = claim
         return listening  # type: ignore[no-any-return]
-
-
-class ClaimingReactor:
-    """What an endpoint calls to listen for whoever needs no gate: the reactor itself, but for UNIX sockets."""
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-        self.listenTCP = reactor.listenTCP
-
-    def listenUNIX(
-        self, address: bytes, factory: Any, backlog: int = 50, mode: int = 0o666, wantPID: int = 0
-    ) -> ClaimedPort:
-        """Listen on a UNIX socket."""
-        port = ClaimedPort(address, factory, backlog, mode, self._reactor, wantPID)
-        port.startListening()
-        return port
-
-    def adoptStreamPort(self, fileDescriptor: int, addressFamily: int, factory: Any) -> Any:
-        """Take over a socket that somebody listens on already."""
-        if addressFamily != sockets.AF_UNIX:
-            return self._reactor.adoptStreamPort(fileDescriptor, addressFamily, factory)
-        port = ClaimedPort._fromListeningDescriptor(self._reactor, fileDescriptor, factory)  # noqa: SLF001
-        port.startListening()
-        return port

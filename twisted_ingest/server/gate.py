@@ -52,6 +52,7 @@ class GatedPort:
     goes wrong with one connection costs that one. A port that ends although nobody asked for it calls ``on_lost``.
     """
 
+    accepts_per_turn = ACCEPTS_PER_TURN
     admission: Admission
     events: Events
     receive_buffer: int | None
@@ -76,7 +77,7 @@ class GatedPort:
     def doRead(self) -> OSError | None:
         """Accept what waits, as far as there is room, a bounded number per turn; give why the port is lost, if so."""
         try:
-            self.accept_some(ACCEPTS_PER_TURN)
+            self.accept_some(self.accepts_per_turn)
         except OSError as failure:
             if failure.errno in _NOT_LISTENING:
                 return failure

@@ -35,6 +35,9 @@ class Listener:
     nobody asked for it is bound again, for as long as that takes.
     """
 
+    flag = ""
+    """What to add to an address that cannot be listened on, where it is no listener's."""
+
     def __init__(self, endpoint: str, factory: IngestFactory) -> None:
         self.endpoint = endpoint
         self.factory = factory
@@ -58,13 +61,15 @@ class Listener:
 
     async def listen(self, reactor: Any, admission: Admission, events: Events) -> None:
         """Bind. Raises `ListenError`, which names the address and the reason."""
-        buffer = self.factory.limits.receive_buffer_bytes
-        self._ports = ListeningReactor(reactor, admission, events, buffer, self._lost)
+        self._ports = self._make_ports(reactor, admission, events)
         try:
             self.port = await server_endpoint(self._ports, self.endpoint).listen(self.factory)
         except (error.CannotListenError, OSError) as failure:
-            raise ListenError(f"cannot listen on {self.endpoint}: {_reason(failure)}") from failure
+            raise ListenError(f"cannot listen on {self.endpoint}{self.flag}: {_reason(failure)}") from failure
         self._bound_at = self.factory.clock.seconds()
+
+    def _make_ports(self, reactor: Any, admission: Admission, events: Events) -> ListeningReactor:
+        return ListeningReactor(reactor, admission, events, self.factory.limits.receive_buffer_bytes, self._lost)
 
     def open_gate(self) -> None:
         """Accept again after the cap on connections."""

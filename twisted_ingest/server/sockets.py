@@ -77,6 +77,9 @@ class ListeningReactor:
     ``on_lost`` is called with the reason when a port has ended although nobody asked for it.
     """
 
+    tcp_port: type[TCPPort] = TCPPort
+    unix_port: type[UNIXPort] = UNIXPort
+
     def __init__(
         self,
         reactor: IReactorFDSet,
@@ -96,7 +99,7 @@ class ListeningReactor:
 
     def listenTCP(self, port: int, factory: ServerFactory, backlog: int = 50, interface: str = "") -> TCPPort:
         """Listen on TCP; Twisted's default backlog of 50 becomes ours."""
-        listening = TCPPort(port, factory, max(backlog, BACKLOG), interface, self._reactor)
+        listening = self.tcp_port(port, factory, max(backlog, BACKLOG), interface, self._reactor)
         self._start(listening)
         # The same number, where any would have done: peers know that one.
         number = listening.getHost().port
@@ -107,7 +110,7 @@ class ListeningReactor:
         self, address: bytes, factory: ServerFactory, backlog: int = 50, mode: int = 0o666, wantPID: int = 0
     ) -> UNIXPort:
         """Listen on a UNIX socket."""
-        listening = UNIXPort(address, factory, max(backlog, BACKLOG), mode, self._reactor, wantPID)
+        listening = self.unix_port(address, factory, max(backlog, BACKLOG), mode, self._reactor, wantPID)
         self._start(listening)
         self._again = lambda: self.listenUNIX(address, factory, backlog, mode, wantPID)
         return listening
@@ -116,9 +119,9 @@ class ListeningReactor:
         """Take over a socket that the service manager listens on already."""
         adopted: Any
         if addressFamily == sockets.AF_UNIX:
-            adopted = UNIXPort._fromListeningDescriptor(self._reactor, fileDescriptor, factory)  # noqa: SLF001
+            adopted = self.unix_port._fromListeningDescriptor(self._reactor, fileDescriptor, factory)  # noqa: SLF001
         else:
-            adopted = TCPPort._fromListeningDescriptor(self._reactor, fileDescriptor, addressFamily, factory)  # noqa: SLF001
+            adopted = self.tcp_port._fromListeningDescriptor(self._reactor, fileDescriptor, addressFamily, factory)  # noqa: SLF001
             set_options(adopted._preexistingSocket, self._receive_buffer)  # noqa: SLF001
         # As whoever made it may have left it: accepting must never wait.
         adopted._preexistingSocket.setblocking(False)  # noqa: SLF001
@@ -151,15 +154,19 @@ class ListeningReactor:
         port.events = self._events
         port.receive_buffer = self._receive_buffer
         port.on_lost = self._on_lost
-        port.read_buffer = memoryview(bytearray(READ_SIZE))
-        port.pace = Pace()
-        answers = getattr(port.factory, "answers", False)
         try:
             port.startListening()
-            if HAS_EPOLL:
-                port.readiness = Readiness(self._reactor, self._events.internal_error, rests=not answers)
+            self._equip(port)
         except BaseException:
             if port.connected:
                 port.disconnecting = True
                 port.connectionLost(Failure())
             raise
+
+    def _equip(self, port: Any) -> None:
+        """Give a port what its connections are read with."""
+        port.read_buffer = memoryview(bytearray(READ_SIZE))
+        port.pace = Pace()
+        answers = getattr(port.factory, "answers", False)
+        if HAS_EPOLL:
+            port.readiness = Readiness(self._reactor, self._events.internal_error, rests=not answers)

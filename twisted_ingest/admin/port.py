@@ -1,0 +1,62 @@
+"""
+The admin endpoint's port: accepts as those of listeners do, with a back-off, and is bound again where it is lost.
+
+Twisted's own would spin where the kernel has no descriptor to give, and log each turn of it.
+"""
+
+import socket as sockets
+from typing import Any
+
+from twisted.internet import tcp, unix
+
+from twisted_ingest.admin.site import AdminSite
+from twisted_ingest.limits import ADMIN_SEND_BUFFER
+from twisted_ingest.observe.events import Events
+from twisted_ingest.server.admission import Admission
+from twisted_ingest.server.listener import Listener
+from twisted_ingest.server.sockets import ListeningReactor, TCPPort, UNIXPort
+
+ACCEPTS_PER_TURN = 2
+"""Newcomers of one turn of the reactor: at the cap each needs the place of one that is gone in the next turn only."""
+
+
+class AdminTCPPort(TCPPort):
+    """A listening TCP socket whose connections are Twisted's own."""
+
+    accepts_per_turn = ACCEPTS_PER_TURN
+    transport: Any = tcp.Server
+
+
+class AdminUNIXPort(UNIXPort):
+    """The same for a UNIX socket."""
+
+    accepts_per_turn = ACCEPTS_PER_TURN
+    transport: Any = unix.Server
+
+
+class AdminPorts(ListeningReactor):
+    """Gives ports whose connections the reactor reads from, as it does from any."""
+
+    tcp_port = AdminTCPPort
+    unix_port = AdminUNIXPort
+
+    def _equip(self, port: Any) -> None:
+        # Accepted sockets inherit it (Linux).
+        port.socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF, ADMIN_SEND_BUFFER)
+
+
+class AdminListener(Listener):
+    """Where the admin endpoint listens. The cap on its clients is the site's: the gate is always open."""
+
+    flag = " (--admin)"
+
+    def __init__(self, endpoint: str, site: AdminSite) -> None:
+        factory: Any = site
+        super().__init__(endpoint, factory)
+
+    async def open(self, reactor: Any, events: Events) -> None:
+        """Bind. Raises `ListenError`, which names the address and the reason."""
+        await self.listen(reactor, Admission(1), events)
+
+    def _make_ports(self, reactor: Any, admission: Admission, events: Events) -> ListeningReactor:
+        return AdminPorts(reactor, admission, events, None, self._lost)
