@@ -185,7 +185,23 @@ static Py_ssize_t stripped(const unsigned char *body, Py_ssize_t length)
     return body[length - 1] == 0 ? length - 1 : length;
 }
 
-/* Find the frame that stands here, if it has come whole and is ordinary: not empty, one line, no BOM. */
+/* Whether the header of another counted frame may stand within a frame, behind its own priority. */
+static int holds_header(const unsigned char *body, Py_ssize_t length)
+{
+    const unsigned char *at = body + 1, *stop = body + length;
+
+    while ((at = memchr(at, '<', (size_t)(stop - at))) != NULL) {
+        if (at - body >= 2 && (at[-1] == ' ' || at[-1] == 0xBF))
+            return 1;
+        at++;
+    }
+    return 0;
+}
+
+/*
+ * Find the frame that stands here, if it has come whole and is ordinary: not empty, one line, no BOM; with evidence also
+ * no NUL in it, and nothing that looks like another frame.
+ */
 static int find_frame(const unsigned char *at, const unsigned char *stop, Py_ssize_t limit, int evidence,
                       struct frame *found)
 {
@@ -208,7 +224,9 @@ static int find_frame(const unsigned char *at, const unsigned char *stop, Py_ssi
     found->body = at;
     found->length = stripped(at, count);
     found->after = at + count;
-    return found->length > 0 && memchr(at, '\n', (size_t)found->length) == NULL;
+    if (found->length <= 0 || memchr(at, '\n', (size_t)found->length) != NULL)
+        return 0;
+    return !evidence || !(holds_nul(at, found->length) || holds_header(at, found->length));
 }
 
 /* Copy frames, LF behind each: the same walk as that which has measured them, which ended at `stop`. */

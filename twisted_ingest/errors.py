@@ -212,6 +212,17 @@ class DiscardReason(StrEnum):
     INTERNAL_ERROR = "internal_error"
 
 
+class Resync(StrEnum):
+    """Why ``auto`` framing has given up a reading, and found its way back."""
+
+    COUNT = "count"
+    """A counted frame did not end where another begins, and those inside it or behind it did."""
+    JUNK = "junk"
+    """Bytes between counted frames belong to none: a count before them was too small, or something was put between."""
+    NUL = "nul"
+    """NUL had seemed to end records, and then lines did."""
+
+
 class Oversize(StrEnum):
     """What happens to a record longer than ``MAX_LENGTH``."""
 

@@ -40,7 +40,7 @@ class FramesIn(Protocol):
         Give the contents of the frames from ``position`` on, LF behind each, their number, and where the next begins.
 
         It ends at a frame that is not whole, longer than ``limit``, empty, holds an LF, or begins with a BOM; with
-        ``evidence`` at one without a priority.
+        ``evidence`` also at one without a priority, or that holds NUL or what looks like the header of another.
         """
 
 

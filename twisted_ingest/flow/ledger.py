@@ -19,6 +19,7 @@ from twisted_ingest.errors import (
     RefuseReason,
     RelpCommand,
     RelpError,
+    Resync,
 )
 
 ACK_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 90.0)
@@ -43,6 +44,7 @@ class ListenerLedger:
         "connections_closed",
         "connections_opened",
         "connections_refused",
+        "framing_resyncs",
         "records_cut",
         "records_dropped",
         "records_empty",
@@ -61,6 +63,7 @@ class ListenerLedger:
         self.bytes_unread = 0
         """Bytes that waited in the kernel when their connection was closed, whoever closed it: no part of the others,
         for they were never received."""
+        self.framing_resyncs = dict.fromkeys(Resync, 0)
         self.records_framed = 0
         """Records told apart on the wire, those dropped for their size included."""
         self.records_empty = 0

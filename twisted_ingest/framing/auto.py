@@ -1,207 +1,297 @@
 """
 What real clients send, mixed on one connection: lines, counted frames, records ended by NUL.
 
-Decided per frame, with evidence (`twisted_ingest.framing.detect`). Ordinary lines still go through as one block: it is
-looked at frame by frame only from where a search has found one that is no ordinary line.
+What is ordinary goes through in blocks; only from where something is not are records looked at one by one
+(`twisted_ingest.framing.doubt`).
 """
 
 import re
-from typing import Any
 
 from twisted_ingest.batch import LF, NUL, Batch
 from twisted_ingest.errors import DiscardReason
-from twisted_ingest.framing.detect import COUNTED, NUL_ENDED, PADDING, UNDECIDED_BYTES, is_undecided
-from twisted_ingest.framing.octets import CountedFramer
+from twisted_ingest.framing.beginnings import (
+    BOM,
+    COUNTED,
+    OPEN,
+    PADDING,
+    UNDECIDED_BYTES,
+    Link,
+    breaks_at,
+    claims,
+    headers,
+    link_at,
+)
+from twisted_ingest.framing.doubt import ENDS, TRUST, WAIT, DoubtingFramer, claim_at
+from twisted_ingest.framing.octets import TRAILER
 from twisted_ingest.scan import Chunk
 
 # Line beginnings that may be more than that; the first search is the cheap one.
 _SUSPECT = re.compile(rb"\n[\n \xef1-9]")
 _ODD = re.compile(rb"\n(?: {1,8}<|\xef\xbb\xbf<|[1-9][0-9]{0,6} (?:\xef\xbb\xbf)?<[0-9]{1,3}>)")
+_LFS = re.compile(rb"\n+")
 
 _PLAIN = frozenset(range(0x100)) - frozenset(b"\n\0 \xef123456789")
 """First bytes that make a line an ordinary one."""
 
 
-class AutoFramer(CountedFramer):
+class AutoFramer(DoubtingFramer):
     """
-    Tells lines, counted frames and NUL-ended records apart, each by its beginning.
+    Tells lines, counted frames and records ended by NUL apart; see `Framer` for what all framers promise.
 
-    NUL ends a record that began with a priority or ``{`` as LF does. Once it has, on this connection LF no longer does:
-    then such a record may hold newlines (tracebacks of Python's `SysLogHandler`). The first one may be split.
+    A counted frame without LF, NUL and headers in it is given once it is whole. One with LF or NUL in it needs another
+    header right behind it, unless `TRUST` frames have come in a row; where two linked headers are seen inside it, they
+    are believed and not its count. What lies between frames is passed over in the same way, up to two linked headers.
+    NUL ends a record that began with a priority or ``{``, and any record behind whose NUL another one begins so; then
+    such records may hold LF, until an LF is followed by another beginning of the record's own kind.
     """
 
-    __slots__ = ("_is_nul_ended", "_speaks_nul")
-
-    _header = COUNTED
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._is_nul_ended = False
-        """Whether the unfinished record is one that NUL may end."""
-        self._speaks_nul = False
+    __slots__ = ()
 
     def _feed(self, chunk: Chunk, now: float, batches: list[Batch]) -> None:
-        end = 0
-        if self._need is None and not self._speaks_nul:
-            end = self._ordinary(chunk, 0, now, batches, evidence=True)
-            if end == len(chunk):
+        self._now, self._out = now, batches
+        if self.partial and not self._is_stirred(chunk):
+            self._extend(bytes(chunk))
+            if self._doubts_nul:
+                self.in_doubt = self.partial[-1] == 0
+            return
+        begin = 0
+        if self._wary <= 0 and not self._speaks_nul and not self._after_nul:
+            begin = self._ordinary(chunk, 0, now, batches, evidence=True)
+            if begin:
+                self._note_line()
+            if begin == len(chunk):
                 return
-        rest = bytes(chunk[end:])
-        if end:
-            if not self._holds_line(rest, 0):
-                self._feed_any(rest, now, batches)
-        elif self._is_one_line(rest):
+        rest = bytes(chunk[begin:])
+        if not begin and self._is_one_line(rest):
+            self._wary -= len(rest)
+            self._note_line()
             self.crossed = True
             self._give(Batch(rest, 1, self._info, now), len(rest), batches)
-        else:
-            self._feed_any(rest, now, batches)
+        elif not begin or not self._holds_line(rest, 0):
+            self._read(self._take_partial(rest))
+
+    def _is_stirred(self, chunk: Chunk) -> bool:
+        """Whether a chunk may change more about the unfinished record than its length."""
+        if self._stirs is None or len(self.partial) + len(chunk) >= self._wake or self._stirs.search(chunk):
+            return True
+        seen = bytes(self.partial[-UNDECIDED_BYTES:])
+        seam = seen + chunk[:UNDECIDED_BYTES]
+        if any(found.end() > len(seen) for found in self._stirs.finditer(seam)):
+            return True
+        return self._minds_headers and (_holds_header(bytes(chunk), 0) or _holds_header(seam, len(seen)))
 
     def _is_one_line(self, chunk: bytes) -> bool:
         """Whether a chunk is one ordinary line, and nothing was begun: what most clients send at a time."""
         return (
             chunk.find(LF) == len(chunk) - 1 <= self._limit
             and not self.partial
-            and self._need is None
             and not self._speaks_nul
+            and not self._after_nul
             and chunk[0] in _PLAIN
             and b"\r" not in chunk
             and NUL not in chunk
+            and (self._wary <= 0 or chunk.find(b"<", 1) < 0)
         )
-
-    def _feed_any(self, chunk: bytes, now: float, batches: list[Batch]) -> None:
-        if self._need is not None:
-            chunk = self._continue(chunk, self._need, now, batches)
-            if self._need is not None:
-                return
-        elif self.partial and not is_undecided(self.partial) and self._ending(chunk, 0) < 0:
-            self._extend(chunk)
-            self._check_partial(now, batches)
-            return
-        data = self._take_partial(chunk)
-        position = 0
-        while position < len(data) and self.closed is None:
-            position = self._lines(data, position, now, batches)
-            if position < len(data) and self.closed is None:
-                if self._holds_line(data, position):
-                    return
-                position = self._frame(data, position, now, batches)
-        if self.closed is not None:
-            self._discard(self.closed, len(data) - position)
-
-    def _lines(self, data: bytes, position: int, now: float, batches: list[Batch]) -> int:
-        """Frame ordinary lines from ``position`` on as one block; give where something else begins."""
-        if self._speaks_nul or PADDING.match(data, position) or COUNTED.match(data, position):
-            return position
-        position, begin = self._ordinary(data, position, now, batches, evidence=True), position
-        if position > begin:
-            return position
-        end = data.rfind(LF, position) + 1
-        nul = data.find(NUL, position, end)
-        if nul >= 0:
-            end = data.rfind(LF, position, nul) + 1
-        if end <= position:
-            return position
-        suspect = _SUSPECT.search(data, position, end)
-        if suspect is not None:
-            odd = _ODD.search(data, suspect.start(), end)
-            end = odd.start() + 1 if odd is not None else end
-        self.crossed = True
-        self._frame_lines(data[position:end], now, batches, has_no_empty=suspect is None)
-        return end
 
     def _holds_line(self, data: bytes, position: int) -> bool:
         """Hold what is left of a chunk where it is the beginning of an ordinary line: as most chunks end."""
         if (
             not UNDECIDED_BYTES <= len(data) - position <= self._limit
-            or data[position] not in _PLAIN
+            or self._wary > 0
             or self._speaks_nul
-            or data.find(LF, position) >= 0
-            or data.find(NUL, position) >= 0
+            or self._after_nul
+            or data[position] not in _PLAIN
+            or ENDS.search(data, position) is not None
         ):
             return False
-        self._is_nul_ended = NUL_ENDED.match(data, position) is not None
         self.partial = data[position:]
+        self._wait(self._limit, ENDS)
         return True
 
-    def _frame(self, data: bytes, position: int, now: float, batches: list[Batch]) -> int:
-        """Frame what is no block of ordinary lines, as far as it goes; give where the data goes on behind it."""
-        found = COUNTED.match(data, position)
-        if found is None:
-            return self._records(data, position, now, batches)
-        after = self._frames(data, position, now, batches)
-        return after if after > position else self._begin(data, found, now, batches)
-
-    def _records(self, data: bytes, position: int, now: float, batches: list[Batch]) -> int:
-        """
-        Frame single records from ``position`` on, until a counted frame or one that has not come whole.
-
-        Padding between them is passed over here, so that a flood of it makes one batch and not one a record.
-        """
-        records: list[bytes] = []
-        begin = position
-        while position < len(data) and not COUNTED.match(data, position):
-            padding = PADDING.match(data, position)
-            if padding is not None:
-                position = padding.end()
-                continue
-            end = -1 if is_undecided(data[position : position + 16]) else self._decide(data, position)
-            if end < 0 or end - position > self._limit:
-                break
-            record = data[position:end]
-            records.append(record[:-1] if data[end] == LF[0] and record.endswith(b"\r") else record)
-            position = end + 1
-        if position > begin:
-            self.crossed = self.crossed or bool(records)
-            self._emit_records(records, position - begin, now, batches)
-            return position
-        return self._last(data, position, now, batches)
-
-    def _decide(self, data: bytes, position: int) -> int:
-        """Find the end of the record that begins at ``position``, or -1; notes whether NUL may end it."""
-        self._is_nul_ended = NUL_ENDED.match(data, position) is not None
-        end = self._ending(data, position)
-        if end >= 0 and self._is_nul_ended and data[end] == 0:
-            self._speaks_nul = True
-        return end
-
-    def _ending(self, data: bytes, position: int) -> int:
-        """Find what ends the record at hand, or -1."""
-        if not self._is_nul_ended:
-            return data.find(LF, position)
-        if self._speaks_nul:
-            return data.find(NUL, position)
-        end = data.find(LF, position)
-        nul = data.find(NUL, position, end) if end >= 0 else data.find(NUL, position)
-        return nul if nul >= 0 else end
-
-    def _last(self, data: bytes, position: int, now: float, batches: list[Batch]) -> int:
-        """Deal with a record that is too long, or has not come whole."""
-        if is_undecided(data[position:]):
-            self.partial = data[position:]
-            return len(data)
-        end = self._decide(data, position)
-        if end < 0:
-            self.partial = data[position:]
-            self._check_partial(now, batches)
-            return len(data)
-        record, self.crossed = data[position:end], True
-        whole = record[:-1] if data[end] == LF[0] and record.endswith(b"\r") else record
-        if len(whole) <= self._limit:
-            self._emit_records([whole], end + 1 - position, now, batches)
-            return end + 1
-        self._cut(record[: self._limit], len(record) - self._limit, DiscardReason.OVERSIZE, now, batches)
+    def _read(self, data: bytes) -> None:
+        """Read all there is, and hold what is not whole."""
+        self.in_doubt = False
+        position, size = 0, len(data)
+        while position < size and self.closed is None:
+            after = self._block(data, position)
+            if after == position:
+                if self._holds_line(data, position):
+                    break
+                after = self._one(data, position)
+                if after == WAIT:
+                    self.partial = data[position:]
+                    break
+            self._wary -= after - position
+            position = after
+            if self._skipping is not None and self.closed is None:
+                position = size - len(self._skip(data[position:], self._skipping))
+        self._give_loose()
         if self.closed is not None:
-            return end
-        self._ledger.bytes_framing += 1
-        return end + 1
+            self._discard(self.closed, size - position)
 
-    def _end_of_skipped(self, chunk: bytes) -> int:
-        end = self._ending(chunk, 0)
-        if end >= 0 and self._is_nul_ended and chunk[end] == 0:
-            self._speaks_nul = True
+    # Blocks.
+
+    def _block(self, data: bytes, position: int) -> int:
+        """Read what is ordinary, many records at a time; give where that ends."""
+        if COUNTED.match(data, position) is not None:
+            self._give_loose()
+            after = self._frames(data, position, self._now, self._out)
+            if after > position:
+                self._wary = max(self._wary, after - position + self._wary_bytes)
+            return after
+        if self._run and data[position] == LF[0]:
+            return self._between_frames(data, position)
+        return self._lines(data, position)
+
+    def _between_frames(self, data: bytes, position: int) -> int:
+        """Pass over LF outside the counts: no line, the frames are in a row all the same."""
+        found = _LFS.match(data, position)
+        count = found.end() - position if found is not None else 0
+        self._loose += [b""] * count
+        self._loose_size += count
+        return position + count
+
+    def _lines(self, data: bytes, position: int) -> int:
+        """Frame ordinary lines from ``position`` on as one block; give where something else begins."""
+        if self._speaks_nul or self._after_nul or PADDING.match(data, position):
+            return position
+        if self._wary <= 0:
+            self._give_loose()
+            end = self._ordinary(data, position, self._now, self._out, evidence=True)
+            if end > position:
+                self._note_line()
+                return end
+        end = self._end_of_lines(data, position)
+        suspect = _SUSPECT.search(data, position, end)
+        if suspect is not None:
+            odd = _ODD.search(data, suspect.start(), end)
+            end = odd.start() + 1 if odd is not None else end
+        if end <= position or (self._wary > 0 and self._has_oversize(data[position:end])):
+            return position
+        self._give_loose()
+        self._note_line()
+        self.crossed = True
+        self._frame_lines(data[position:end], self._now, self._out, has_no_empty=suspect is None)
         return end
+
+    def _end_of_lines(self, data: bytes, position: int) -> int:
+        """Give where the lines end that hold neither NUL nor, where we are wary, a header."""
+        end = data.rfind(LF, position) + 1
+        nul = data.find(NUL, position, end)
+        if nul >= 0:
+            end = data.rfind(LF, position, nul) + 1
+        if self._wary > 0:
+            first, _, _ = next(headers(data, position, end), (-1, 0, 0))
+            if first >= 0:
+                end = data.rfind(LF, position, first) + 1
+        return end
+
+    def _has_oversize(self, block: bytes) -> bool:
+        return len(block) > self._limit + 1 and self._next_oversize(block, 0) >= 0
+
+    def _sure_frames(self, records: list[bytes]) -> int:
+        """See `CountedFramer`: those that hold neither headers nor, before there is trust, LF and NUL."""
+        block = b"".join(records)
+        if self._run >= TRUST and b" <" not in block and BOM not in block:
+            return len(records)
+        for index, record in enumerate(records):
+            if next(headers(record, 0, len(record)), None) is not None:
+                return index
+            if self._run + index < TRUST and breaks_at(record, 0, len(record), len(record)) >= 0:
+                return index
+        return len(records)
+
+    # What comes to an end.
+
+    def settle(self, now: float) -> list[Batch]:
+        """See `Framer`: a frame that ends where the data does is believed; else what is at hand are lines."""
+        if not self.in_doubt:
+            return []
+        batches = self._end_sniffing(now)
+        if not self.in_doubt:
+            return batches
+        self.in_doubt = False
+        self._now, self._out = now, batches
+        data = self._take_partial(b"")
+        position = self._settle_frame(data)
+        if not position:
+            position = self._read_lines(data)
+            if position < len(data) and data.endswith(NUL) and self.closed is None:
+                # Nothing will follow that could tell what this NUL means.
+                position = self._give_plain(data, position, len(data) - 1, b"")
+        self._wary -= position
+        self._give_loose()
+        self.partial = data[position:]
+        self._wait(0, None)
+        if self.closed is not None:
+            self.discard(self.closed)
+        return self._out
+
+    def _settle_frame(self, data: bytes) -> int:
+        """Give the frame that ends where the data does, and what is before it; 0 where there is none to believe."""
+        size, longest = len(data), self._limit + TRAILER
+        own = claim_at(data, 0)
+        is_expected = self._framed or self._is_first
+        if (
+            own is not None
+            and own.end - own.start <= longest
+            and _is_at_end(data, own.end)
+            and (is_expected or breaks_at(data, own.start, own.end, size) < 0)
+        ):
+            return self._give_frame(data, own)
+        for claim in claims(data, 1, size, longest) if self._framed else ():
+            vouched = self._framed >= TRUST or breaks_at(data, claim.start, claim.end, size) < 0
+            if vouched and _leads_to_end(data, claim.end):
+                return self._follow(data, 0, Link(size, claim.begin, claim.start, claim.end))
+        return 0
+
+    def finish(self, now: float) -> list[Batch]:
+        """See `Framer`: a counted frame cut off by the end is delivered as far as it came."""
+        batches = self._end_sniffing(now)
+        batches += self.settle(now)
+        return batches + super().finish(now)
+
+    def evict(self, now: float) -> list[Batch]:
+        """See `Framer`."""
+        batches = self._end_sniffing(now)
+        batches += self.settle(now)
+        if not self.partial:
+            return batches
+        data = self._take_partial(b"")
+        claim = claim_at(data, 0)
+        start = claim.start if claim is not None else 0
+        self._ledger.bytes_framing += start
+        if claim is not None and claim.end > len(data):
+            self._skip_frame(claim.end - len(data), DiscardReason.MEMORY)
+        elif self._wary <= 0:
+            self._skipping, self._skip_count, self._skip_stops = DiscardReason.MEMORY, None, LF + NUL
+        self._note_line()
+        kept = data[start : start + self._limit]
+        self._cut(kept, len(data) - start - len(kept), DiscardReason.MEMORY, now, batches)
+        return batches
+
+    def _end_of_skipped(self, chunk: bytes, stop: int) -> int:
+        ends = [end for end in (chunk.find(byte, 0, stop) for byte in self._skip_stops) if end >= 0]
+        return min(ends, default=-1)
 
     def _stripped(self, partial: bytes) -> bytes:
-        if self._need is None and partial.endswith(b"\r") and not (self._is_nul_ended and self._speaks_nul):
-            return partial[:-1]
-        return partial
+        claim = claim_at(partial, 0)
+        if claim is not None:
+            return partial[claim.start :]
+        return partial.removesuffix(b"\r") if not self._speaks_nul else partial
+
+
+def _holds_header(data: bytes, seen: int) -> bool:
+    """Whether a header ends in the data behind the first ``seen`` bytes."""
+    return any(end > seen for _, _, end in headers(data, 0, len(data)))
+
+
+def _is_at_end(data: bytes, end: int) -> bool:
+    """Whether a frame ends where the data does, or so that the rest may be the beginning of a header."""
+    return end <= len(data) and link_at(data, end, len(data)) == OPEN
+
+
+def _leads_to_end(data: bytes, end: int) -> bool:
+    """Whether that is so of a frame that was not expected, or of the one it leads to."""
+    following = claim_at(data, end) if end < len(data) else None
+    return _is_at_end(data, end) or (following is not None and _is_at_end(data, following.end))

@@ -5,7 +5,7 @@ Pure: bytes and a time in, batches out; no Twisted, no clock, no log.
 """
 
 from twisted_ingest.batch import LF, Batch, ConnectionInfo
-from twisted_ingest.errors import DiscardReason, DropReason, Oversize
+from twisted_ingest.errors import DiscardReason, DropReason, Oversize, Resync
 from twisted_ingest.flow.ledger import ListenerLedger
 from twisted_ingest.framing.batching import FEW_BATCHES, Batching, merged
 from twisted_ingest.framing.detect import diagnose, is_run_together, may_hold_record, no_text_begins
@@ -36,6 +36,7 @@ class Framer(Batching):
         "in_doubt",
         "oversized",
         "partial",
+        "resyncs",
         "unnamed",
         "wrong_protocol",
     )
@@ -80,6 +81,8 @@ class Framer(Batching):
         """The first bytes, where they belong to no text and to no protocol known; until the caller empties it."""
         self.oversized: list[bytes] = []
         """The beginnings of records found oversize since the caller last emptied this list."""
+        self.resyncs: list[tuple[Resync, bytes]] = []
+        """Where a reading was given up since the caller last emptied this list: why, and what begins there."""
 
     @property
     def buffered(self) -> int:
@@ -246,25 +249,27 @@ class Framer(Batching):
     def _skip(self, chunk: bytes, reason: DiscardReason) -> bytes:
         """Discard up to the end of the record given up; give what follows it."""
         if self.closed:
-            end, ending = len(chunk), 0
-        elif self._skip_count is not None:
-            end, ending = min(len(chunk), self._skip_count), 0
-            self._skip_count -= end
-        else:
-            end, ending = self._end_of_skipped(chunk), 1
-        is_over = not self.closed and (end >= 0 if ending else not self._skip_count)
-        end = end if end >= 0 else len(chunk)
-        self._discard(reason, end)
-        if not is_over:
+            self._discard(reason, len(chunk))
             return b""
-        self._ledger.bytes_framing += ending
+        count = self._skip_count
+        end = len(chunk) if count is None else min(len(chunk), count)
+        delimiter = self._end_of_skipped(chunk, end)
+        if delimiter >= 0:
+            self._discard(reason, delimiter)
+            self._ledger.bytes_framing += 1
+            end = delimiter + 1
+        else:
+            self._discard(reason, end)
+            if count is None or end < count:
+                self._skip_count = None if count is None else count - end
+                return b""
         self._skipping = self._skip_count = None
         self.crossed = True
-        return chunk[end + ending :]
+        return chunk[end:]
 
-    def _end_of_skipped(self, chunk: bytes) -> int:
-        """Find the delimiter that ends the record given up, or -1."""
-        return chunk.find(self.delimiter)
+    def _end_of_skipped(self, chunk: bytes, stop: int) -> int:
+        """Find the delimiter before ``stop`` that ends the record given up, or -1; a count ends what was counted."""
+        return chunk.find(self.delimiter, 0, stop) if self._skip_count is None else -1
 
     # Making batches. Called with whole blocks, never per record but where a record is odd.
 

@@ -1,5 +1,5 @@
 """
-What the first bytes of a connection, or of a frame, are evidence of.
+What the first bytes of a connection are evidence of.
 
 Pure, and decided by prefixes: whatever more bytes follow, a verdict once given stays, so that no cut of the stream
 changes it.
@@ -10,41 +10,10 @@ import re
 from twisted_ingest.framing.prefixes import Prefix
 from twisted_ingest.framing.signatures import HEAD_BYTES, PLAIN, SIGNATURES, Signature
 
-BOM = b"\xef\xbb\xbf"
-
-# Evidence for a counted frame (RFC 6587 section 3.4.1) among lines: a count without leading zero, and a syslog priority
-# behind it. A line that begins with a date or a status code has none.
-COUNTED = re.compile(rb"([1-9][0-9]{0,6}) (?=(?:\xef\xbb\xbf)?<[0-9]{1,3}>)")
-ANY_COUNTED = re.compile(rb"\n?([1-9][0-9]{0,6}) ")
-"""The same where nothing but counted frames may come: the count alone, behind one LF at most."""
-
-PADDING = re.compile(rb"\0+| {1,8}(?=<)|\xef\xbb\xbf(?=<)")
-"""What stands before a frame and belongs to none: NUL behind LF (Log4j), blanks (Cisco) or a BOM before a priority."""
-
-NUL_ENDED = re.compile(rb"<[0-9]{1,3}>|\{")
-"""How records begin that some clients end with NUL: Python's `SysLogHandler`, GELF."""
-
 RELP_HEADER = re.compile(rb"([0-9]{1,9}) ([A-Za-z]{1,32}) ([0-9]{1,9})([ \n])")
 """How a RELP frame begins: number, command, length; LF right behind the length where it is zero."""
 
-# The beginnings of all of the above that could still go on either way.
-_UNDECIDED = re.compile(
-    rb" {1,8}|\xef(?:\xbb\xbf?)?|<[0-9]{0,3}|[1-9][0-9]{0,6}(?: (?:\xef(?:\xbb\xbf?)?)?(?:<[0-9]{0,3})?)?"
-)
-_UNDECIDED_COUNT = re.compile(rb"\n?(?:[1-9][0-9]{0,6})?")
 _UNDECIDED_RELP = re.compile(rb"[0-9]{1,9}(?: (?:[A-Za-z]{1,32}(?: (?:[0-9]{1,9})?)?)?)?")
-UNDECIDED_BYTES = 16
-"""The longest of them: seven digits, a blank, a BOM, ``<`` and three digits."""
-
-
-def is_undecided(tail: bytes | bytearray) -> bool:
-    """Whether the beginning of a frame does not show yet what kind of frame it is."""
-    return len(tail) < UNDECIDED_BYTES and _UNDECIDED.fullmatch(tail) is not None
-
-
-def counted_is_undecided(tail: bytes | bytearray) -> bool:
-    """Whether the beginning of a counted frame does not show yet how long it is."""
-    return _UNDECIDED_COUNT.fullmatch(tail) is not None
 
 
 def relp_is_undecided(tail: bytes | bytearray) -> bool:

@@ -10,7 +10,7 @@ import re
 from twisted_ingest.batch import LF, NUL, Batch
 from twisted_ingest.errors import DiscardReason
 from twisted_ingest.framing.base import Framer
-from twisted_ingest.framing.detect import ANY_COUNTED, BOM, COUNTED, counted_is_undecided
+from twisted_ingest.framing.beginnings import ANY_COUNTED, BOM, COUNTED, counted_is_undecided
 from twisted_ingest.scan import Chunk, FramesIn, frames_in
 
 TRAILER = 2
@@ -22,8 +22,6 @@ _LF = LF[0]
 class CountedFramer(Framer):
     """
     What framers of counted frames share; ``_header`` finds where one begins.
-
-    A frame cut off by the end of the stream is delivered as far as it came, marked partial.
     """
 
     __slots__ = ()
@@ -31,27 +29,11 @@ class CountedFramer(Framer):
     _header: re.Pattern[bytes]
     _frames_in: FramesIn = staticmethod(frames_in)
 
-    def finish(self, now: float) -> list[Batch]:
-        """See `Framer`."""
-        batches = super().finish(now)
-        self._need = None
-        return batches
-
-    def discard(self, reason: DiscardReason) -> None:
-        """See `Framer`."""
-        super().discard(reason)
-        self._need = None
-
-    def _give_up(self, keep: int, reason: DiscardReason, now: float, batches: list[Batch]) -> None:
-        # What is left of a counted frame is skipped by count, whatever it holds.
-        self._skip_count = None if self._need is None else self._need - len(self.partial)
-        self._need = None
-        super()._give_up(keep, reason, now, batches)
-
     def _frames(self, data: bytes, position: int, now: float, batches: list[Batch]) -> int:
         """Frame whole frames from ``position`` on, up to what is none or is too long; give where that begins."""
         position = self._ordinary_frames(data, position, now, batches)
         records: list[bytes] = []
+        ends: list[int] = []
         match, limit, size, begin = self._header.match, self._limit, len(data), position
         while True:
             found = match(data, position)
@@ -62,51 +44,31 @@ class CountedFramer(Framer):
             if end > size or end - start > limit:
                 break
             records.append(data[start:end])
+            ends.append(end)
             position = end
-        if records:
-            self.crossed = True
-            self._emit_frames(records, position - begin, now, batches)
-        return position
+        sure = self._sure_frames(records)
+        if not sure:
+            return begin
+        self.crossed = True
+        self._note_frames(sure)
+        self._emit_frames(records[:sure], ends[sure - 1] - begin, now, batches)
+        return ends[sure - 1]
+
+    def _sure_frames(self, records: list[bytes]) -> int:
+        """Count the frames at the front that are what their counts say, whatever follows."""
+        return len(records)
+
+    def _note_frames(self, count: int) -> None:
+        """Note that frames came."""
 
     def _ordinary_frames(self, data: bytes, position: int, now: float, batches: list[Batch]) -> int:
         """Make a batch of all frames up to the first odd one; give where that begins."""
         wire, count, end = self._frames_in(data, position, self._limit, self._header is COUNTED)
         if count:
             self.crossed = True
+            self._note_frames(count)
             self._give(Batch(wire, count, self._info, now), end - position, batches)
         return end
-
-    def _begin(self, data: bytes, found: re.Match[bytes], now: float, batches: list[Batch]) -> int:
-        """Begin a frame that has not come whole, or may be too long; give where the data goes on behind it."""
-        start = found.end()
-        self._need = int(found[1])
-        self._ledger.bytes_framing += start - found.start()
-        self.partial = data[start : start + self._need]
-        end = start + len(self.partial)
-        self._check_frame(now, batches)
-        return end
-
-    def _continue(self, chunk: bytes, need: int, now: float, batches: list[Batch]) -> bytes:
-        """Add to the frame that was begun; give what follows it."""
-        missing = need - len(self.partial)
-        self._extend(chunk[:missing])
-        self._check_frame(now, batches)
-        return chunk[missing:]
-
-    def _check_frame(self, now: float, batches: list[Batch]) -> None:
-        """Deal with the frame in ``partial`` if it is whole, or too long already."""
-        need, have, limit = self._need or 0, len(self.partial), self._limit
-        if have == need:
-            frame = self._take_partial(b"")
-            self._need = None
-            self.crossed = True
-            record = payload(frame)
-            if need > limit + TRAILER or len(record) > limit:
-                self._cut(frame[:limit], need - limit, DiscardReason.OVERSIZE, now, batches)
-            else:
-                self._emit_records([record], need, now, batches)
-        elif need > limit + TRAILER and have >= limit:
-            self._give_up(limit, DiscardReason.OVERSIZE, now, batches)
 
     def _emit_frames(self, records: list[bytes], consumed: int, now: float, batches: list[Batch]) -> None:
         """Make batches of the contents of frames none of which is too long."""
@@ -162,6 +124,55 @@ class OctetFramer(CountedFramer):
             return
         if self.closed is not None:
             self._discard(self.closed, len(data) - position)
+
+    def _begin(self, data: bytes, found: re.Match[bytes], now: float, batches: list[Batch]) -> int:
+        """Begin a frame that has not come whole, or may be too long; give where the data goes on behind it."""
+        start = found.end()
+        self._need = int(found[1])
+        self._ledger.bytes_framing += start - found.start()
+        self.partial = data[start : start + self._need]
+        end = start + len(self.partial)
+        self._check_frame(now, batches)
+        return end
+
+    def _continue(self, chunk: bytes, need: int, now: float, batches: list[Batch]) -> bytes:
+        """Add to the frame that was begun; give what follows it."""
+        missing = need - len(self.partial)
+        self._extend(chunk[:missing])
+        self._check_frame(now, batches)
+        return chunk[missing:]
+
+    def _check_frame(self, now: float, batches: list[Batch]) -> None:
+        """Deal with the frame in ``partial`` if it is whole, or too long already."""
+        need, have, limit = self._need or 0, len(self.partial), self._limit
+        if have == need:
+            frame = self._take_partial(b"")
+            self._need = None
+            self.crossed = True
+            record = payload(frame)
+            if need > limit + TRAILER or len(record) > limit:
+                self._cut(frame[:limit], need - limit, DiscardReason.OVERSIZE, now, batches)
+            else:
+                self._emit_records([record], need, now, batches)
+        elif need > limit + TRAILER and have >= limit:
+            self._give_up(limit, DiscardReason.OVERSIZE, now, batches)
+
+    def finish(self, now: float) -> list[Batch]:
+        """See `Framer`."""
+        batches = super().finish(now)
+        self._need = None
+        return batches
+
+    def discard(self, reason: DiscardReason) -> None:
+        """See `Framer`."""
+        super().discard(reason)
+        self._need = None
+
+    def _give_up(self, keep: int, reason: DiscardReason, now: float, batches: list[Batch]) -> None:
+        # What is left of a counted frame is skipped by count, whatever it holds.
+        self._skip_count = None if self._need is None else self._need - len(self.partial)
+        self._need = None
+        super()._give_up(keep, reason, now, batches)
 
     def _stripped(self, partial: bytes) -> bytes:
         # Digits of a count are no record.

@@ -1,0 +1,489 @@
+"""
+Single records of a mixed stream, each read as what it seems until its bytes, or what follows them, say otherwise.
+
+Every rule is defined byte by byte: what decides is what can be seen first, however much more is at hand. So every
+verdict here names how many bytes it takes, and the smallest number wins (`docs/decisions/0011-hypotheses.md`).
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from twisted_ingest.batch import LF, NUL, Batch
+from twisted_ingest.errors import DiscardReason, Resync
+from twisted_ingest.framing.beginnings import (
+    COUNTED,
+    LINE_END,
+    MOST_CLAIMS,
+    NUL_END,
+    NUL_ENDED,
+    OPEN,
+    PADDED,
+    PADDING,
+    UNDECIDED_BYTES,
+    Claim,
+    Link,
+    breaks_at,
+    chain_at,
+    claims,
+    first_link,
+    headers,
+    is_undecided,
+    link_at,
+)
+from twisted_ingest.framing.octets import TRAILER, CountedFramer, payload
+from twisted_ingest.limits import PREVIEW
+
+TRUST = 16
+"""Frames (or records ended by NUL) in a row after which LF in one of them is content, and nothing to wait for. A few
+stray bytes cannot make that many: 64 hold ten of the shortest."""
+
+WARY_BYTES = 4096
+"""Bytes from a connection's beginning, and from the end of any frame, within which lines are looked through for frames:
+where a frame may begin that damage has moved. More than a damaged end (64 bytes) and all it makes look like one."""
+
+SLACK = 256
+"""Bytes that may be at hand beyond the longest record while frames are looked for: stray bytes before it, its count,
+and the one behind it."""
+
+WAIT = -1
+"""Given instead of a place: there is nothing to read until more has come."""
+
+ENDS = re.compile(rb"[\n\0]")
+_NEVER = re.compile(rb"(?!)")
+_NUL_ENDS = {b"<": re.compile(rb"\0|\n<[0-9]{1,3}>"), b"{": re.compile(rb"\0|\n\{")}
+_LINE_ENDS = re.compile(rb"\n|\0<[0-9]{1,3}>|\0\{")
+
+
+class DoubtingFramer(CountedFramer):
+    """
+    Reads one record at a time; what it knows of the stream so far is all here.
+
+    Methods that read give where the data goes on behind what they have read, or `WAIT`; then they have noted what would
+    change their mind, for ``_is_stirred``.
+    """
+
+    __slots__ = (
+        "_after_nul",
+        "_doubts_nul",
+        "_framed",
+        "_is_first",
+        "_loose",
+        "_loose_size",
+        "_minds_headers",
+        "_now",
+        "_nul_run",
+        "_out",
+        "_run",
+        "_skip_stops",
+        "_speaks_nul",
+        "_stirs",
+        "_wake",
+        "_wary",
+    )
+
+    _header = COUNTED
+    _slack = SLACK
+    _wary_bytes = WARY_BYTES
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._is_first = True
+        """No record has come yet."""
+        self._run = 0
+        """Frames in a row."""
+        self._framed = 0
+        """The longest such row lately."""
+        self._nul_run = 0
+        """Records in a row that began with a priority or ``{`` and were ended by NUL."""
+        self._after_nul = False
+        """Whether the last record was ended by NUL."""
+        self._speaks_nul = False
+        """Whether records that begin so are expected to end in NUL."""
+        self._wary = self._wary_bytes
+        """Bytes ahead within which lines are looked through for frames."""
+        # When to look at the unfinished record again: from so many bytes on, at these bytes, at a header.
+        self._wake = 0
+        self._stirs: re.Pattern[bytes] | None = None
+        self._minds_headers = False
+        self._doubts_nul = False
+        """Whether the unfinished record is in doubt while NUL is its last byte."""
+        self._skip_stops = b""
+        """Which bytes end what is being skipped."""
+        self._loose: list[bytes] = []
+        """Records found one by one, not yet made a batch of; ``_loose_size`` bytes of the stream were they."""
+        self._loose_size = 0
+        self._now = 0.0
+        self._out: list[Batch] = []
+        """What the call that is under way gives, and when its bytes came."""
+
+    def _one(self, data: bytes, position: int) -> int:
+        """Read what stands at ``position``."""
+        self.in_doubt = False
+        padding = PADDING.match(data, position)
+        if padding is not None:
+            self._loose_size += padding.end() - position
+            return padding.end()
+        if is_undecided(data[position : position + UNDECIDED_BYTES]):
+            return self._wait(0, None)
+        claim = claim_at(data, position)
+        if claim is None:
+            return self._plain(data, position)
+        if claim.end - claim.start > self._limit + TRAILER:
+            return self._long_frame(data, claim)
+        return self._frame(data, claim)
+
+    # Counted frames.
+
+    @property
+    def _is_trusted(self) -> bool:
+        return self._run >= TRUST
+
+    def _frame(self, data: bytes, claim: Claim) -> int:
+        """Read a counted frame: at once where nothing in it speaks against its count."""
+        position, start, end, _ = claim
+        self._wary = max(self._wary, end - position + self._wary_bytes)
+        seen = min(end, len(data))
+        broken_at = -1 if self._is_trusted else breaks_at(data, start, end, seen)
+        if broken_at >= 0 or next(headers(data, start, seen), None) is not None:
+            return self._doubtful_frame(data, claim, broken_at)
+        if seen == end:
+            return self._give_frame(data, claim)
+        return self._wait(end - position, _NEVER if self._is_trusted else ENDS, minds_headers=True)
+
+    def _doubtful_frame(self, data: bytes, claim: Claim, broken_at: int) -> int:
+        """Weigh a frame against those that seem to be inside it: what is confirmed first is believed."""
+        position, _, end, _ = claim
+        room = position + self._limit + self._slack
+        stop = min(len(data), room)
+        seen = claims(data, position + 1, stop, self._limit + TRAILER)
+        linked_at, dead_at = link_at(data, end, stop)
+        line_at = data.find(LF, position, stop) + 1 if broken_at >= 0 else 0
+        if broken_at < 0 and dead_at:
+            # It holds nothing but headers that nothing confirms; those may yet be confirmed.
+            inside = [claim for claim in seen if claim.begin < end]
+            dead_at = _all_dead_at(data, inside, stop, dead_at) or (room if stop == room else 0)
+        link, first = self._first_of(data, seen, stop, line_at, linked_at, dead_at)
+        if not first:
+            self.in_doubt = broken_at >= 0 or end <= stop
+            stirs = ENDS if broken_at < 0 and not self._is_trusted else _NEVER
+            return self._wait_for(data, position, (claim, *seen), stirs, wake=room - position)
+        is_linked = link is not None and link.known_at == first
+        # Its end in the middle of a run of digits may be chance.
+        if linked_at == first and not (is_linked and data[end - 1 : end].isdigit()):
+            return self._give_frame(data, claim)
+        if link is not None and is_linked:
+            return self._follow(data, position, link)
+        if dead_at == first and broken_at < 0:
+            return self._give_frame(data, claim)
+        if dead_at == first:
+            return self._plain(data, position, is_wary=True)
+        return position + self._read_lines(data[position:first])
+
+    @staticmethod
+    def _first_of(data: bytes, seen: list[Claim], stop: int, line_at: int, *others: int) -> tuple[Link | None, int]:
+        """
+        Give the link that is confirmed first, and how many bytes it takes to see the first of all that decides.
+
+        One is that there are more claims than are weighed, where there is a line to give: so many headers are no
+        record's content, and to weigh them anew for each line would be too dear.
+        """
+        link = first_link(data, seen, stop)
+        crowded_at = max(seen[MOST_CLAIMS].known_at, line_at) if line_at and len(seen) > MOST_CLAIMS else 0
+        return link, min(filter(None, (link and link.known_at, crowded_at, *others)), default=0)
+
+    def _long_frame(self, data: bytes, claim: Claim) -> int:
+        """Read a frame whose count is too long: as a line, unless nothing in as much as we hold refutes the count."""
+        position, start, end, _ = claim
+        self._wary = max(self._wary, self._wary_bytes)
+        stop = min(end, position + self._limit + self._slack)
+        seen = min(stop, len(data))
+        if not self._is_trusted and breaks_at(data, start, end, seen) >= 0:
+            return self._plain(data, position, is_wary=True)
+        inside = claims(data, position + 1, seen, self._limit + TRAILER)
+        link = first_link(data, inside, seen)
+        if link is not None:
+            return self._follow(data, position, link)
+        if seen < stop:
+            stirs = _NEVER if self._is_trusted else ENDS
+            return self._wait_for(data, position, inside, stirs, wake=stop - position)
+        return self._cut_frame(data, claim, stop)
+
+    def _cut_frame(self, data: bytes, claim: Claim, stop: int) -> int:
+        """Cut a frame that is too long, of which all up to ``stop`` is at hand."""
+        self._give_loose()
+        self._ledger.bytes_framing += claim.start - claim.begin
+        self.crossed = self.crossed or stop == claim.end
+        if stop < claim.end:
+            self._skip_frame(claim.end - stop, DiscardReason.OVERSIZE)
+        self._note_frames(1)
+        kept = data[claim.start : claim.start + self._limit]
+        self._cut(kept, stop - claim.start - len(kept), DiscardReason.OVERSIZE, self._now, self._out)
+        return stop
+
+    def _skip_frame(self, count: int, reason: DiscardReason) -> None:
+        """Skip by count; but not past the end of a line where no frames before it vouch for the count."""
+        self._skipping, self._skip_count = reason, count
+        self._skip_stops = b"" if self._is_trusted else LF + NUL
+
+    # Lines, and records that NUL ends.
+
+    def _plain(self, data: bytes, position: int, *, is_wary: bool = False) -> int:
+        """Read a line, or a record that NUL ends."""
+        kind = self._kind(data, position)
+        is_wary = is_wary or self._wary > 0
+        room = self._room(data, position, is_wary=is_wary)
+        stop = min(len(data), room)
+        end = self._end(data, position, stop, kind)
+        seen = claims(data, position + 1, stop, self._limit + TRAILER) if is_wary else []
+        if seen and (end < 0 or seen[0].begin < end):
+            after = self._weigh_line(data, position, end, stop, seen)
+            if after is not None and (after != WAIT or stop < room):
+                return after
+        if end >= 0:
+            return self._give_plain(data, position, end, kind)
+        if stop == room:
+            return self._overflow(data, position, room, kind)
+        return self._hold_plain(data, position, room, kind, seen if is_wary else None)
+
+    def _kind(self, data: bytes, position: int) -> bytes:
+        """Give how a record begins that NUL may end, or nothing; behind another one, NUL is expected to end it."""
+        if NUL_ENDED.match(data, position) is None:
+            return b""
+        self._speaks_nul = self._speaks_nul or self._after_nul
+        return data[position : position + 1]
+
+    def _room(self, data: bytes, position: int, *, is_wary: bool) -> int:
+        """Give the place by which a record's end must have come."""
+        last = position + self._limit
+        if is_wary:
+            return last + self._slack
+        # What stands behind the longest record may be half of its end.
+        return last + (UNDECIDED_BYTES if data[last : last + 1] in (b"\r", NUL) else 1)
+
+    def _end(self, data: bytes, position: int, stop: int, kind: bytes) -> int:
+        """Find what ends the record at hand, or -1."""
+        if kind and self._speaks_nul:
+            nul = data.find(NUL, position, stop)
+            line = LINE_END[kind].search(data, position, nul if nul >= 0 else stop)
+            return line.start() if line is not None else nul
+        lf = data.find(LF, position, stop)
+        within = lf if lf >= 0 else stop
+        if kind:
+            nul = data.find(NUL, position, within)
+            return nul if nul >= 0 else lf
+        found = NUL_END.search(data, position, within)
+        return found.start() if found is not None else lf
+
+    def _weigh_line(self, data: bytes, position: int, end: int, stop: int, seen: list[Claim]) -> int | None:
+        """
+        Weigh a line against the frames that seem to begin in it, and where it has ended also against those behind it.
+
+        ``None``: it is what it seems.
+        """
+        if end < 0:
+            link = first_link(data, seen, stop)
+            return self._follow(data, position, link) if link is not None else None
+        dead_at = _all_dead_at(data, [claim for claim in seen if claim.begin < end], stop, end + 1)
+        link, first = self._first_of(data, seen, stop, end + 1, dead_at)
+        if not first:
+            self.in_doubt = True
+            return self._wait_for(data, position, seen, _NEVER, wake=self._limit + self._slack)
+        if link is not None and link.known_at == first:
+            return self._follow(data, position, link)
+        return None if dead_at == first else position + self._read_lines(data[position:first])
+
+    def _hold_plain(self, data: bytes, position: int, room: int, kind: bytes, seen: list[Claim] | None) -> int:
+        """Wait for the end of a line, or of a record that NUL ends."""
+        size = len(data)
+        self.in_doubt = self._may_be_lines(data, position, kind)
+        stirs = _NUL_ENDS[kind] if kind else _LINE_ENDS
+        if kind and not (self._speaks_nul and (self.in_doubt or self._nul_run >= TRUST)):
+            stirs = ENDS
+        if seen is None:
+            self._wait(self._limit + 1, stirs)
+        else:
+            self._wait_for(data, position, seen, stirs, wake=room - position)
+            if self._framed and any(claim.end <= size and chain_at(data, claim, size) == OPEN for claim in seen):
+                self.in_doubt = True
+        self._doubts_nul = not kind and not self.in_doubt
+        return WAIT
+
+    def _may_be_lines(self, data: bytes, position: int, kind: bytes) -> bool:
+        """Whether an unfinished record has ended if it is a line, or if its last NUL is what ends it."""
+        if not kind:
+            return data.endswith(NUL)
+        return self._speaks_nul and self._nul_run < TRUST and data.find(LF, position) >= 0
+
+    def _overflow(self, data: bytes, position: int, room: int, kind: bytes) -> int:
+        """Deal with a record that is too long and has no end in as much as may be held."""
+        if kind and self._may_be_lines(data[:room], position, kind):
+            self._end_nul(data, position)
+            return self._plain(data, position)
+        self._give_loose()
+        self._skipping, self._skip_count = DiscardReason.OVERSIZE, None
+        self._skip_stops = NUL if kind and self._speaks_nul else LF + NUL
+        kept = data[position : position + self._limit]
+        self._cut(kept, room - position - len(kept), DiscardReason.OVERSIZE, self._now, self._out)
+        self._note_line()
+        return room
+
+    # Giving records.
+
+    def _follow(self, data: bytes, position: int, link: Link) -> int:
+        """Give a frame that is confirmed, and before it, as lines, what lies before it."""
+        if link.begin > position:
+            self._note_resync(Resync.COUNT if COUNTED.match(data, position) else Resync.JUNK, data, position)
+            self._run = 0
+            while position < link.begin and self.closed is None:
+                position = self._give_junk(data, position, link.begin)
+            if self.closed is not None:
+                return position
+        return self._give_frame(data, Claim(link.begin, link.start, link.end, link.known_at))
+
+    def _give_junk(self, data: bytes, position: int, stop: int) -> int:
+        """Give one line of what lies before a frame that was found again."""
+        found = ENDS.search(data, position, stop)
+        end, after = (stop, stop) if found is None else found.span()
+        raw = data[position:end]
+        self._give_record(raw.removesuffix(b"\r"), raw, after - position)
+        return after
+
+    def _give_frame(self, data: bytes, claim: Claim) -> int:
+        frame = data[claim.start : claim.end]
+        self._loose_size += claim.start - claim.begin
+        self._give_record(payload(frame), frame, len(frame))
+        self._note_frames(1)
+        return claim.end
+
+    def _give_plain(self, data: bytes, position: int, end: int, kind: bytes) -> int:
+        raw, is_nul = data[position:end], data[end] == 0
+        if self._speaks_nul and kind and not is_nul:
+            self._end_nul(data, position)
+        if self._run and COUNTED.match(data, position) is not None:
+            self._note_resync(Resync.COUNT, data, position)
+        # Perl's Sys::Syslog ends a record with LF and NUL.
+        before = b"\r" if not is_nul else LF if kind and self._speaks_nul else b""
+        self._give_record(raw.removesuffix(before), raw, len(raw) + 1)
+        nul_run = self._nul_run + 1 if is_nul and kind else 0
+        self._note_line()
+        self._nul_run, self._after_nul = nul_run, is_nul
+        return end + 1
+
+    def _give_record(self, record: bytes, raw: bytes, consumed: int) -> None:
+        """Give one record, which was ``consumed`` bytes of the stream; ``raw`` is what it is cut from if too long."""
+        self.crossed = True
+        if len(record) <= self._limit:
+            self._loose.append(record)
+            self._loose_size += consumed
+            return
+        self._give_loose()
+        self._cut(raw[: self._limit], len(raw) - self._limit, DiscardReason.OVERSIZE, self._now, self._out)
+        if self.closed is None:
+            self._ledger.bytes_framing += consumed - len(raw)
+        else:
+            self._discard(self.closed, consumed - len(raw))
+
+    def _give_loose(self) -> None:
+        """Make batches of the records found one by one."""
+        if self._loose_size:
+            records, consumed = self._loose, self._loose_size
+            self._loose, self._loose_size = [], 0
+            self._emit_records(records, consumed, self._now, self._out)
+
+    # Without hypotheses.
+
+    def _read_lines(self, data: bytes) -> int:
+        """Read records without a look at counts, in one go; give where the first begins that has not ended."""
+        if self._run and COUNTED.match(data) is not None:
+            self._note_resync(Resync.COUNT, data, 0)
+        if not self._speaks_nul and not self._after_nul and NUL not in data and not PADDED.search(data):
+            return self._read_block(data)
+        position = 0
+        while position < len(data) and self.closed is None:
+            after = self._read_line(data, position)
+            if after == WAIT:
+                break
+            position = after
+        return position
+
+    def _read_block(self, data: bytes) -> int:
+        end = data.rfind(LF) + 1
+        if end:
+            self._give_loose()
+            self._note_line()
+            self.crossed = True
+            self._frame_lines(data[:end], self._now, self._out)
+        return end
+
+    def _read_line(self, data: bytes, position: int) -> int:
+        padding = PADDING.match(data, position)
+        if padding is not None:
+            self._loose_size += padding.end() - position
+            return padding.end()
+        kind = self._kind(data, position)
+        end = self._end(data, position, len(data), kind)
+        if end < 0 and kind and self._may_be_lines(data, position, kind):
+            self._end_nul(data, position)
+            end = self._end(data, position, len(data), kind)
+        return self._give_plain(data, position, end, kind) if end >= 0 else WAIT
+
+    # What has been seen.
+
+    def _note_frames(self, count: int) -> None:
+        self._run += count
+        self._framed = max(self._framed, self._run)
+        self._nul_run = 0
+        self._is_first = self._after_nul = self._speaks_nul = False
+
+    def _note_line(self) -> None:
+        self._run = self._nul_run = 0
+        self._framed = self._framed if self._wary > 0 else 0
+        self._is_first = self._after_nul = False
+
+    def _end_nul(self, data: bytes, position: int) -> None:
+        """Give up that NUL ends records."""
+        self._speaks_nul = self._after_nul = False
+        self._note_resync(Resync.NUL, data, position)
+
+    def _note_resync(self, cause: Resync, data: bytes, position: int) -> None:
+        self._ledger.framing_resyncs[cause] += 1
+        self.resyncs.append((cause, data[position : position + PREVIEW]))
+
+    # Waiting.
+
+    def _wait(self, wake: int, stirs: re.Pattern[bytes] | None, *, minds_headers: bool = False) -> int:
+        """Note what may change the verdict on the record at hand."""
+        self._wake, self._stirs, self._minds_headers, self._doubts_nul = wake, stirs, minds_headers, False
+        return WAIT
+
+    def _wait_for(
+        self, data: bytes, position: int, of: Iterable[Claim], stirs: re.Pattern[bytes], *, wake: int = 1 << 62
+    ) -> int:
+        """Wait until a claim that is open can be told, or as many bytes are there; and for further claims."""
+        size = len(data)
+        for claim in of:
+            if chain_at(data, claim, size) == OPEN:
+                wake = min(wake, claim.end - position if claim.end > size else 0)
+        return self._wait(wake, stirs, minds_headers=True)
+
+
+def claim_at(data: bytes, position: int) -> Claim | None:
+    """Give what the header says that stands here, if one does."""
+    found = COUNTED.match(data, position)
+    if found is None:
+        return None
+    start = found.end()
+    return Claim(position, start, start + int(found[1]), data.index(b">", start) + 1)
+
+
+def _all_dead_at(data: bytes, seen: list[Claim], stop: int, at: int) -> int:
+    """Give how many bytes, and ``at`` at least, it takes to see that no claim known by then holds; 0 while one may."""
+    for claim in seen:
+        if claim.known_at > at:
+            break
+        dead_at = chain_at(data, claim, stop).dead_at
+        if not dead_at:
+            return 0
+        at = max(at, dead_at)
+    return at
