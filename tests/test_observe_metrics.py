@@ -145,6 +145,7 @@ class FormatTests(MetricsTestCase):
                             "route",
                             "code",
                             "direction",
+                            "cause",
                         },
                         sample,
                     )

@@ -111,6 +111,10 @@ IDLE_TIMEOUT = 300.0
 FRAME_TIMEOUT = 30.0
 """Seconds from the first byte of a record to its end. Against drip-feeding: one byte a minute would live for ever."""
 
+DOUBT_SECONDS = 0.9
+"""Seconds that a record which is whole is held because what follows may show that it is not. With what a busy reactor
+is late by, within the second that is promised; a frame under way on a bad link has that long to go on."""
+
 CLOSE_TIMEOUT = 5.0
 """Seconds a graceful close may take before the connection is reset; a peer that does not read would hold it open."""
 

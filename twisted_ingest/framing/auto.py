@@ -249,6 +249,11 @@ class AutoFramer(DoubtingFramer):
         """See `Framer`: a counted frame cut off by the end is delivered as far as it came."""
         batches = self._end_sniffing(now)
         batches += self.settle(now)
+        record = self._stripped(bytes(self.partial))
+        if len(record) > self._limit and self.closed is None:
+            self._ledger.bytes_framing += len(self.partial) - len(record)
+            self.partial = b""
+            self._cut(record[: self._limit], len(record) - self._limit, DiscardReason.OVERSIZE, now, batches)
         return batches + super().finish(now)
 
     def evict(self, now: float) -> list[Batch]:
@@ -263,7 +268,7 @@ class AutoFramer(DoubtingFramer):
         self._ledger.bytes_framing += start
         if claim is not None and claim.end > len(data):
             self._skip_frame(claim.end - len(data), DiscardReason.MEMORY)
-        elif self._wary <= 0:
+        elif not self._framed:
             self._skipping, self._skip_count, self._skip_stops = DiscardReason.MEMORY, None, LF + NUL
         self._note_line()
         kept = data[start : start + self._limit]

@@ -4,6 +4,8 @@ What all framers share: the contract, the unfinished record, the oversize policy
 Pure: bytes and a time in, batches out; no Twisted, no clock, no log.
 """
 
+from typing import NamedTuple
+
 from twisted_ingest.batch import LF, Batch, ConnectionInfo
 from twisted_ingest.errors import DiscardReason, DropReason, Oversize, Resync
 from twisted_ingest.flow.ledger import ListenerLedger
@@ -12,6 +14,13 @@ from twisted_ingest.framing.detect import diagnose, is_run_together, may_hold_re
 from twisted_ingest.framing.signatures import HEAD_BYTES, Signature
 from twisted_ingest.limits import PARTIAL_OVERHEAD
 from twisted_ingest.scan import Chunk, LinesIn, lines_in
+
+
+class Astray(NamedTuple):
+    """Where a stream of counted frames lost its way: behind one of ``size`` bytes, or none (0), stands ``found``."""
+
+    size: int
+    found: bytes
 
 
 class Framer(Batching):
@@ -31,6 +40,7 @@ class Framer(Batching):
         "_skip_count",
         "_skipping",
         "_sniffing",
+        "astray",
         "closed",
         "crossed",
         "in_doubt",
@@ -77,6 +87,8 @@ class Framer(Batching):
         """What the stream turned out to be, where it was given up for that."""
         self.in_doubt = False
         """Whether a record is held that is whole, or is not, by what follows it: `settle` gives it as it is."""
+        self.astray: Astray | None = None
+        """Where the stream was given up for its framing."""
         self.unnamed = b""
         """The first bytes, where they belong to no text and to no protocol known; until the caller empties it."""
         self.oversized: list[bytes] = []

@@ -254,9 +254,9 @@ class DoubtingFramer(CountedFramer):
         return data[position : position + 1]
 
     def _room(self, data: bytes, position: int, *, is_wary: bool) -> int:
-        """Give the place by which a record's end must have come."""
+        """Give the place by which a record's end must have come: later where it may hold a frame."""
         last = position + self._limit
-        if is_wary:
+        if is_wary and claims(data, position + 1, min(len(data), last + 1), self._limit + TRAILER):
             return last + self._slack
         # What stands behind the longest record may be half of its end.
         return last + (UNDECIDED_BYTES if data[last : last + 1] in (b"\r", NUL) else 1)

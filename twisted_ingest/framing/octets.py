@@ -6,11 +6,13 @@ Nothing is ever allocated from a declared length.
 """
 
 import re
+from typing import Any
 
 from twisted_ingest.batch import LF, NUL, Batch
 from twisted_ingest.errors import DiscardReason
-from twisted_ingest.framing.base import Framer
+from twisted_ingest.framing.base import Astray, Framer
 from twisted_ingest.framing.beginnings import ANY_COUNTED, BOM, COUNTED, counted_is_undecided
+from twisted_ingest.limits import PREVIEW
 from twisted_ingest.scan import Chunk, FramesIn, frames_in
 
 TRAILER = 2
@@ -99,12 +101,18 @@ class OctetFramer(CountedFramer):
     Frames a stream of counted frames, and nothing else.
 
     Where a frame does not begin with a count (one LF before it is tolerated) there is no safe place to go on: the
-    framer closes, reason ``framing``. A count is 1 to 9,999,999, without leading zero.
+    framer closes, reason ``framing``, and ``astray`` says what is there and which count led to it. A count is 1 to
+    9,999,999, without leading zero.
     """
 
-    __slots__ = ()
+    __slots__ = ("_last_count",)
 
     _header = ANY_COUNTED
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._last_count = 0
+        """Of the last frame that had not come whole."""
 
     def _feed(self, chunk: Chunk, now: float, batches: list[Batch]) -> None:
         chunk = bytes(chunk)
@@ -120,15 +128,24 @@ class OctetFramer(CountedFramer):
                 continue
             self.partial = data[position:]
             if not counted_is_undecided(self.partial):
+                self.astray = Astray(self._count_before(data, position), data[position : position + PREVIEW])
                 self.discard(DiscardReason.FRAMING)
             return
         if self.closed is not None:
             self._discard(self.closed, len(data) - position)
 
+    def _count_before(self, data: bytes, position: int) -> int:
+        """Give the count of the frame that ended at ``position``, where it is known."""
+        at, count = 0, self._last_count
+        while at < position and (found := self._header.match(data, at)) is not None:
+            count = int(found[1])
+            at = found.end() + count
+        return count
+
     def _begin(self, data: bytes, found: re.Match[bytes], now: float, batches: list[Batch]) -> int:
         """Begin a frame that has not come whole, or may be too long; give where the data goes on behind it."""
         start = found.end()
-        self._need = int(found[1])
+        self._need = self._last_count = int(found[1])
         self._ledger.bytes_framing += start - found.start()
         self.partial = data[start : start + self._need]
         end = start + len(self.partial)

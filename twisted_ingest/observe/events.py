@@ -11,7 +11,7 @@ from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from twisted_ingest.batch import ConnectionInfo
-from twisted_ingest.errors import CloseReason, RefuseReason, RelpError
+from twisted_ingest.errors import CloseReason, RefuseReason, RelpError, Resync
 from twisted_ingest.escaping import escape, preview
 from twisted_ingest.flow.ledger import ListenerLedger
 from twisted_ingest.framing.detect import is_run_together
@@ -37,6 +37,14 @@ _REFUSALS = {
     RefuseReason.INTERNAL_ERROR: "a bug",
 }
 """Why newcomers are turned away, and what changes that. Who is turned away for what it sent is told the fix."""
+
+_RESYNCED = {
+    Resync.COUNT: "{listener}: {peer} sent a counted frame that does not end where another begins ({start}): read as "
+    "lines, up to the next frames; if its count is wrong (characters instead of bytes?) mend the sender",
+    Resync.JUNK: "{listener}: {peer} sent bytes between counted frames that belong to none ({start}): delivered as "
+    "lines; the count before them may be too small (characters instead of bytes?)",
+    Resync.NUL: "{listener}: {peer} sent NUL as if it ended records, and then lines ({start}): these are lines again",
+}
 
 
 def _who(info: ConnectionInfo) -> dict[str, Any]:
@@ -242,15 +250,22 @@ class Events:
             start=preview(start),
         )
 
-    def bad_frame(self, info: ConnectionInfo) -> None:
-        """Note that a counted frame did not begin with its count."""
+    def bad_frame(self, info: ConnectionInfo, count: int, found: bytes) -> None:
+        """Note that no count stands where a counted frame must begin, and which count led there."""
+        where = f"behind a frame whose count is {count}" if count else "where its first frame must begin"
         self._peer(
             "bad_frame",
             LogLevel.warn,
-            "{listener}: {peer} sent a frame that does not begin with its length: if it sends lines too, "
-            "use --framing auto",
+            "{listener}: {peer} sent what is no count {where} ({start}): the connection ends; if that count is wrong "
+            "(characters instead of bytes?) mend the sender, if it sends lines too use --framing auto",
             info,
+            where=where,
+            start=preview(found),
         )
+
+    def framing_resynced(self, info: ConnectionInfo, cause: Resync, start: bytes) -> None:
+        """Note that a reading was given up; it was counted where it was found."""
+        self._peer(f"framing_resynced_{cause}", LogLevel.warn, _RESYNCED[cause], info, start=preview(start))
 
     def relp_error(self, info: ConnectionInfo, error: RelpError) -> None:
         """Note that a peer has broken a rule of RELP, which ends its session; it was counted where it was found."""

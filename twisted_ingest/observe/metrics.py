@@ -9,6 +9,7 @@ with 0 from the start.
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Protocol
 
 from prometheus_client import GCCollector, PlatformCollector, ProcessCollector
@@ -31,6 +32,7 @@ from twisted_ingest.errors import (
     RefuseReason,
     RelpCommand,
     RelpError,
+    Resync,
 )
 from twisted_ingest.flow.ledger import ACK_SECONDS
 from twisted_ingest.observe.lag import LagView
@@ -209,13 +211,17 @@ class IngestCollector(Collector):
         yield _labelled(
             "ingest_listener_up", "Whether the listener's port is open.", "listener", view.listener_up, gauge=True
         )
-        errors = CounterMetricFamily(
-            "ingest_accept_errors", "Connections that could not be accepted, by reason.", labels=["listener", "reason"]
-        )
-        for listener, counts in view.listeners.items():
-            for reason in AcceptError:
-                errors.add_metric([listener, reason.value], counts[f"accept_errors/{reason}"])
-        yield errors
+        for name, text, bucket, label, members in (
+            ("ingest_accept_errors", "Connections that could not be accepted.", "accept_errors", "reason", AcceptError),
+            (
+                "ingest_framing_resyncs",
+                "Readings of auto framing that what followed refuted.",
+                "framing_resyncs",
+                "cause",
+                Resync,
+            ),
+        ):
+            yield _counts((name, text, label), view.listeners, bucket, members)
         yield _labelled(
             "ingest_listener_connections_open",
             "Connections now, by listener.",
@@ -335,12 +341,20 @@ def _relp(view: View) -> Iterator[Metric]:
         ("ingest_relp_frames", "Frames by command.", "relp_frames", "command", RelpCommand),
         ("ingest_relp_errors", "Sessions ended for a broken rule.", "relp_errors", "reason", RelpError),
     ):
-        family = CounterMetricFamily(name, text, labels=["listener", label])
-        for listener, counts in of.items():
-            for member in members:
-                family.add_metric([listener, member.value], counts[f"{bucket}/{member}"])
-        yield family
+        yield _counts((name, text, label), of, bucket, members)
     yield _ack_seconds(of)
+
+
+def _counts(
+    names: tuple[str, str, str], of: Mapping[str, Mapping[str, float]], bucket: str, members: Iterable[StrEnum]
+) -> Metric:
+    """Make a family, ``names`` being its name, its text and its label, of one bucket of every listener's counts."""
+    name, text, label = names
+    family = CounterMetricFamily(name, text, labels=["listener", label])
+    for listener, counts in of.items():
+        for member in members:
+            family.add_metric([listener, member.value], counts[f"{bucket}/{member}"])
+    return family
 
 
 def _ack_seconds(of: Mapping[str, Mapping[str, float]]) -> Metric:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import error
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -17,7 +17,7 @@ from twisted_ingest.errors import CloseReason, DiscardReason
 from twisted_ingest.flow.lane import Lane
 from twisted_ingest.framing.base import Framer
 from twisted_ingest.interfaces import IBatchProducer
-from twisted_ingest.limits import CLOSE_TIMEOUT, DRAIN_QUIET, PREVIEW, ListenerLimits
+from twisted_ingest.limits import CLOSE_TIMEOUT, DOUBT_SECONDS, DRAIN_QUIET, PREVIEW, ListenerLimits
 from twisted_ingest.server.contract import LineContract
 from twisted_ingest.server.idleness import Idleness
 from twisted_ingest.server.transports import IngestTransport
@@ -38,6 +38,9 @@ class IngestProtocol(LineContract, Idleness):
     """
 
     transport: IngestTransport  # type: ignore[assignment]
+
+    _doubt: IDelayedCall | None = None
+    """Runs while the framer is in doubt; of the class, because most connections never are."""
 
     def __init__(
         self,
@@ -109,6 +112,8 @@ class IngestProtocol(LineContract, Idleness):
             batches = framer.feed(data, self._wall_time())
             if self.frame_since is not None or framer.in_record:
                 self._time_frame(framer)
+            if framer.in_doubt or self._doubt is not None:
+                self._time_doubt()
             if self.idle_period is not None or self.quiet_since is not None:
                 self._note_life(bool(batches))
             self._pass_on(batches)
@@ -120,6 +125,7 @@ class IngestProtocol(LineContract, Idleness):
     def connectionLost(self, reason: Failure = error.ConnectionDone) -> None:  # type: ignore[assignment]
         """End the stream: an unterminated record is delivered after an orderly end, counted after a reset."""
         self._end_timeout()
+        self._end_doubt()
         # While we drain, a reset is the peer's unless it is the abort with which we end it at the deadline.
         lost = reason.check(error.ConnectionAborted, error.ConnectionLost) is error.ConnectionLost
         if self.close_reason is None or (lost and self.close_reason is CloseReason.DRAIN):
@@ -235,6 +241,7 @@ class IngestProtocol(LineContract, Idleness):
         self._is_lost = True
         try:
             self._end_timeout()
+            self._end_doubt()
             self.lane.unregisterProducer()
         finally:
             self._factory.connection_lost(self, self.close_reason or CloseReason.INTERNAL_ERROR)
@@ -259,8 +266,6 @@ class IngestProtocol(LineContract, Idleness):
             if now >= self._close_by:
                 self._end_transport(reset=True)
             return
-        if self.framer.in_doubt and not self.paused and not self.transport.unread_bytes():
-            self._settle()
         timeout = self.limits.frame_timeout_seconds
         if timeout is None or self.frame_since is None or self.paused or now - self.frame_since <= timeout:
             return
@@ -348,14 +353,30 @@ class IngestProtocol(LineContract, Idleness):
             lane.hold(framer.memory, self.frame_since or 0.0)
         if self._wants_lines:
             self._give_lines()
-        if framer.oversized or framer.unnamed or framer.closed is not None:
+        if framer.oversized or framer.unnamed or framer.resyncs or framer.closed is not None:
             self._judge(framer)
 
+    def _time_doubt(self) -> None:
+        """Start, or stop, waiting for what tells whether the record at hand is whole."""
+        if not self.framer.in_doubt:
+            self._end_doubt()
+        elif self._doubt is None:
+            self._doubt = self._clock.callLater(DOUBT_SECONDS, self._call, self._settle)
+
+    def _end_doubt(self) -> None:
+        doubt, self._doubt = self._doubt, None
+        if doubt is not None and doubt.active():
+            doubt.cancel()
+
     def _settle(self) -> None:
-        """Deliver what is held for what might follow, which has not come within a second."""
-        batches = self.framer.settle(self._wall_time())
-        self._time_frame(self.framer)
-        self._pass_on(batches)
+        """Deliver what is held for what might follow, which has not come in time."""
+        self._doubt = None
+        # What we have not read, or not yet, is no silence of the peer's.
+        if not self.paused and not self.transport.unread_bytes():
+            batches = self.framer.settle(self._wall_time())
+            self._time_frame(self.framer)
+            self._pass_on(batches)
+        self._time_doubt()
 
     def _hold_to_rate(self, size: int, records: int) -> None:
         """Rest for as long as it takes until the peer's average is within its rates; of one that is gone no more."""
@@ -403,6 +424,9 @@ class IngestProtocol(LineContract, Idleness):
         if framer.unnamed:
             self._factory.events.unknown_protocol(self.info, framer.unnamed)
             framer.unnamed = b""
+        resyncs, framer.resyncs = framer.resyncs, []
+        for cause, start in resyncs:
+            self._factory.events.framing_resynced(self.info, cause, start)
         found, framer.oversized = framer.oversized, []
         for start in found:
             if not self.has_left:
@@ -418,7 +442,8 @@ class IngestProtocol(LineContract, Idleness):
         if framer.wrong_protocol is not None:
             events.wrong_protocol(self._factory.ledger, self.info, framer.wrong_protocol)
         elif reason is CloseReason.FRAMING:
-            events.bad_frame(self.info)
+            count, start = framer.astray or (0, b"")
+            events.bad_frame(self.info, count, start)
         self.close(reason, reset=True)
 
     def _time_out(self, reason: CloseReason, seconds: float) -> None:
@@ -433,6 +458,9 @@ class IngestProtocol(LineContract, Idleness):
         self._pass_on(self.framer.finish(self._wall_time()))
 
     def _finish(self) -> None:
+        if self.framer.in_doubt and self.close_reason is CloseReason.RESET:
+            # A whole record is held: a reset takes what is unfinished only.
+            self._pass_on(self.framer.settle(self._wall_time()))
         if self.close_reason in (CloseReason.RESET, CloseReason.INTERNAL_ERROR):
             reset = self.close_reason is CloseReason.RESET
             self.framer.discard(DiscardReason.RESET if reset else DiscardReason.INTERNAL_ERROR)
