@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: run test coverage lint types wheel slow kill reliability sanitize mutants soak bench labs integration clean
+.PHONY: run test coverage lint types wheel slow kill contain reliability sanitize mutants soak bench labs integration clean
 .DEFAULT_GOAL := run
 
 SCANNER := hatch_build.py twisted_ingest/_scan.c
@@ -63,6 +63,9 @@ sanitize: $(READY)  ## the C scanner under gcc's sanitizers
 
 mutants: $(READY)  ## plant faults one at a time; each must be noticed by the tests it names; ARGS='lane budget' for some
 	$(BIN)/python -m mutants.run $(ARGS)
+
+contain: $(READY)  ## stray bytes against each kind of client: what they cost, written into docs/reliability.md
+	$(BIN)/python -m tests.containment
 
 RESULTS := $(CURDIR)/$(VENV)/reliability.jsonl
 

@@ -21,7 +21,7 @@ from twisted_ingest.framing.beginnings import (
     headers,
     link_at,
 )
-from twisted_ingest.framing.doubt import ENDS, TRUST, WAIT, DoubtingFramer, claim_at
+from twisted_ingest.framing.doubt import ENDS, NOTHING, WAIT, DoubtingFramer, claim_at
 from twisted_ingest.framing.octets import TRAILER
 from twisted_ingest.scan import Chunk
 
@@ -48,7 +48,6 @@ class AutoFramer(DoubtingFramer):
     __slots__ = ()
 
     def _feed(self, chunk: Chunk, now: float, batches: list[Batch]) -> None:
-        self._now, self._out = now, batches
         if self.partial and not self._is_stirred(chunk):
             self._extend(bytes(chunk))
             if self._doubts_nul:
@@ -68,7 +67,9 @@ class AutoFramer(DoubtingFramer):
             self.crossed = True
             self._give(Batch(rest, 1, self._info, now), len(rest), batches)
         elif not begin or not self._holds_line(rest, 0):
+            self._now, self._out = now, batches
             self._read(self._take_partial(rest))
+            self._out = NOTHING
 
     def _is_stirred(self, chunk: Chunk) -> bool:
         """Whether a chunk may change more about the unfinished record than its length."""
@@ -192,12 +193,12 @@ class AutoFramer(DoubtingFramer):
     def _sure_frames(self, records: list[bytes]) -> int:
         """See `CountedFramer`: those that hold neither headers nor, before there is trust, LF and NUL."""
         block = b"".join(records)
-        if self._run >= TRUST and b" <" not in block and BOM not in block:
+        if self._is_trusted and b" <" not in block and BOM not in block:
             return len(records)
         for index, record in enumerate(records):
             if next(headers(record, 0, len(record)), None) is not None:
                 return index
-            if self._run + index < TRUST and breaks_at(record, 0, len(record), len(record)) >= 0:
+            if self._run + index < self._trust and breaks_at(record, 0, len(record), len(record)) >= 0:
                 return index
         return len(records)
 
@@ -208,39 +209,41 @@ class AutoFramer(DoubtingFramer):
         if not self.in_doubt:
             return []
         batches = self._end_sniffing(now)
-        if not self.in_doubt:
-            return batches
-        self.in_doubt = False
         self._now, self._out = now, batches
-        data = self._take_partial(b"")
+        while self.in_doubt:
+            self._settle_once(self._take_partial(b""))
+        self._out = NOTHING
+        return batches
+
+    def _settle_once(self, data: bytes) -> None:
         position = self._settle_frame(data)
-        if not position:
-            position = self._read_lines(data)
-            if position < len(data) and data.endswith(NUL) and self.closed is None:
-                # Nothing will follow that could tell what this NUL means.
-                position = self._give_plain(data, position, len(data) - 1, b"")
+        self._wary -= position
+        if position:
+            self._read(data[position:])
+            return
+        position = self._read_lines(data)
+        if position < len(data) and data.endswith(NUL) and self.closed is None:
+            # Nothing will follow that could tell what this NUL means.
+            position = self._give_plain(data, position, len(data) - 1, b"")
         self._wary -= position
         self._give_loose()
+        self.in_doubt = False
         self.partial = data[position:]
         self._wait(0, None)
         if self.closed is not None:
             self.discard(self.closed)
-        return self._out
 
     def _settle_frame(self, data: bytes) -> int:
         """Give the frame that ends where the data does, and what is before it; 0 where there is none to believe."""
         size, longest = len(data), self._limit + TRAILER
         own = claim_at(data, 0)
-        is_expected = self._framed or self._is_first
-        if (
-            own is not None
-            and own.end - own.start <= longest
-            and _is_at_end(data, own.end)
-            and (is_expected or breaks_at(data, own.start, own.end, size) < 0)
-        ):
-            return self._give_frame(data, own)
+        if own is not None and own.end <= size and own.end - own.start <= longest:
+            is_whole = self._is_trusted or breaks_at(data, own.start, own.end, size) < 0
+            is_expected = self._framed or self._is_first
+            if is_whole or (is_expected and _is_at_end(data, own.end)):
+                return self._give_frame(data, own)
         for claim in claims(data, 1, size, longest) if self._framed else ():
-            vouched = self._framed >= TRUST or breaks_at(data, claim.start, claim.end, size) < 0
+            vouched = self._framed >= self._trust or breaks_at(data, claim.start, claim.end, size) < 0
             if vouched and _leads_to_end(data, claim.end):
                 return self._follow(data, 0, Link(size, claim.begin, claim.start, claim.end))
         return 0

@@ -49,6 +49,9 @@ and the one behind it."""
 WAIT = -1
 """Given instead of a place: there is nothing to read until more has come."""
 
+NOTHING: list[Batch] = []
+"""Stands where no call is under way. Nobody adds to it."""
+
 ENDS = re.compile(rb"[\n\0]")
 _NEVER = re.compile(rb"(?!)")
 _NUL_ENDS = {b"<": re.compile(rb"\0|\n<[0-9]{1,3}>"), b"{": re.compile(rb"\0|\n\{")}
@@ -85,6 +88,7 @@ class DoubtingFramer(CountedFramer):
     _header = COUNTED
     _slack = SLACK
     _wary_bytes = WARY_BYTES
+    _trust = TRUST
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -114,8 +118,8 @@ class DoubtingFramer(CountedFramer):
         """Records found one by one, not yet made a batch of; ``_loose_size`` bytes of the stream were they."""
         self._loose_size = 0
         self._now = 0.0
-        self._out: list[Batch] = []
-        """What the call that is under way gives, and when its bytes came."""
+        self._out = NOTHING
+        """What the call that is under way gives, and when its bytes came; kept no longer than that."""
 
     def _one(self, data: bytes, position: int) -> int:
         """Read what stands at ``position``."""
@@ -137,7 +141,7 @@ class DoubtingFramer(CountedFramer):
 
     @property
     def _is_trusted(self) -> bool:
-        return self._run >= TRUST
+        return self._run >= self._trust
 
     def _frame(self, data: bytes, claim: Claim) -> int:
         """Read a counted frame: at once where nothing in it speaks against its count."""
@@ -298,7 +302,7 @@ class DoubtingFramer(CountedFramer):
         size = len(data)
         self.in_doubt = self._may_be_lines(data, position, kind)
         stirs = _NUL_ENDS[kind] if kind else _LINE_ENDS
-        if kind and not (self._speaks_nul and (self.in_doubt or self._nul_run >= TRUST)):
+        if kind and not (self._speaks_nul and (self.in_doubt or self._nul_run >= self._trust)):
             stirs = ENDS
         if seen is None:
             self._wait(self._limit + 1, stirs)
@@ -313,7 +317,7 @@ class DoubtingFramer(CountedFramer):
         """Whether an unfinished record has ended if it is a line, or if its last NUL is what ends it."""
         if not kind:
             return data.endswith(NUL)
-        return self._speaks_nul and self._nul_run < TRUST and data.find(LF, position) >= 0
+        return self._speaks_nul and self._nul_run < self._trust and data.find(LF, position) >= 0
 
     def _overflow(self, data: bytes, position: int, room: int, kind: bytes) -> int:
         """Deal with a record that is too long and has no end in as much as may be held."""
