@@ -44,30 +44,17 @@ def free_port() -> int:
 
 
 class RecipeCase(SynchronousTestCase):
-    """A server for the tests of the class, and a folder for each that recipes run in, with a file of three lines."""
+    """A server, and a folder that recipes run in, with a log file of three lines in it."""
 
     environment: ClassVar[Mapping[str, str]] = {}
 
-    server: ClassVar[Server]
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        cls.server = Server("--listen", "tcp:0:interface=127.0.0.1", "--relp", RELP_ENDPOINT)
-        cls.server.wait_ready()
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        cls.server.kill()
-
     def setUp(self) -> None:
-        self.before = len(self.server.output())
+        self.server = Server("--listen", "tcp:0:interface=127.0.0.1", "--relp", RELP_ENDPOINT)
+        self.addCleanup(self.server.kill)
+        self.server.wait_ready()
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="ingest-client-"))
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
         (self.folder / "app.log").write_bytes(b"one\ntwo\nlast")
-
-    def output(self) -> bytes:
-        """Give what has been written since the test began."""
-        return self.server.output()[self.before :]
 
     def text(self, name: str) -> str:
         """Read a recipe, with the ports that the server listens on."""
@@ -106,8 +93,8 @@ class RecipeCase(SynchronousTestCase):
 
     def records(self, count: int) -> list[bytes]:
         """Wait for so many records; there must be no more, and nothing may be unaccounted for."""
-        wait_until(lambda: self.output().count(b"\n") >= count, f"{count} records")
-        lines = self.output().splitlines()
+        wait_until(lambda: self.server.output().count(b"\n") >= count, f"{count} records")
+        lines = self.server.output().splitlines()
         self.assertEqual(len(lines), count, lines)
         self.assertEqual(self.server.metrics()["ingest_conservation_error"], 0)
         return lines

@@ -251,8 +251,8 @@ class HaproxyTests(RecipeCase):
         )
         self.start(path, "-f", str(config))
         wait_until(lambda: self.asked(port), "HAProxy answers")
-        wait_until(lambda: b"GET /started HTTP/1.1" in self.output(), "a line of HAProxy's")
-        line = next(line for line in self.output().splitlines() if b"GET /started" in line)
+        wait_until(lambda: b"GET /started HTTP/1.1" in self.server.output(), "a line of HAProxy's")
+        line = next(line for line in self.server.output().splitlines() if b"GET /started" in line)
         self.assertRegex(line, rb"^<134>1 \S+ \S+ haproxy \d+ - - 127\.0\.0\.1:")
 
     def asked(self, port: int) -> bool:

@@ -5,6 +5,7 @@ They install what they need into a folder of their own, which takes a minute: `m
 does not. Where a program is missing or its registry cannot be reached, they are skipped with the reason.
 """
 
+import atexit
 import os
 import shutil
 import subprocess
@@ -26,22 +27,25 @@ class InstalledCase(RecipeCase):
     tool: str
     install: tuple[str, ...]
     packages: str
-    problem = ""
+    problem: str | None = None
+
+    def setUp(self) -> None:
+        if self.problem is None:
+            # trial knows no fixtures of classes.
+            type(self).problem = self.find_or_install()
+        if self.problem:
+            raise SkipTest(self.problem)
+        super().setUp()
 
     @classmethod
-    def setUpClass(cls) -> None:
-        cls.packages = tempfile.mkdtemp(prefix=f"ingest-{cls.folder_of}-")
+    def find_or_install(cls) -> str:
+        """Install the clients; gives what stands in the way, or nothing."""
         if not os.environ.get("INGEST_TEST_INTEGRATION"):
-            cls.problem = "installs clients from elsewhere: set INGEST_TEST_INTEGRATION=1 (make integration does)"
-        elif shutil.which(cls.tool) is None:
-            cls.problem = f"needs the program {cls.tool}"
-        else:
-            cls.problem = cls._install()
-        if not cls.problem:
-            super().setUpClass()
-
-    @classmethod
-    def _install(cls) -> str:
+            return "installs clients from elsewhere: set INGEST_TEST_INTEGRATION=1 (make integration does)"
+        if shutil.which(cls.tool) is None:
+            return f"needs the program {cls.tool}"
+        cls.packages = tempfile.mkdtemp(prefix=f"ingest-{cls.folder_of}-")
+        atexit.register(shutil.rmtree, cls.packages, ignore_errors=True)
         shutil.copytree(RECIPES / cls.folder_of, cls.packages, dirs_exist_ok=True)
         try:
             done = subprocess.run(
@@ -56,17 +60,6 @@ class InstalledCase(RecipeCase):
         except subprocess.TimeoutExpired:
             return f"{cls.tool} did not come to an end"
         return f"{' '.join(cls.install)}: {(done.stderr + done.stdout)[-300:]}" if done.returncode else ""
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        shutil.rmtree(cls.packages, ignore_errors=True)
-        if not cls.problem:
-            super().tearDownClass()
-
-    def setUp(self) -> None:
-        if self.problem:
-            raise SkipTest(self.problem)
-        super().setUp()
 
     def place_without(self, name: str, setting: str) -> str:
         """Put a recipe into the folder that lacks a setting; gives its path."""
