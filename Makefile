@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
 
-.PHONY: run test coverage lint types wheel slow kill contain reliability sanitize mutants soak bench labs integration clean
+.PHONY: run test test-all coverage lint types wheel slow kill contain reliability sanitize mutants soak bench labs integration clean
 .DEFAULT_GOAL := run
 
 SCANNER := hatch_build.py twisted_ingest/_scan.c
@@ -19,7 +19,10 @@ $(READY): pyproject.toml $(SCANNER)
 run: $(READY)  ## receive on 127.0.0.1:1514 into ./ingest-data/ingest.log
 	exec $(BIN)/twistd -n --pidfile= ingest $(ARGS)
 
-test: $(READY)  ## all quick tests
+test: $(READY)  ## the quick tests, or those that ARGS names
+	$(BIN)/python -m pytest $(or $(ARGS),--quick)
+
+test-all: $(READY)  ## all of them: real processes, real clients, attacks, long schedules
 	$(BIN)/python -m pytest $(ARGS)
 
 coverage: $(READY)  ## the same, with branches measured in every process

@@ -1,10 +1,55 @@
-"""Under pytest too, `mktemp` of trial's test cases must not litter the checkout: trial itself has `_trial_temp`."""
+"""
+What only pytest needs: a scratch folder, and ``--quick``.
+
+Under pytest too, `mktemp` of trial's test cases must not litter the checkout: trial itself has `_trial_temp`.
+"""
 
 import os
+import pathlib
 import signal
 from collections.abc import Iterator
 
 import pytest
+
+SLOW = frozenset(
+    {
+        "test_benchmarks",
+        "test_clients",
+        "test_clients_integration",
+        "test_daemon",
+        "test_embedding",
+        "test_labs_backpressure",
+        "test_labs_conclusions",
+        "test_labs_halfopen",
+        "test_labs_leak",
+        "test_labs_lifecycle",
+        "test_labs_nagle",
+        "test_logging_handler",
+        "test_packaging",
+        "test_real_clients",
+        "test_relp_clients",
+        "test_relp_order",
+        "test_server_claims",
+        "test_service",
+        "test_shutdown",
+        "test_spool_crash",
+        "test_spool_server",
+        "test_stateful",
+        "test_wrong_clients",
+    }
+)
+"""Modules that start real processes or real clients, or go through thousands of schedules; and all attacks."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Know ``--quick``."""
+    parser.addoption("--quick", action="store_true", help="leave out real processes, attacks and long schedules")
+
+
+def pytest_ignore_collect(collection_path: pathlib.Path, config: pytest.Config) -> bool | None:
+    """Leave out what is slow, where that is asked."""
+    is_slow = collection_path.stem in SLOW or collection_path.name == "attacks"
+    return True if config.getoption("--quick") and is_slow else None
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -27,6 +27,9 @@ PIECES = st.one_of(
     st.sampled_from([b"6 <1>abc", b"7 <1>abc\n", b"8 <1>abc\r\n", b"7 <1>abc\0", b"7 <1>a\nbc", b"1 \n", b"3 abc"]),
     st.binary(max_size=5),
 )
+SUSPECT = re.compile(rb"(?s)^..*[ \xbf]<")
+"""What looks like the header of another frame, behind a record's own beginning."""
+
 DATA = st.lists(PIECES, max_size=12).map(b"".join)
 LIMITS = st.integers(1, 20)
 EXAMPLES = int(os.environ.get("INGEST_TEST_SCANS", "800"))
@@ -53,6 +56,8 @@ def frames(data: bytes, position: int, limit: int, evidence: bool) -> tuple[byte
         end = header.end() + int(header[1])
         record = payload(data[header.end() : end])
         if int(header[1]) > limit or end > len(data) or not record or LF in record:
+            break
+        if evidence and (b"\0" in record or SUSPECT.search(record)):
             break
         found.append(record + LF)
         position = end

@@ -112,6 +112,10 @@ class LineContract(LineReceiver):
     it is given then, paused or not. Lines are records: they hold no delimiter, no CR before an LF, and are never empty.
     """
 
+    _was_stopped: bool = False
+    _owed: _OwedLines = _OwedLines()
+    """Lines that a subclass has yet to be given; where it wants none, nobody adds to what all share."""
+
     transport: IngestTransport  # type: ignore[assignment]
     framer: Framer
     bytes_received: int
@@ -135,13 +139,12 @@ class LineContract(LineReceiver):
                 setattr(cls, name, _Declared(name, ours.check, value))
 
     def __init__(self) -> None:
-        self._owed = _OwedLines()
-        """Lines that a subclass has yet to be given."""
         self._is_giving = False
         self._own_endings = 0
         """How often it was we who told the transport to end."""
-        self._was_stopped = False
         self._wants_lines = type(self).lineReceived is not LineReceiver.lineReceived
+        if self._wants_lines:
+            self._owed = _OwedLines()
 
     def framed_by(self, name: str) -> Any:
         """Give the ``delimiter`` or ``MAX_LENGTH`` that holds for this connection."""

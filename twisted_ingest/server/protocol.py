@@ -42,6 +42,18 @@ class IngestProtocol(LineContract, Idleness):
     _doubt: IDelayedCall | None = None
     """Runs while the framer is in doubt; of the class, because most connections never are."""
 
+    # Of the class until they are something else, which is seldom: instances of up to thirty attributes share one table
+    # of names, and one more would cost each connection a kilobyte.
+    departed: bool = False
+    """Whether the peer has hung up while we did not read."""
+    quiet_since: float | None = None
+    """While draining: when the last byte came."""
+    _close_by: float | None = None
+    _holds_itself: bool = False
+    """Whether a subclass has paused us."""
+    _is_lost: bool = False
+    _is_evicting: bool = False
+
     def __init__(
         self,
         info: ConnectionInfo,
@@ -65,18 +77,9 @@ class IngestProtocol(LineContract, Idleness):
         self._grace = False
         self._paused_at: float | None = None
         self.paused_seconds = 0.0
-        self.departed = False
-        """Whether the peer has hung up while we did not read."""
         self.close_reason: CloseReason | None = None
-        self._close_by: float | None = None
-        self.quiet_since: float | None = None
-        """While draining: when the last byte came."""
         self._is_held_back = False
         """Whether the lane has us paused."""
-        self._holds_itself = False
-        """Whether a subclass has."""
-        self._is_lost = False
-        self._is_evicting = False
         self._delimiter: bytes | None = type(self).delimiter
         """As a subclass wants it; ``None``: as the listener is set."""
         self._max_length: int = type(self).MAX_LENGTH or factory.limits.max_record_bytes
