@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from labs.running import Child, Ours
-from twisted_ingest.config.checks import RESERVED_DESCRIPTORS
+from twisted_ingest.config.checks import most_connections
 
 ENOUGH_SECONDS = 0.5
 """How long a client waits for an answer before it is counted as hanging."""
@@ -25,7 +25,7 @@ def server(kind: str, *flags: str, nofile: int | None = None, idle: float | None
     """Run our server (``ours``, with flags) or one of the plain ones; gives the process and its port."""
     if kind == "ours":
         if nofile is not None and "--max-connections" not in flags:
-            flags += ("--max-connections", str(nofile - RESERVED_DESCRIPTORS))
+            flags += ("--max-connections", str(most_connections(nofile)))
         with Ours(*flags, nofile=nofile) as ours:
             yield ours, ours.port
     else:

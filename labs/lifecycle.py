@@ -15,7 +15,7 @@ from labs.conclusions.lifecycle import describe
 from labs.measure import Timeline, cpu_seconds, descriptors, is_established, tcp_states
 from labs.report import Figures, Lab, Tell
 from labs.running import wait_until, within
-from twisted_ingest.config.checks import RESERVED_DESCRIPTORS
+from twisted_ingest.config.checks import most_connections
 
 STATES = ("ESTABLISHED", "CLOSE_WAIT", "FIN_WAIT1", "FIN_WAIT2", "LAST_ACK", "TIME_WAIT")
 
@@ -164,7 +164,7 @@ def measure(
     for kind in ("closes-idle", "ours"):
         tell(f"{senders} senders that fall silent: {kind}")
         figures["idle_close"][kind] = idle_close(kind, senders, idle)
-    cap = nofile - RESERVED_DESCRIPTORS
+    cap = most_connections(nofile)
     defences = {
         "no limit": ("closes-idle", ()),
         "ours, a cap on connections": ("ours", ("--max-connections", str(cap))),

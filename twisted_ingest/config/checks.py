@@ -135,12 +135,22 @@ def admin_connections(settings: Settings) -> int:
     """Give the cap on connections to the admin endpoint: less where there are few descriptors, none where it is off."""
     if settings.admin.endpoint == OFF:
         return 0
-    return min(ADMIN_CONNECTIONS, max(2, descriptor_limit() // 16))
+    return most_admin_connections(descriptor_limit())
+
+
+def most_admin_connections(descriptors: int) -> int:
+    """Give the cap on connections to the admin endpoint where there may be so many descriptors in all."""
+    return min(ADMIN_CONNECTIONS, max(2, descriptors // 16))
 
 
 def reserved_descriptors(settings: Settings) -> int:
     """Give the descriptors that connections of listeners may not have; the admin endpoint's may be closing as well."""
     return RESERVED_DESCRIPTORS + 2 * admin_connections(settings)
+
+
+def most_connections(descriptors: int) -> int:
+    """Give the most connections that may be asked for beside an admin endpoint, with so many descriptors in all."""
+    return descriptors - RESERVED_DESCRIPTORS - 2 * most_admin_connections(descriptors)
 
 
 def max_connections(settings: Settings) -> int:
