@@ -123,6 +123,20 @@ class PropertyTests(SynchronousTestCase):
             self.assertEqual(len(given), RECORDS + split, kind)
             self.assertEqual([re.findall(rb"msg (\d{3})", record) for record in given[split + 1 :]], NUMBERS[1:], kind)
 
+    def test_nothing_is_taken_back_without_damage(self) -> None:
+        """Of undamaged streams no reading is given up, but for what ends in NUL and has not shown it yet."""
+        for kind in KINDS:
+            ledger = ListenerLedger()
+            framer = AutoFramer(INFO, ledger, MAX_LENGTH, sniff=False)
+            for chunk in cut(b"".join(wires(kind)), list(range(0, 2000, 7))):
+                framer.feed(chunk, 0.0)
+            self.assertEqual(sum(ledger.framing_resyncs.values()), 0, kind)
+
+    def test_what_is_seen_late_decides_nothing_earlier(self) -> None:
+        """A header that begins in a frame and ends behind it is none while the frame is judged."""
+        data = damaged("counted", 34, 15, b"1 <1>\0}5 500 <1>9 46 <13> 500 <1>bcbc")
+        self.assertEqual(records([data]), records([data[at : at + 1] for at in range(len(data))]))
+
     def test_damage_was_tried_where_it_matters(self) -> None:
         """The places are between records, inside them, and on both sides of the point from which frames are trusted."""
         for kind in KINDS:
