@@ -170,6 +170,8 @@ class TableTests(SynchronousTestCase):
             (b"<13>x\0<13>y\n", [b"<13>x", b"<13>y"]),
         ):
             self.assertEqual(self.given(damage + b"".join(line + b"\n" for line in good)), of_it + good)
+            causes = [cause for cause, _ in self.framer.resyncs]
+            self.assertEqual(causes, [Resync.NUL] if b"\0<" in damage else [])
 
     def test_python_traceback_first(self) -> None:
         """A first record with LF of a client that ends with NUL is split; all that follow are whole."""
