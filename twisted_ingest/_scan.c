@@ -198,11 +198,8 @@ static int holds_header(const unsigned char *body, Py_ssize_t length)
     return 0;
 }
 
-/*
- * Find the frame that stands here, if it has come whole and is ordinary: not empty, one line, no BOM; with evidence also
- * no NUL in it, and nothing that looks like another frame.
- */
-static int find_frame(const unsigned char *at, const unsigned char *stop, Py_ssize_t limit, int evidence,
+/* Take apart the frame that stands here, if it has come whole, is not too long, and begins as it must. */
+static int take_apart(const unsigned char *at, const unsigned char *stop, Py_ssize_t limit, int evidence,
                       struct frame *found)
 {
     Py_ssize_t count;
@@ -224,31 +221,43 @@ static int find_frame(const unsigned char *at, const unsigned char *stop, Py_ssi
     found->body = at;
     found->length = stripped(at, count);
     found->after = at + count;
-    if (found->length <= 0 || memchr(at, '\n', (size_t)found->length) != NULL)
-        return 0;
-    return !evidence || !(holds_nul(at, found->length) || holds_header(at, found->length));
+    return 1;
 }
 
-/* Copy frames, LF behind each: the same walk as that which has measured them, which ended at `stop`. */
-static void copy_frames(const unsigned char *at, const unsigned char *stop, const unsigned char *end, Py_ssize_t limit,
-                        int evidence, char *into)
+/* Where a byte comes next, looked for once and not for each frame. */
+static const unsigned char *next_of(int byte, const unsigned char *last, const unsigned char *at,
+                                    const unsigned char *stop)
 {
-    struct frame frame;
+    if (last >= at)
+        return last;
+    at = memchr(at, byte, (size_t)(stop - at));
+    return at == NULL ? stop : at;
+}
 
-    while (at < stop && find_frame(at, end, limit, evidence, &frame)) {
+static PyObject *copied(const unsigned char *at, const unsigned char *stop, Py_ssize_t limit, int evidence,
+                        Py_ssize_t size)
+{
+    PyObject *wire = PyBytes_FromStringAndSize(NULL, size);
+    struct frame frame;
+    char *into;
+
+    if (wire == NULL)
+        return NULL;
+    for (into = PyBytes_AsString(wire); at < stop && take_apart(at, stop, limit, evidence, &frame); at = frame.after) {
         memcpy(into, frame.body, (size_t)frame.length);
         into += frame.length;
         *into++ = '\n';
-        at = frame.after;
     }
+    return wire;
 }
 
+/* Ordinary are frames that are not empty and one line; with evidence also without NUL, and without another's header. */
 static PyObject *frames(PyObject *module, PyObject *arguments)
 {
     Py_buffer data;
     PyObject *wire;
     Py_ssize_t position, limit, count = 0, size = 0;
-    const unsigned char *begin, *at, *stop;
+    const unsigned char *begin, *at, *stop, *lf, *nul;
     struct frame frame;
     int evidence;
 
@@ -261,13 +270,20 @@ static PyObject *frames(PyObject *module, PyObject *arguments)
     }
     begin = (const unsigned char *)data.buf + position;
     stop = (const unsigned char *)data.buf + data.len;
-    for (at = begin; find_frame(at, stop, limit, evidence, &frame); at = frame.after) {
+    lf = nul = NULL;
+    for (at = begin; take_apart(at, stop, limit, evidence, &frame) && frame.length > 0; at = frame.after) {
+        lf = next_of('\n', lf, frame.body, stop);
+        if (lf < frame.body + frame.length)
+            break;
+        if (evidence) {
+            nul = next_of(0, nul, frame.body, stop);
+            if (nul < frame.body + frame.length || holds_header(frame.body, frame.length))
+                break;
+        }
         size += frame.length + 1;
         count++;
     }
-    wire = PyBytes_FromStringAndSize(NULL, size);
-    if (wire != NULL)
-        copy_frames(begin, at, stop, limit, evidence, PyBytes_AsString(wire));
+    wire = copied(begin, at, limit, evidence, size);
     position = at - (const unsigned char *)data.buf;
     PyBuffer_Release(&data);
     return answer(wire, count, position);

@@ -12,6 +12,7 @@ from twisted_ingest.errors import DiscardReason
 from twisted_ingest.framing.beginnings import (
     BOM,
     COUNTED,
+    NUL_ENDED,
     OPEN,
     PADDING,
     UNDECIDED_BYTES,
@@ -29,6 +30,8 @@ from twisted_ingest.scan import Chunk
 _SUSPECT = re.compile(rb"\n[\n \xef1-9]")
 _ODD = re.compile(rb"\n(?: {1,8}<|\xef\xbb\xbf<|[1-9][0-9]{0,6} (?:\xef\xbb\xbf)?<[0-9]{1,3}>)")
 _LFS = re.compile(rb"\n+")
+# Within records that NUL ends: one that is another's line, and one with LF before its NUL.
+_NUL_ODD = re.compile(rb"\n(?:<[0-9]{1,3}>|\{|\0)")
 
 _PLAIN = frozenset(range(0x100)) - frozenset(b"\n\0 \xef123456789")
 """First bytes that make a line an ordinary one."""
@@ -142,6 +145,8 @@ class AutoFramer(DoubtingFramer):
             return after
         if self._run and data[position] == LF[0]:
             return self._between_frames(data, position)
+        if self._speaks_nul:
+            return self._nul_records(data, position)
         return self._lines(data, position)
 
     def _between_frames(self, data: bytes, position: int) -> int:
@@ -151,6 +156,27 @@ class AutoFramer(DoubtingFramer):
         self._loose += [b""] * count
         self._loose_size += count
         return position + count
+
+    def _nul_records(self, data: bytes, position: int) -> int:
+        """Read ordinary records that NUL ends as one block; give where something else begins."""
+        end = data.rfind(NUL) + 1
+        odd = _NUL_ODD.search(data, position, end)
+        if odd is not None:
+            end = data.rfind(NUL, position, odd.start()) + 1
+        records = data[position:end].split(NUL)[:-1]
+        begins = list(map(NUL_ENDED.match, records))
+        count = begins.index(None) if None in begins else len(records)
+        block = NUL.join((*records[:count], b""))
+        is_doubtful = self._wary > 0 and next(headers(block, 0, len(block)), None) is not None
+        if not count or is_doubtful or max(map(len, records)) > self._limit:
+            return position
+        self._give_loose()
+        nul_run = self._nul_run + count
+        self._note_line()
+        self._nul_run, self._after_nul = nul_run, True
+        self.crossed = True
+        self._give(Batch(block, count, self._info, self._now, NUL), len(block), self._out)
+        return position + len(block)
 
     def _lines(self, data: bytes, position: int) -> int:
         """Frame ordinary lines from ``position`` on as one block; give where something else begins."""
