@@ -34,6 +34,7 @@ SLOW = frozenset(
         "test_shutdown",
         "test_spool_crash",
         "test_spool_server",
+        "test_stock_clients",
         "test_stateful",
         "test_wrong_clients",
     }

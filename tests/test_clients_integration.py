@@ -1,8 +1,8 @@
 """
 The recipes of docs/clients.md whose clients come from elsewhere: npm, Maven, Go's own compiler.
 
-They install what they need into a folder of their own, which takes a minute: `make integration` runs them, `make test`
-does not. Where a program is missing or its registry cannot be reached, they are skipped with the reason.
+They install what they need into a folder of their own, which takes a minute: `make integration` runs them, not
+`make test-all`. Where a program is missing or its registry cannot be reached, they are skipped with the reason.
 """
 
 import atexit
