@@ -86,6 +86,12 @@ class ScannerTests(SynchronousTestCase):
         position = min(position, len(data))
         self.assertEqual(scan.frames_in(data, position, limit, evidence), frames(data, position, limit, evidence))
 
+    def test_priority_longer_than_its_frame(self) -> None:
+        """A count that ends a frame within its priority is obeyed, and nothing else is copied."""
+        data = b"2 <13>"
+        self.assertEqual(scan.frames_in(data, 0, 9, True), (b"<1\n", 1, 4))
+        self.assertEqual(frames(data, 0, 9, True), (b"<1\n", 1, 4))
+
     def test_beginning_in_two_parts(self) -> None:
         """A beginning that is evidence is seen wherever the chunks were cut."""
         for beginning in (b"1234567 " + BOM + b"<123>x", b"        <x", BOM + b"<x", b"1 <1>"):

@@ -234,8 +234,12 @@ static const unsigned char *next_of(int byte, const unsigned char *last, const u
     return at == NULL ? stop : at;
 }
 
-static PyObject *copied(const unsigned char *at, const unsigned char *stop, Py_ssize_t limit, int evidence,
-                        Py_ssize_t size)
+struct span {
+    const unsigned char *begin, *end;
+    const unsigned char *stop; /* of the data: a priority may be longer than the frame that it begins */
+};
+
+static PyObject *copied(struct span of, Py_ssize_t limit, int evidence, Py_ssize_t size)
 {
     PyObject *wire = PyBytes_FromStringAndSize(NULL, size);
     struct frame frame;
@@ -243,7 +247,8 @@ static PyObject *copied(const unsigned char *at, const unsigned char *stop, Py_s
 
     if (wire == NULL)
         return NULL;
-    for (into = PyBytes_AsString(wire); at < stop && take_apart(at, stop, limit, evidence, &frame); at = frame.after) {
+    into = PyBytes_AsString(wire);
+    for (; of.begin < of.end && take_apart(of.begin, of.stop, limit, evidence, &frame); of.begin = frame.after) {
         memcpy(into, frame.body, (size_t)frame.length);
         into += frame.length;
         *into++ = '\n';
@@ -283,7 +288,7 @@ static PyObject *frames(PyObject *module, PyObject *arguments)
         size += frame.length + 1;
         count++;
     }
-    wire = copied(begin, at, limit, evidence, size);
+    wire = copied((struct span){begin, at, stop}, limit, evidence, size);
     position = at - (const unsigned char *)data.buf;
     PyBuffer_Release(&data);
     return answer(wire, count, position);

@@ -161,6 +161,15 @@ def chain_at(data: bytes, claim: Claim, stop: int) -> Fate:
     return link_at(data, found.end() + int(found[1]), stop) if found is not None else fate
 
 
+def open_until(data: bytes, claim: Claim, stop: int) -> int:
+    """Give from how many bytes on more may be known of a claim; 0 where all is."""
+    if chain_at(data, claim, stop) != OPEN:
+        return 0
+    found = _LINK.match(data, claim.end, stop) if link_at(data, claim.end, stop).linked_at else None
+    end = claim.end if found is None else found.end() + int(found[1])
+    return max(end, stop + 1)
+
+
 def first_link(data: bytes, of: Iterable[Claim], stop: int) -> Link | None:
     """Give the claim, of those that were not expected, that is confirmed first, if one is."""
     fates = ((chain_at(data, claim, stop).linked_at, claim) for claim in of)

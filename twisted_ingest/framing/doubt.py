@@ -30,6 +30,7 @@ from twisted_ingest.framing.beginnings import (
     headers,
     is_undecided,
     link_at,
+    open_until,
 )
 from twisted_ingest.framing.octets import TRAILER, CountedFramer, payload
 from twisted_ingest.limits import PREVIEW
@@ -160,8 +161,9 @@ class DoubtingFramer(CountedFramer):
         position, _, end, _ = claim
         room = position + self._limit + self._slack
         stop = min(len(data), room)
-        seen = claims(data, position + 1, stop, self._limit + TRAILER)
         linked_at, dead_at = link_at(data, end, stop)
+        # What is seen later than what decides need not be looked at.
+        seen = self._claims(data, position, linked_at or (dead_at if broken_at >= 0 else 0) or stop)
         line_at = data.find(LF, position, stop) + 1 if broken_at >= 0 else 0
         if broken_at < 0 and dead_at:
             # It holds nothing but headers that nothing confirms; those may yet be confirmed.
@@ -204,7 +206,7 @@ class DoubtingFramer(CountedFramer):
         seen = min(stop, len(data))
         if not self._is_trusted and breaks_at(data, start, end, seen) >= 0:
             return self._plain(data, position, is_wary=True)
-        inside = claims(data, position + 1, seen, self._limit + TRAILER)
+        inside = self._claims(data, position, seen)
         link = first_link(data, inside, seen)
         if link is not None:
             return self._follow(data, position, link)
@@ -236,19 +238,27 @@ class DoubtingFramer(CountedFramer):
         """Read a line, or a record that NUL ends."""
         kind = self._kind(data, position)
         is_wary = is_wary or self._wary > 0
-        room = self._room(data, position, is_wary=is_wary)
-        stop = min(len(data), room)
+        size, last = len(data), position + self._limit
+        room = self._room(data, position)
+        stop = min(size, room)
         end = self._end(data, position, stop, kind)
-        seen = claims(data, position + 1, stop, self._limit + TRAILER) if is_wary else []
-        if seen and (end < 0 or seen[0].begin < end):
-            after = self._weigh_line(data, position, end, stop, seen)
+        inside = self._claims(data, position, end if end >= 0 else min(size, last + 1)) if is_wary else []
+        if inside:
+            room = last + self._slack
+            stop = min(size, room)
+            end = self._end(data, position, stop, kind) if end < 0 else end
+            after = self._weigh_line(data, position, end, stop, inside)
             if after is not None and (after != WAIT or stop < room):
                 return after
         if end >= 0:
             return self._give_plain(data, position, end, kind)
         if stop == room:
             return self._overflow(data, position, room, kind)
-        return self._hold_plain(data, position, room, kind, seen if is_wary else None)
+        return self._hold_plain(data, position, room, kind, self._claims(data, position, stop) if is_wary else None)
+
+    def _claims(self, data: bytes, position: int, stop: int) -> list[Claim]:
+        """Give what the headers claim that stand behind ``position`` and before ``stop``."""
+        return claims(data, position + 1, stop, self._limit + TRAILER)
 
     def _kind(self, data: bytes, position: int) -> bytes:
         """Give how a record begins that NUL may end, or nothing; behind another one, NUL is expected to end it."""
@@ -257,11 +267,9 @@ class DoubtingFramer(CountedFramer):
         self._speaks_nul = self._speaks_nul or self._after_nul
         return data[position : position + 1]
 
-    def _room(self, data: bytes, position: int, *, is_wary: bool) -> int:
-        """Give the place by which a record's end must have come: later where it may hold a frame."""
+    def _room(self, data: bytes, position: int) -> int:
+        """Give the place by which a record's end must have come, unless it holds a header."""
         last = position + self._limit
-        if is_wary and claims(data, position + 1, min(len(data), last + 1), self._limit + TRAILER):
-            return last + self._slack
         # What stands behind the longest record may be half of its end.
         return last + (UNDECIDED_BYTES if data[last : last + 1] in (b"\r", NUL) else 1)
 
@@ -279,16 +287,18 @@ class DoubtingFramer(CountedFramer):
         found = NUL_END.search(data, position, within)
         return found.start() if found is not None else lf
 
-    def _weigh_line(self, data: bytes, position: int, end: int, stop: int, seen: list[Claim]) -> int | None:
+    def _weigh_line(self, data: bytes, position: int, end: int, stop: int, inside: list[Claim]) -> int | None:
         """
         Weigh a line against the frames that seem to begin in it, and where it has ended also against those behind it.
 
         ``None``: it is what it seems.
         """
         if end < 0:
-            link = first_link(data, seen, stop)
+            link = first_link(data, self._claims(data, position, stop), stop)
             return self._follow(data, position, link) if link is not None else None
-        dead_at = _all_dead_at(data, [claim for claim in seen if claim.begin < end], stop, end + 1)
+        dead_at = _all_dead_at(data, inside, stop, end + 1)
+        # What is seen later than that decides nothing.
+        seen = self._claims(data, position, min(stop, dead_at or stop))
         link, first = self._first_of(data, seen, stop, end + 1, dead_at)
         if not first:
             self.in_doubt = True
@@ -465,11 +475,12 @@ class DoubtingFramer(CountedFramer):
         self, data: bytes, position: int, of: Iterable[Claim], stirs: re.Pattern[bytes], *, wake: int = 1 << 62
     ) -> int:
         """Wait until a claim that is open can be told, or as many bytes are there; and for further claims."""
-        size = len(data)
+        size, number = len(data), 0
         for claim in of:
-            if chain_at(data, claim, size) == OPEN:
-                wake = min(wake, claim.end - position if claim.end > size else 0)
-        return self._wait(wake, stirs, minds_headers=True)
+            number += 1
+            more_at = open_until(data, claim, size)
+            wake = min(wake, more_at - position if more_at else wake)
+        return self._wait(wake, stirs, minds_headers=number <= MOST_CLAIMS)
 
 
 def claim_at(data: bytes, position: int) -> Claim | None:
