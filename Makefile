@@ -8,7 +8,7 @@ ARGS ?=
 .PHONY: run test test-all coverage lint types wheel slow kill contain reliability sanitize mutants soak bench labs integration clean
 .DEFAULT_GOAL := run
 
-SCANNER := hatch_build.py twisted_ingest/_scan.c
+SCANNER := hatch_build.py twisted_ingest/framing/_scan.c
 
 # The project is installed in place; only its dependencies, entry points and the scanner need this again.
 $(READY): pyproject.toml $(SCANNER)

@@ -13,7 +13,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from setuptools import Distribution, Extension
 from setuptools.errors import BaseError, CCompilerError
 
-MODULE = "twisted_ingest._scan"
+MODULE = "twisted_ingest.framing._scan"
 
 
 class ScannerBuildHook(BuildHookInterface[Any]):

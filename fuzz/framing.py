@@ -18,11 +18,11 @@ with atheris.instrument_imports(include=["twisted_ingest.framing"]):
     from twisted_ingest.framing.lines import LineFramer, NulFramer
     from twisted_ingest.framing.octets import OctetFramer
     from twisted_ingest.framing.relp import RelpFramer
-    from twisted_ingest.scan import no_frames, no_lines
+    from twisted_ingest.framing.scan import no_frames, no_lines
 
 from twisted_ingest.batch import ConnectionInfo
 from twisted_ingest.errors import Oversize
-from twisted_ingest.flow.ledger import Balance, RelpLedger
+from twisted_ingest.ledger import Balance, RelpLedger
 
 KINDS: dict[str, type[Framer] | type[RelpFramer]] = {
     "lines": LineFramer,

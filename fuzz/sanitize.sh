@@ -8,7 +8,7 @@ cd "$folder"
 include=$(python -c 'import sysconfig; print(sysconfig.get_path("include"))')
 rm -f twisted_ingest/*.so
 gcc -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -Wall -Wextra -Werror -shared -fPIC -I"$include" \
-  twisted_ingest/_scan.c -o twisted_ingest/_scan.abi3.so
+  twisted_ingest/framing/_scan.c -o twisted_ingest/framing/_scan.abi3.so
 # Each object in memory of its own: Python's allocator would hide a read past the end of one.
 LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
   PYTHONMALLOC=malloc PYTHONPATH=. INGEST_TEST_SCANS="${1:-5000}" \

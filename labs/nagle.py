@@ -16,7 +16,7 @@ from labs.programs.receiver import MESSAGE
 from labs.report import Figures, Lab, Tell
 from labs.running import Child
 from twisted_ingest.limits import GATHER_SECONDS
-from twisted_ingest.sinks.targets import IOV_MAX, StreamTarget
+from twisted_ingest.storage.targets import IOV_MAX, StreamTarget
 
 TCP = socket.IPPROTO_TCP
 
@@ -177,7 +177,7 @@ LAB = Lab(
     "once (`TCP_QUICKACK` before every read).",
     server="Accepted connections have no delay (`server/sockets.py`), and what goes out goes out joined: batches "
     "are gathered for a turn of the reactor or two milliseconds and written with one `writev` "
-    "(`flow/intake.py`, `sinks/appender.py`).",
+    "(`flow/intake.py`, `storage/appender.py`).",
     full={"messages": 1000, "pace": 0.001, "questions": 30},
     quick={"messages": 200, "pace": 0.001, "questions": 10},
     measure=measure,

@@ -15,8 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from twisted_ingest.batch import ConnectionInfo
-from twisted_ingest.flow.ledger import Balance, ListenerLedger
 from twisted_ingest.framing.auto import AutoFramer
+from twisted_ingest.ledger import Balance, ListenerLedger
 from twisted_ingest.limits import MAX_LENGTH
 
 INFO = ConnectionInfo(1, "test", "192.0.2.1:1", "192.0.2.1")

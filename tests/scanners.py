@@ -3,7 +3,7 @@
 from typing import TypeVar
 
 from twisted_ingest.framing.base import Framer
-from twisted_ingest.scan import no_frames, no_lines
+from twisted_ingest.framing.scan import no_frames, no_lines
 
 F = TypeVar("F", bound=Framer)
 

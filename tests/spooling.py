@@ -6,12 +6,12 @@ from typing import Any
 from tests.disk import SimDisk
 from twisted_ingest.batch import Batch, ConnectionInfo
 from twisted_ingest.errors import Fsync
-from twisted_ingest.sinks.writer import Writer
 from twisted_ingest.spool.cursor import Cursor, Window
 from twisted_ingest.spool.disk import Disk
 from twisted_ingest.spool.recovery import Recovered, recover
 from twisted_ingest.spool.segments import LOCK, Shelf
 from twisted_ingest.spool.target import SegmentTarget
+from twisted_ingest.storage.writer import Writer
 
 DIRECTORY = "/spool"
 

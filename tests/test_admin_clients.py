@@ -10,8 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.test_admin import LOOPBACK, PAGES, TURN, AdminTestCase, ReadTransport, parse
 from twisted_ingest.admin.channel import KEEP_ALIVE_SECONDS, REQUEST_TIMEOUT_SECONDS
 from twisted_ingest.admin.clients import Clients
+from twisted_ingest.admin.hosts import HostList
 from twisted_ingest.admin.turns import SHARE, Turns
-from twisted_ingest.hosts import HostList
 from twisted_ingest.limits import ADMIN_CONNECTIONS, KIB
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"

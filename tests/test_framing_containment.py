@@ -27,8 +27,8 @@ from tests.containment import (
 from tests.scanners import without_scanner
 from tests.test_framing_mixed import STREAMS, run_one
 from twisted_ingest.errors import Oversize, Resync
-from twisted_ingest.flow.ledger import ListenerLedger
 from twisted_ingest.framing.auto import AutoFramer
+from twisted_ingest.ledger import ListenerLedger
 from twisted_ingest.limits import KIB, MAX_LENGTH
 from twisted_ingest.testing import Rig
 

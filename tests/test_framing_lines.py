@@ -10,8 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.scanners import both
 from twisted_ingest.batch import LF, NUL, Batch, ConnectionInfo
 from twisted_ingest.errors import DiscardReason, DropReason, Oversize
-from twisted_ingest.flow.ledger import Balance, ListenerLedger
 from twisted_ingest.framing.lines import LineFramer, NulFramer
+from twisted_ingest.ledger import Balance, ListenerLedger
 
 INFO = ConnectionInfo(1, "test", "192.0.2.1:1", "192.0.2.1")
 

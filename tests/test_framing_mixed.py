@@ -12,10 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.scanners import both
 from twisted_ingest.batch import Batch, ConnectionInfo
 from twisted_ingest.errors import DiscardReason, Oversize
-from twisted_ingest.flow.ledger import Balance, ListenerLedger
 from twisted_ingest.framing.auto import AutoFramer
 from twisted_ingest.framing.base import Framer
 from twisted_ingest.framing.octets import OctetFramer
+from twisted_ingest.ledger import Balance, ListenerLedger
 
 INFO = ConnectionInfo(1, "test", "192.0.2.1:1", "192.0.2.1")
 BOM = b"\xef\xbb\xbf"

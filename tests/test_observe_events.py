@@ -13,8 +13,8 @@ from zope.interface import implementer
 from twisted_ingest.batch import ConnectionInfo
 from twisted_ingest.errors import CloseReason, RefuseReason
 from twisted_ingest.escaping import escape, preview
-from twisted_ingest.flow.ledger import ListenerLedger
 from twisted_ingest.framing.signatures import PLAIN, SIGNATURES
+from twisted_ingest.ledger import ListenerLedger
 from twisted_ingest.limits import PREVIEW
 from twisted_ingest.observe.events import _REFUSALS, BURST, INTERVAL_SECONDS, Events
 from twisted_ingest.server.admission import Admission

@@ -18,8 +18,8 @@ from twisted_ingest.batch import Batch
 from twisted_ingest.errors import AcceptError, CloseReason, DiscardReason, DropReason, Oversize, RefuseReason
 from twisted_ingest.flow.intake import Intake
 from twisted_ingest.flow.outlet import Outlet
+from twisted_ingest.framing.scan import SCANNER
 from twisted_ingest.observe.metrics import build_registry
-from twisted_ingest.scan import SCANNER
 from twisted_ingest.testing import MemorySink, Rig, StalledSink
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]

@@ -11,7 +11,7 @@ import zipfile
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from twisted_ingest import scan
+from twisted_ingest.framing import scan
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -102,5 +102,5 @@ class WheelTests(SynchronousTestCase):
     def test_scanner_can_be_switched_off(self) -> None:
         """The environment says so, at build time and at run time."""
         self.assertTrue(self.build(**{scan.PURE: "1"}).name.endswith("-py3-none-any.whl"))
-        code = "from twisted_ingest import scan; print(scan.SCANNER)"
+        code = "from twisted_ingest.framing import scan; print(scan.SCANNER)"
         self.assertEqual(run(sys.executable, "-c", code, cwd=ROOT, **{scan.PURE: "1"}), "python\n")

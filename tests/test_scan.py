@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from twisted_ingest import scan
 from twisted_ingest.batch import LF
+from twisted_ingest.framing import scan
 from twisted_ingest.framing.octets import payload
 
 BOM = b"\xef\xbb\xbf"

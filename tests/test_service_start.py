@@ -16,9 +16,9 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from twisted_ingest.announce import Summary
 from twisted_ingest.config.load import load
 from twisted_ingest.errors import IngestError, ListenError, SinkError
+from twisted_ingest.process.announce import Summary
 from twisted_ingest.service import IngestService
 from twisted_ingest.testing import Mode, ScriptedSink
 

@@ -17,11 +17,11 @@ from twisted.trial.unittest import TestCase
 
 from twisted_ingest.errors import Fsync, RejectedError, SinkError
 from twisted_ingest.observe.events import Events
-from twisted_ingest.sinks import trouble, writer
-from twisted_ingest.sinks.appender import Appender
-from twisted_ingest.sinks.fifo import Fifo
-from twisted_ingest.sinks.progress import Progress
-from twisted_ingest.sinks.targets import IOV_MAX, Place
+from twisted_ingest.storage import trouble, writer
+from twisted_ingest.storage.appender import Appender
+from twisted_ingest.storage.fifo import Fifo
+from twisted_ingest.storage.progress import Progress
+from twisted_ingest.storage.targets import IOV_MAX, Place
 
 PATIENCE = 10.0
 """Seconds after which a thread that should have done something counts as hung."""

@@ -26,10 +26,10 @@ from twisted_ingest.errors import Format, Fsync, MisconfiguredError, RejectedErr
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import KIB, MIB
 from twisted_ingest.observe.events import Events
-from twisted_ingest.sinks import trouble, writer
-from twisted_ingest.sinks.access import FileAccess
-from twisted_ingest.sinks.targets import FileTarget, naming_inodes
 from twisted_ingest.sinks.writing import FileSink
+from twisted_ingest.storage import trouble, writer
+from twisted_ingest.storage.access import FileAccess
+from twisted_ingest.storage.targets import FileTarget, naming_inodes
 
 INFO = ConnectionInfo(1, "test", "192.0.2.1:1", "192.0.2.1")
 

@@ -17,8 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.server import Server, wait_until
 from twisted_ingest.batch import LF, NUL, Batch, ConnectionInfo, Group
 from twisted_ingest.errors import Format, SinkError
-from twisted_ingest.flow.ledger import ListenerLedger
 from twisted_ingest.framing.lines import LineFramer, NulFramer
+from twisted_ingest.ledger import ListenerLedger
 from twisted_ingest.observe.events import Events
 from twisted_ingest.sinks.rendering import RENDERERS, render_json, render_json_slowly, render_raw
 from twisted_ingest.sinks.writing import FileSink, StdoutSink

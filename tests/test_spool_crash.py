@@ -18,9 +18,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.disk import Choose, Crash, SimDisk, keep_everything, keep_nothing, seeded
 from tests.spooling import DIRECTORY, Spool, make_batch, same
 from twisted_ingest.batch import Batch
-from twisted_ingest.sinks import trouble
 from twisted_ingest.spool.position import Position, read_position, write_position
 from twisted_ingest.spool.segments import POSITION
+from twisted_ingest.storage import trouble
 
 EXAMPLES = int(os.environ.get("INGEST_TEST_SPOOL_EXAMPLES", "150"))
 SEEDS = int(os.environ.get("INGEST_TEST_SPOOL_SEEDS", "2"))

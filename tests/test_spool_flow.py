@@ -21,13 +21,13 @@ from twisted_ingest.errors import MisconfiguredError, RejectedError, SinkError
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import SPARE_INODES
 from twisted_ingest.observe.events import Events
-from twisted_ingest.sinks import trouble
 from twisted_ingest.spool import replay, target
 from twisted_ingest.spool import sink as spool_sink
 from twisted_ingest.spool.cursor import Cursor
 from twisted_ingest.spool.disk import Disk, RealDisk
 from twisted_ingest.spool.position import Position, read_position
 from twisted_ingest.spool.sink import SpoolSink
+from twisted_ingest.storage import trouble
 from twisted_ingest.testing import MemorySink, StalledSink
 
 PATIENCE = 10.0

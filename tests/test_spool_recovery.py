@@ -15,7 +15,6 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.disk import Crash, SimDisk, keep_nothing
 from tests.spooling import DIRECTORY, Spool, make_batch, same, segment_paths
-from twisted_ingest.sinks import trouble
 from twisted_ingest.spool.codec import (
     HEAD_SIZE,
     MAX_NUMBER,
@@ -33,6 +32,7 @@ from twisted_ingest.spool.disk import RealDisk
 from twisted_ingest.spool.position import Position, read_position, write_position
 from twisted_ingest.spool.recovery import Recovered, recover
 from twisted_ingest.spool.segments import POSITION, number_of, segment_name, set_aside
+from twisted_ingest.storage import trouble
 
 POSITION_PATH = f"{DIRECTORY}/{POSITION}"
 

@@ -17,8 +17,8 @@ from twisted_ingest import __version__, limits
 from twisted_ingest.config.load import FLAG_PATHS, load
 from twisted_ingest.config.look import NOT_LOOKED_AT
 from twisted_ingest.config.model import DEFAULT_ADMIN, DEFAULT_ENDPOINT, DEFAULT_PATH
+from twisted_ingest.framing.scan import SCANNER
 from twisted_ingest.process.signals import IGNORED
-from twisted_ingest.scan import SCANNER
 from twisted_ingest.tap import _PARAMETERS, EX_CONFIG, Options
 from twisted_ingest.units import exact_size, format_duration
 

@@ -19,11 +19,11 @@ from twisted_ingest.limits import OPTIONAL_SHARE
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.listener import FACTORIES, Listener
-from twisted_ingest.sinks.access import FileAccess
 from twisted_ingest.sinks.null import NullSink
 from twisted_ingest.sinks.writing import FileSink, StdoutSink
 from twisted_ingest.spool.leftovers import find_leftovers, spool_directory
 from twisted_ingest.spool.sink import SpoolSink
+from twisted_ingest.storage.access import FileAccess
 from twisted_ingest.units import Rate
 
 

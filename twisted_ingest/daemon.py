@@ -13,13 +13,13 @@ from twisted.logger import ILogObserver
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
-from twisted_ingest.announce import Summary
 from twisted_ingest.config.load import Loaded
 from twisted_ingest.errors import IngestError
 from twisted_ingest.limits import STOP_GRACE
 from twisted_ingest.observe.log import LogObserver, LogWriter
 from twisted_ingest.observe.logfile import LogFile
 from twisted_ingest.process import ending, signals
+from twisted_ingest.process.announce import Summary
 from twisted_ingest.process.detach import Detached
 from twisted_ingest.service import IngestService
 

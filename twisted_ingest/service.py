@@ -17,7 +17,6 @@ from twisted.python.failure import Failure
 from twisted_ingest.admin.port import AdminListener
 from twisted_ingest.admin.site import build_site
 from twisted_ingest.admin.watch import Watch
-from twisted_ingest.announce import Summary, banner, summarize
 from twisted_ingest.assembly import (
     OwnSink,
     add_own_sink,
@@ -35,11 +34,12 @@ from twisted_ingest.errors import CloseReason, IngestError, ListenError, SinkErr
 from twisted_ingest.flow.outlet import Outlet, description_of
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import FLUSH_GRACE, OVERSLEPT, SWEEP_SECONDS
-from twisted_ingest.milestone import Milestone
 from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.lag import BEAT_SECONDS
 from twisted_ingest.observe.log import LogWriter
 from twisted_ingest.observe.metrics import build_registry
+from twisted_ingest.process.announce import Summary, banner, summarize
+from twisted_ingest.process.milestone import Milestone
 from twisted_ingest.server.drain import close_sinks, drain_connections, flush_sinks
 from twisted_ingest.server.protocol import IngestProtocol
 

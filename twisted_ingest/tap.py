@@ -18,11 +18,11 @@ from twisted_ingest.config.look import NOT_LOOKED_AT, look
 from twisted_ingest.config.model import DEFAULT_ADMIN, OFF, LimitSettings, ListenerSettings, Settings, StdoutSettings
 from twisted_ingest.daemon import Daemon
 from twisted_ingest.errors import ConfigurationError
+from twisted_ingest.framing.scan import SCANNER
 from twisted_ingest.limits import DESCRIPTOR_SHARE, MAX_CONNECTIONS
 from twisted_ingest.observe.logfile import LogFile
 from twisted_ingest.process import signals, standard, tuning
 from twisted_ingest.process.detach import detach
-from twisted_ingest.scan import SCANNER
 from twisted_ingest.service import IngestService
 from twisted_ingest.units import exact_size, format_duration
 

@@ -13,7 +13,7 @@ from tests.attacks.disks import DiskCase, read_lines, split
 from tests.attacks.report import Group, Scenario
 from tests.server import Server, numbered, wait_until
 from twisted_ingest.limits import KIB
-from twisted_ingest.sinks.trouble import STALL_SECONDS
+from twisted_ingest.storage.trouble import STALL_SECONDS
 
 SYNC_SECONDS = max(STALL_SECONDS + 2, float(os.environ.get("INGEST_TEST_STALL_SECONDS", "0")))
 """How long the slow sync takes; `make slow` sets ten."""

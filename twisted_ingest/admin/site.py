@@ -18,10 +18,10 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from twisted_ingest.admin.channel import REQUEST_TIMEOUT_SECONDS, AdminChannel, AdminRequest
 from twisted_ingest.admin.clients import MISDIRECTED_REQUEST, OTHER, PROBES, Clients
+from twisted_ingest.admin.hosts import HostList
 from twisted_ingest.admin.turns import Turns
 from twisted_ingest.admin.watch import Watch
-from twisted_ingest.flow.ledger import ListenerLedger
-from twisted_ingest.hosts import HostList
+from twisted_ingest.ledger import ListenerLedger
 from twisted_ingest.observe.events import Events
 
 ROWS_PER_PIECE = 200

@@ -15,15 +15,15 @@ from twisted_ingest.admin.clients import Clients
 from twisted_ingest.errors import DropReason, WireProtocol
 from twisted_ingest.escaping import escape
 from twisted_ingest.flow.intake import Intake
-from twisted_ingest.flow.ledger import Balance
 from twisted_ingest.flow.outlet import Outlet, description_of, details_of, trouble_of
+from twisted_ingest.framing.scan import SCANNER
+from twisted_ingest.ledger import Balance
 from twisted_ingest.limits import ADMIN_CONNECTIONS
 from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.lag import LoopLag
 from twisted_ingest.observe.log import LogWriter
 from twisted_ingest.observe.metrics import SinkView, View
 from twisted_ingest.observe.steps import ClockSteps
-from twisted_ingest.scan import SCANNER
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.listener import Listener
 from twisted_ingest.server.protocol import IngestProtocol

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from twisted_ingest import limits
+from twisted_ingest.admin.hosts import HostList, parse_host_name
 from twisted_ingest.config.owners import group_id, user_id
 from twisted_ingest.errors import Durability, Format, Framing, Fsync, Oversize, SpoolPolicy, WireProtocol
-from twisted_ingest.hosts import HostList, parse_host_name
 from twisted_ingest.limits import ListenerLimits
 from twisted_ingest.networks import AllowList, parse_network
 from twisted_ingest.units import Rate, exact_size, format_duration, parse_duration, parse_rate, parse_size, quote

@@ -11,8 +11,8 @@ from twisted.python.failure import Failure
 
 from twisted_ingest.batch import Group
 from twisted_ingest.errors import DropReason
-from twisted_ingest.flow.ledger import Tally
 from twisted_ingest.interfaces import ISink
+from twisted_ingest.ledger import Tally
 
 Bug = Callable[[str, Failure], None]
 """Hears of a bug that was caught: where it was met, and what was raised."""

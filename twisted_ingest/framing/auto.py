@@ -24,7 +24,7 @@ from twisted_ingest.framing.beginnings import (
 )
 from twisted_ingest.framing.doubt import ENDS, NOTHING, WAIT, DoubtingFramer, claim_at
 from twisted_ingest.framing.octets import TRAILER
-from twisted_ingest.scan import Chunk
+from twisted_ingest.framing.scan import Chunk
 
 # Line beginnings that may be more than that; the first search is the cheap one.
 _SUSPECT = re.compile(rb"\n[\n \xef1-9]")

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from twisted_ingest.batch import LF, Batch, ConnectionInfo
 from twisted_ingest.errors import DiscardReason, DropReason, Oversize, Resync
-from twisted_ingest.flow.ledger import ListenerLedger
 from twisted_ingest.framing.batching import FEW_BATCHES, Batching, merged
 from twisted_ingest.framing.detect import diagnose, is_run_together, may_hold_record, no_text_begins
+from twisted_ingest.framing.scan import Chunk, LinesIn, lines_in
 from twisted_ingest.framing.signatures import HEAD_BYTES, Signature
+from twisted_ingest.ledger import ListenerLedger
 from twisted_ingest.limits import PARTIAL_OVERHEAD
-from twisted_ingest.scan import Chunk, LinesIn, lines_in
 
 
 class Astray(NamedTuple):

@@ -9,7 +9,7 @@ from itertools import groupby, starmap
 
 from twisted_ingest.batch import LF, NUL, Batch, ConnectionInfo
 from twisted_ingest.errors import DiscardReason
-from twisted_ingest.flow.ledger import ListenerLedger
+from twisted_ingest.ledger import ListenerLedger
 
 # Finds two delimiters in a row. `\n[\n]` runs as a memchr in CPython's `re`; `b"\n\n" in block` takes
 # almost three times as long on blocks of ordinary lines.

@@ -7,7 +7,7 @@ could be too long.
 
 from twisted_ingest.batch import LF, NUL, Batch
 from twisted_ingest.framing.base import Framer
-from twisted_ingest.scan import Chunk
+from twisted_ingest.framing.scan import Chunk
 
 
 class LineFramer(Framer):

@@ -12,8 +12,8 @@ from twisted_ingest.batch import LF, NUL, Batch
 from twisted_ingest.errors import DiscardReason
 from twisted_ingest.framing.base import Astray, Framer
 from twisted_ingest.framing.beginnings import ANY_COUNTED, BOM, COUNTED, counted_is_undecided
+from twisted_ingest.framing.scan import Chunk, FramesIn, frames_in
 from twisted_ingest.limits import PREVIEW
-from twisted_ingest.scan import Chunk, FramesIn, frames_in
 
 TRAILER = 2
 """Bytes that may stand at the end of a frame and do not count towards the limit: CRLF."""

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 from twisted_ingest.batch import LF, Batch, ConnectionInfo
 from twisted_ingest.errors import DiscardReason, Oversize, RelpCommand, RelpError
-from twisted_ingest.flow.ledger import RelpLedger
 from twisted_ingest.framing.base import Framer
 from twisted_ingest.framing.detect import RELP_HEADER, diagnose_relp, relp_is_undecided
 from twisted_ingest.framing.octets import TRAILER, payload
+from twisted_ingest.framing.scan import Chunk
+from twisted_ingest.ledger import RelpLedger
 from twisted_ingest.limits import RELP_LAST_NUMBER, RELP_OFFERS
-from twisted_ingest.scan import Chunk
 
 HIGHEST_NUMBER = 999_999_999
 """The number after which 1 follows."""

@@ -13,9 +13,9 @@ from twisted.python.failure import Failure
 from twisted_ingest.batch import ConnectionInfo
 from twisted_ingest.errors import CloseReason, RefuseReason, RelpError, Resync
 from twisted_ingest.escaping import escape, preview
-from twisted_ingest.flow.ledger import ListenerLedger
 from twisted_ingest.framing.detect import is_run_together
 from twisted_ingest.framing.signatures import Signature
+from twisted_ingest.ledger import ListenerLedger
 from twisted_ingest.units import format_size
 
 BURST = 10

@@ -34,10 +34,10 @@ from twisted_ingest.errors import (
     RelpError,
     Resync,
 )
-from twisted_ingest.flow.ledger import ACK_SECONDS
+from twisted_ingest.framing.scan import SCANNER
+from twisted_ingest.ledger import ACK_SECONDS
 from twisted_ingest.observe.lag import LagView
 from twisted_ingest.observe.steps import StepDirection
-from twisted_ingest.scan import SCANNER
 
 LEVELS = frozenset(
     {

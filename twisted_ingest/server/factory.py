@@ -12,12 +12,12 @@ from twisted_ingest.batch import NUL, ConnectionInfo
 from twisted_ingest.errors import CloseReason, Durability, Framing, RefuseReason
 from twisted_ingest.flow.intake import Intake
 from twisted_ingest.flow.lane import Lane
-from twisted_ingest.flow.ledger import ListenerLedger
 from twisted_ingest.flow.rate import Meter, PeerBuckets, TokenBucket
 from twisted_ingest.framing.auto import AutoFramer
 from twisted_ingest.framing.base import Framer
 from twisted_ingest.framing.lines import LineFramer, NulFramer
 from twisted_ingest.framing.octets import OctetFramer
+from twisted_ingest.ledger import ListenerLedger
 from twisted_ingest.limits import READ_SIZE, ListenerLimits
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission

@@ -17,11 +17,11 @@ from zope.interface import implementer
 from twisted_ingest.batch import Batch, ConnectionInfo
 from twisted_ingest.errors import CloseReason, DiscardReason, Durability
 from twisted_ingest.flow.answers import AnsweringLane
-from twisted_ingest.flow.ledger import RelpLedger
 from twisted_ingest.flow.watermark import Watermark
 from twisted_ingest.framing.base import Framer
 from twisted_ingest.framing.relp import OK, SERVERCLOSE, RelpFramer, Reply
 from twisted_ingest.interfaces import IAnsweringProducer
+from twisted_ingest.ledger import RelpLedger
 from twisted_ingest.limits import (
     CLOSE_TIMEOUT,
     DRAIN_QUIET,

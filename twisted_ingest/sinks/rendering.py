@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from twisted_ingest.batch import LF, Batch
 from twisted_ingest.errors import Format
-from twisted_ingest.scan import holds_control
+from twisted_ingest.framing.scan import holds_control
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 

@@ -15,11 +15,11 @@ from twisted_ingest.batch import Group
 from twisted_ingest.errors import Durability, Format, Fsync, MisconfiguredError, SinkError
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.observe.events import Events
-from twisted_ingest.sinks.access import OURS, FileAccess
-from twisted_ingest.sinks.appender import Appender
 from twisted_ingest.sinks.rendering import RENDERERS
-from twisted_ingest.sinks.targets import FileTarget, IrregularError, StreamTarget
-from twisted_ingest.sinks.writer import HELD_BACK
+from twisted_ingest.storage.access import OURS, FileAccess
+from twisted_ingest.storage.appender import Appender
+from twisted_ingest.storage.targets import FileTarget, IrregularError, StreamTarget
+from twisted_ingest.storage.writer import HELD_BACK
 
 # At the start neither is waited for; anything else is tried again.
 _MISTAKES = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST})

@@ -18,7 +18,6 @@ from twisted_ingest.errors import Durability, Fsync, RejectedError, SinkError
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import MIB
 from twisted_ingest.observe.events import Events
-from twisted_ingest.sinks.appender import Appender
 from twisted_ingest.spool.behind import Behind
 from twisted_ingest.spool.codec import ForeignError
 from twisted_ingest.spool.cursor import Cursor, Window
@@ -27,6 +26,7 @@ from twisted_ingest.spool.recovery import Recovered, Report, recover
 from twisted_ingest.spool.replay import Replay
 from twisted_ingest.spool.segments import LOCK, Shelf
 from twisted_ingest.spool.target import SegmentTarget
+from twisted_ingest.storage.appender import Appender
 from twisted_ingest.units import format_size
 
 SEGMENT_BYTES = 16 * MIB

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 from twisted_ingest.batch import Batch
 from twisted_ingest.limits import SPARE_INODES
-from twisted_ingest.sinks.fifo import Fifo
-from twisted_ingest.sinks.targets import Place, SyncFailedError
 from twisted_ingest.spool.codec import (
     MARKER_SIZE,
     SEGMENT_SIZE,
@@ -25,6 +23,8 @@ from twisted_ingest.spool.codec import (
 )
 from twisted_ingest.spool.disk import Disk
 from twisted_ingest.spool.segments import Segment, Shelf, segment_name
+from twisted_ingest.storage.fifo import Fifo
+from twisted_ingest.storage.targets import Place, SyncFailedError
 from twisted_ingest.units import format_size
 
 ROOM_SECONDS = 0.1
@@ -44,7 +44,7 @@ class _Open:
 
 class SegmentTarget:
     """
-    See `twisted_ingest.sinks.targets.Target`.
+    See `twisted_ingest.storage.targets.Target`.
 
     ``sequence`` is the number of the next frame, ``number`` that of the next segment. ``trouble`` says why there is no
     room, or is ``None``; ``on_trouble`` is called in the thread when it changes. ``records`` and ``bytes`` count what

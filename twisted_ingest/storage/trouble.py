@@ -5,7 +5,7 @@ What keeps a target from taking what it is given: errors, which are waited out, 
 import threading
 from collections.abc import Callable
 
-from twisted_ingest.sinks.targets import Target
+from twisted_ingest.storage.targets import Target
 
 RETRY_SECONDS = (0.1, 5.0)
 """First and longest wait after an error; doubled each time until everything at hand is written."""

@@ -10,7 +10,7 @@ from twisted.logger import LogLevel
 
 from twisted_ingest import __version__
 from twisted_ingest.errors import Caution, DropReason, Durability, WireProtocol
-from twisted_ingest.flow.ledger import ListenerLedger
+from twisted_ingest.ledger import ListenerLedger
 from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.metrics import View
 from twisted_ingest.server.listener import Listener

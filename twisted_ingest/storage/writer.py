@@ -12,10 +12,10 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from twisted_ingest.errors import Fsync
-from twisted_ingest.sinks.fifo import ReaderGoneError
-from twisted_ingest.sinks.progress import Progress
-from twisted_ingest.sinks.targets import Place, SyncFailedError, Target
-from twisted_ingest.sinks.trouble import AbandonedError, Trouble
+from twisted_ingest.storage.fifo import ReaderGoneError
+from twisted_ingest.storage.progress import Progress
+from twisted_ingest.storage.targets import Place, SyncFailedError, Target
+from twisted_ingest.storage.trouble import AbandonedError, Trouble
 
 COMMIT_BYTES = 4 * 1024 * 1024
 """Bytes written before the groups they belong to are reported; bounds how late the first of a long queue is."""

@@ -69,7 +69,7 @@ def _chosen() -> tuple[LinesIn, FramesIn, Callable[[bytes, bytes], bool], bool]:
     if os.environ.get(PURE):
         return no_lines, no_frames, look_for_control, False
     try:
-        from twisted_ingest import _scan  # noqa: PLC0415 - it may not be there
+        from twisted_ingest.framing import _scan  # noqa: PLC0415 - it may not be there
     except ImportError:
         return no_lines, no_frames, look_for_control, False
     return _scan.lines, _scan.frames, _scan.holds_control, True

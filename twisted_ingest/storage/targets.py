@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from typing import Protocol
 
-from twisted_ingest.sinks.access import OURS, FileAccess, missing_directories
-from twisted_ingest.sinks.fifo import Fifo, is_fifo, open_fifo
+from twisted_ingest.storage.access import OURS, FileAccess, missing_directories
+from twisted_ingest.storage.fifo import Fifo, is_fifo, open_fifo
 
 IOV_MAX = 1024
 """Buffers of one ``writev``: the kernel's own limit (``UIO_MAXIOV``)."""

@@ -14,8 +14,8 @@ from twisted.python.failure import Failure
 
 from twisted_ingest.errors import Fsync, RejectedError, SinkError
 from twisted_ingest.observe.events import Events
-from twisted_ingest.sinks.targets import Target
-from twisted_ingest.sinks.writer import HELD_BACK, Writer
+from twisted_ingest.storage.targets import Target
+from twisted_ingest.storage.writer import HELD_BACK, Writer
 
 LOOK_SECONDS = 1.0
 """How often the thread is looked after while anything is outstanding: how late a stall may be in the log."""
