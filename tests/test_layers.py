@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).parent.parent / "twisted_ingest"
 
 # From the ground up. A module may import from rows before its own, and from its own row inside its own room.
 ROWS = [
-    ["errors", "units", "logging_handler"],
+    ["errors", "units", "backoff", "logging_handler"],
     ["networks", "admin.hosts"],
     ["limits"],
     ["escaping"],
@@ -37,6 +37,7 @@ ROWS = [
 NO_TWISTED = {
     "errors",
     "units",
+    "backoff",
     "networks",
     "admin.hosts",
     "limits",

@@ -589,7 +589,7 @@ class SyncTests(AppenderCase):
         bench.reactor.advance(600)
         bench.appender.reopen()  # wakes the thread
         bench.reactor.run_until(lambda: bench.log and not bench.appender.writer.trouble)
-        self.assertEqual(bench.appender.writer._trouble._delay, trouble.RETRY_SECONDS[0])
+        self.assertEqual(bench.appender.writer._trouble._backoff.last, trouble.RETRY_SECONDS[0])
         bench.hear(bench.submit(b"b\n"))
         bench.close()
         self.assertEqual(bench.medium.put_aside, 1)

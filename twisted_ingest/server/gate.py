@@ -13,6 +13,7 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
+from twisted_ingest.backoff import Backoff
 from twisted_ingest.errors import AcceptError
 from twisted_ingest.limits import ACCEPTS_PER_TURN
 from twisted_ingest.observe.events import Events
@@ -71,7 +72,8 @@ class GatedPort:
     connected: bool
     disconnecting: bool
 
-    _backoff = 0.0
+    backoff: Backoff
+    """How long nothing is accepted after a failure; of this port alone."""
     _backoff_call: Any = None
 
     def doRead(self) -> OSError | None:
@@ -160,7 +162,7 @@ class GatedPort:
             _reset(accepted)
             self.events.internal_error("accepting a connection")
             return True
-        self._backoff = 0.0
+        self.backoff.reset()
         return True
 
     def _welcome(self, accepted: sockets.socket, address: Any) -> None:
@@ -185,15 +187,14 @@ class GatedPort:
 
     def _back_off(self, failure: OSError) -> None:
         self._wait()
-        self.events.accept_failed(self.factory.name, failure, self._backoff)
+        self.events.accept_failed(self.factory.name, failure, self.backoff.last)
 
     def _wait(self) -> None:
         """Accept nothing for a while, twice as long as the last time."""
-        first, longest = ACCEPT_BACKOFF_SECONDS
-        self._backoff = min(self._backoff * 2 or first, longest)
+        wait = self.backoff.lengthen()
         self.stopReading()  # type: ignore[attr-defined]
         if self._backoff_call is None:
-            self._backoff_call = self.reactor.callLater(self._backoff, self._retry)
+            self._backoff_call = self.reactor.callLater(wait, self._retry)
 
     def _retry(self) -> None:
         self._backoff_call = None

@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet import error
 from twisted.python.failure import Failure
 
+from twisted_ingest.backoff import Backoff
 from twisted_ingest.errors import ListenError, WireProtocol
 from twisted_ingest.limits import ACCEPTS_PER_TURN
 from twisted_ingest.observe.events import Events
@@ -44,7 +45,7 @@ class Listener:
         self.port: Any = None
         self.trouble: str | None = None
         self._ports: ListeningReactor | None = None
-        self._wait = 0.0
+        self._backoff = Backoff(*REBIND_BACKOFF_SECONDS)
         self._bound_at = 0.0
         self._binding: Any = None
         """The call that will bind again."""
@@ -109,15 +110,14 @@ class Listener:
         """Bind again in a while: the port was lost."""
         self.port = None
         if self.factory.clock.seconds() - self._bound_at > REBIND_BACKOFF_SECONDS[1]:
-            self._wait = 0.0
+            self._backoff.reset()
         self._bind_later(f"its port was lost ({reason.getErrorMessage()})")
 
     def _bind_later(self, trouble: str) -> None:
-        first, longest = REBIND_BACKOFF_SECONDS
-        self._wait = min(self._wait * 2 or first, longest)
         self.trouble = trouble
-        self.factory.events.listener_lost(self.name, trouble, self._wait)
-        self._binding = self.factory.clock.callLater(self._wait, self._bind_again)
+        wait = self._backoff.lengthen()
+        self.factory.events.listener_lost(self.name, trouble, wait)
+        self._binding = self.factory.clock.callLater(wait, self._bind_again)
 
     def _bind_again(self) -> None:
         self._binding = None

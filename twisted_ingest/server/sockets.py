@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IReactorFDSet
 from twisted.internet.protocol import ServerFactory
 from twisted.python.failure import Failure
 
+from twisted_ingest.backoff import Backoff
 from twisted_ingest.limits import (
     BACKLOG,
     KEEPALIVE_COUNT,
@@ -24,7 +25,7 @@ from twisted_ingest.limits import (
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.claim import ClaimedPort
-from twisted_ingest.server.gate import GatedPort
+from twisted_ingest.server.gate import ACCEPT_BACKOFF_SECONDS, GatedPort
 from twisted_ingest.server.pace import Pace
 from twisted_ingest.server.readiness import HAS_EPOLL, Readiness
 from twisted_ingest.server.transports import TCPTransport, UNIXTransport
@@ -154,6 +155,7 @@ class ListeningReactor:
         port.events = self._events
         port.receive_buffer = self._receive_buffer
         port.on_lost = self._on_lost
+        port.backoff = Backoff(*ACCEPT_BACKOFF_SECONDS)
         try:
             port.startListening()
             self._equip(port)

@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 
+from twisted_ingest.backoff import Backoff
 from twisted_ingest.batch import Group
 from twisted_ingest.errors import MisconfiguredError, SinkError
 from twisted_ingest.flow.outlet import deliver, description_of, details_of, trouble_of
@@ -29,7 +30,7 @@ class Behind:
         self._reactor = reactor
         self._events = events
         self._on_started = on_started
-        self._delay = 0.0
+        self._backoff = Backoff(*START_SECONDS)
         self._retry: Any = None
         """The call that will try again."""
         self._start_trouble: str | None = None
@@ -78,9 +79,7 @@ class Behind:
         if trouble != self._start_trouble:
             self._start_trouble = trouble
             self._events.sink_stalled(name, trouble)
-        first, longest = START_SECONDS
-        self._delay = min(self._delay * 2 or first, longest)
-        self._retry = self._reactor.callLater(self._delay, self._try_again)
+        self._retry = self._reactor.callLater(self._backoff.lengthen(), self._try_again)
 
     def _try_again(self) -> None:
         self._retry = None

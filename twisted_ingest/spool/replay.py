@@ -5,12 +5,12 @@ It holds two windows at most, however much is waiting. The reactor answers for e
 passing reason is handed over again, later and later.
 """
 
-import random
 import threading
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from twisted_ingest.backoff import Backoff
 from twisted_ingest.batch import Batch
 from twisted_ingest.errors import RejectedError
 from twisted_ingest.limits import MIB
@@ -71,7 +71,7 @@ class Replay:
         self._is_stopping = False
         self._is_abandoned = False
         self._commit_due: float | None = None
-        self._delay = 0.0
+        self._backoff = Backoff(*RETRY_SECONDS, jitter=True)
         self.is_final = False
         """The sink has failed for good: what is in the spool stays there."""
         self._sink_trouble: str | None = None
@@ -200,7 +200,7 @@ class Replay:
     @property
     def retries_now(self) -> bool:
         """Whether the last thing tried has failed."""
-        return self._delay > 0
+        return self._backoff.last > 0
 
     def _hand_over(self, window: Window) -> None:
         with self._shelf.changed:
@@ -284,10 +284,7 @@ class Replay:
     def _back_off(self, trouble: str) -> None:
         self.retries += 1
         self._set_trouble(f"{trouble}; trying again")
-        first, longest = RETRY_SECONDS
-        self._delay = min(self._delay * 2 or first, longest)
-        pause = self._delay * random.uniform(0.5, 1)  # noqa: S311 - chance, not a secret
-        self._wait(lambda: self._is_stopping, time.monotonic() + pause)
+        self._wait(lambda: self._is_stopping, time.monotonic() + self._backoff.lengthen())
         if self._is_abandoned or self._is_stopping:
             raise _StopError
 
@@ -302,7 +299,7 @@ class Replay:
         raise _StopError
 
     def _recovered(self) -> None:
-        self._delay = 0.0
+        self._backoff.reset()
         self._set_trouble(None)
 
     def _set_trouble(self, trouble: str | None) -> None:

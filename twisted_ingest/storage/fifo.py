@@ -14,6 +14,8 @@ import stat
 import termios
 from collections.abc import Sequence
 
+from twisted_ingest.backoff import Backoff
+
 ROOM_MILLISECONDS = 100
 """How long room in a full pipe is waited for at a time, so that the appender can look whether it was told to stop."""
 
@@ -56,13 +58,13 @@ class Fifo:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._wait = 0
+        self._wait = Backoff(*LOOK_MILLISECONDS)
         self._errors = select.poll()
         self._errors.register(descriptor, 0)
 
     def write(self, buffers: Sequence[bytes | memoryview]) -> int:
         """Write some of the buffers, maybe nothing. Raises `ReaderGoneError`."""
-        self._wait = 0
+        self._wait.reset()
         try:
             return os.writev(self._descriptor, buffers)
         except BlockingIOError:
@@ -77,9 +79,7 @@ class Fifo:
         """Whether all that was written has been read; waits a moment for it. Raises `ReaderGoneError`."""
         if not self._unread():
             return True
-        first, longest = LOOK_MILLISECONDS
-        self._wait = min(self._wait * 2 or first, longest)
-        has_left = self._has_left(self._wait)
+        has_left = self._has_left(self._wait.lengthen())
         unread = self._unread()
         if unread and has_left:
             raise ReaderGoneError(unread)
@@ -89,7 +89,7 @@ class Fifo:
         """Whether somebody has it open to read."""
         return not self._has_left(0)
 
-    def _has_left(self, milliseconds: int) -> bool:
+    def _has_left(self, milliseconds: float) -> bool:
         # Without readers the writing end has an error (pipe(7)), which `poll` always tells.
         return bool(self._errors.poll(milliseconds))
 

@@ -5,6 +5,7 @@ What keeps a target from taking what it is given: errors, which are waited out, 
 import threading
 from collections.abc import Callable
 
+from twisted_ingest.backoff import Backoff
 from twisted_ingest.storage.targets import Target
 
 RETRY_SECONDS = (0.1, 5.0)
@@ -40,7 +41,7 @@ class Trouble:
         self._abandoned = abandoned
         self._tell = tell
         self._meanwhile = meanwhile
-        self._delay = 0.0
+        self._backoff = Backoff(*RETRY_SECONDS)
         self._error: str | None = None
         self._under_way: tuple[str, float] | None = None
         """What the target has been asked for and not done yet, and since when."""
@@ -95,9 +96,7 @@ class Trouble:
             raise failure
         self.retries += 1
         self._report(f"{what}: {_reason(failure)}; trying again, {self._meanwhile}")
-        first, longest = RETRY_SECONDS
-        self._delay = min(self._delay * 2 or first, longest)
-        if self._abandoned.wait(self._delay):
+        if self._abandoned.wait(self._backoff.lengthen()):
             raise AbandonedError
 
     def _report(self, error: str) -> None:
@@ -115,7 +114,7 @@ class Trouble:
     def is_over(self, *, shorten: bool) -> bool:
         """Note that all is written; true when an error had been told of. ``shorten`` begins with short waits again."""
         if shorten:
-            self._delay = 0.0
+            self._backoff.reset()
         had_error, self._error = self._error is not None, None
         return had_error
 
