@@ -15,14 +15,15 @@ ROWS = [
     ["limits"],
     ["escaping"],
     ["batch"],
-    ["interfaces"],
     ["ledger"],
+    ["interfaces"],
     ["flow.watermark", "flow.budget", "flow.rate", "flow.pauses"],
     ["framing"],
     ["flow"],
     ["observe"],
     ["storage"],
     ["sinks", "server"],
+    ["sources"],
     ["spool"],
     ["admin"],
     ["config"],
@@ -169,6 +170,20 @@ class LayerTests(SynchronousTestCase):
             if room in ("server", "sinks"):
                 other = "sinks" if room == "server" else "server"
                 self.assertFalse([target for target in self.ours(name) if target.startswith(other)])
+
+    def test_sources_know_of_the_server_alone(self) -> None:
+        """A source may be made of what the server has; of what is behind its lane it knows nothing."""
+        for name in self.modules:
+            if name.split(".")[0] == "sources":
+                rooms = {target.split(".")[0] for target in self.ours(name)}
+                self.assertFalse(rooms & {"sinks", "spool", "storage"})
+
+    def test_sources_are_known_by_their_interface(self) -> None:
+        """Whoever starts, drains, asks or describes sources imports none of them."""
+        makers = {"assembly", "config"}
+        for name in self.modules:
+            if not {name, name.split(".")[0]} & (makers | {"sources"}):
+                self.assertFalse([target for target in self.ours(name) if target.startswith("sources")])
 
     def test_prometheus_stays_at_the_edge(self) -> None:
         """Only metrics and admin know the metrics library."""

@@ -18,9 +18,10 @@ from twisted_ingest.admin.port import AdminPorts
 from twisted_ingest.errors import ListenError
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
+from twisted_ingest.server.binding import REBIND_BACKOFF_SECONDS
 from twisted_ingest.server.endpoints import UNIX_MODE, PassedSockets, server_endpoint
-from twisted_ingest.server.listener import REBIND_BACKOFF_SECONDS, Listener
 from twisted_ingest.server.sockets import ListeningReactor
+from twisted_ingest.sources.listener import Listener
 
 
 def mode_of(path: str) -> int:
@@ -70,9 +71,7 @@ class ClaimTests(UNIXTestCase):
         listener = await self.listen(self.listener(f"unix:{self.path}"))
         for option in ("", ":lockfile=0"):
             with self.assertRaisesRegex(ListenError, f"{self.path}: another process"):
-                await Listener(f"unix:{self.path}{option}", listener.factory).listen(
-                    reactor, self.admission, self.events
-                )
+                Listener(f"unix:{self.path}{option}", listener.factory, reactor, self.admission).bind()
         await self.serves(listener)
 
     async def test_taken_by_a_stranger(self) -> None:

@@ -6,8 +6,8 @@ from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_ingest.errors import CloseReason, WireProtocol
+from twisted_ingest.flow.drain import DRAIN_TICK, drain_sources
 from twisted_ingest.limits import DRAIN_QUIET, DRAIN_TIMEOUT, FLUSH_GRACE
-from twisted_ingest.server.drain import DRAIN_TICK, drain_connections
 from twisted_ingest.server.protocol import IngestProtocol
 from twisted_ingest.testing import MemorySink, PumpTransport, Rig
 from twisted_ingest.units import Rate
@@ -129,7 +129,7 @@ class ConnectionTests(DrainCase):
         """A peer that never stops sending is reset at the deadline, and what it has sent by then is counted."""
         rig = self.rig()
         peer = rig.connect()
-        done = drain_connections(rig.clock, lambda: list(rig.factory.connections.values()), 2.0)
+        done = drain_sources(rig.clock, [rig.listener], 2.0, rig.events.bug)
         result: Deferred[None] = Deferred.fromCoroutine(done)
         for _ in range(50):
             peer.peer_sends(b"more\n")

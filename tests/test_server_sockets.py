@@ -23,10 +23,10 @@ from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.factory import IngestFactory
 from twisted_ingest.server.gate import ACCEPT_BACKOFF_SECONDS
-from twisted_ingest.server.listener import Listener
 from twisted_ingest.server.protocol import IngestProtocol
 from twisted_ingest.server.sockets import ListeningReactor, TCPPort
 from twisted_ingest.server.transports import address_text
+from twisted_ingest.sources.listener import Listener
 from twisted_ingest.testing import MemorySink, Rig, StalledSink
 
 
@@ -117,13 +117,13 @@ class ListeningTestCase(TestCase):
             clock=clock,
             wall_time=reactor.seconds,
         )
-        listener = Listener(endpoint, factory)
+        listener = Listener(endpoint, factory, reactor, self.admission)
         self.admission.on_room = listener.open_gate
         self.addCleanup(self.stop, listener)
         return listener
 
     async def listen(self, listener: Listener) -> Listener:
-        await listener.listen(reactor, self.admission, self.events)
+        listener.bind()
         return listener
 
     def stop(self, listener: Listener) -> "Deferred[None]":

@@ -40,13 +40,11 @@ class StartCase(TestCase):
 
     async def send(self, service: IngestService, data: bytes) -> None:
         """Send what the kernel takes at once; wait until it was received and delivered."""
-        received = service.listeners[0].factory.ledger.bytes_received
+        received = service.listeners[0].ledger.bytes_received
         with socket.create_connection(("127.0.0.1", service.listeners[0].port.getHost().port)) as peer:
             peer.sendall(data)
         await self.until(
-            lambda: (
-                service.listeners[0].factory.ledger.bytes_received == received + len(data) and service.intake.is_idle
-            )
+            lambda: service.listeners[0].ledger.bytes_received == received + len(data) and service.intake.is_idle
         )
 
     async def until(self, condition: Callable[[], bool]) -> None:

@@ -14,13 +14,13 @@ from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.intake import Intake
 from twisted_ingest.flow.outlet import Outlet
 from twisted_ingest.flow.rate import PeerBuckets
-from twisted_ingest.interfaces import ISink
+from twisted_ingest.interfaces import ISink, ISource
 from twisted_ingest.limits import OPTIONAL_SHARE
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
-from twisted_ingest.server.listener import FACTORIES, Listener
 from twisted_ingest.sinks.null import NullSink
 from twisted_ingest.sinks.writing import FileSink, StdoutSink
+from twisted_ingest.sources.listener import FACTORIES, Listener
 from twisted_ingest.spool.leftovers import find_leftovers, spool_directory
 from twisted_ingest.spool.sink import SpoolSink
 from twisted_ingest.storage.access import FileAccess
@@ -71,15 +71,17 @@ def share_out(intake: Intake) -> None:
         outlet.limit = int(intake.budget.limit * OPTIONAL_SHARE / len(optional))
 
 
-def make_listeners(settings: Settings, clock: Any, wall_time: Callable[[], float], **parts: Any) -> list[Listener]:
-    """Make the listeners; ``parts`` are the intake, the admission and the events that they share."""
+def make_sources(settings: Settings, reactor: Any, wall_time: Callable[[], float], **parts: Any) -> list[ISource]:
+    """Make the sources; ``parts`` are the intake, the admission and the events that they share."""
     ids = count(1)
     return [
         Listener(
             listener.endpoint,
             FACTORIES[listener.protocol](
-                name, settings.listener_limits(name), clock=clock, wall_time=wall_time, ids=ids, **parts
+                name, settings.listener_limits(name), clock=reactor, wall_time=wall_time, ids=ids, **parts
             ),
+            reactor,
+            parts["admission"],
         )
         for name, listener in settings.listeners.items()
     ]

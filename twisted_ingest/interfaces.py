@@ -1,10 +1,11 @@
 """
-The two seams: how a connection hands over batches, and how a sink takes groups of them.
+The seams: how records come in, how they are handed over in batches, and how a sink takes groups of them.
 
 Only contracts live here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
@@ -12,6 +13,7 @@ from zope.interface import Attribute, Interface
 
 from twisted_ingest.batch import Batch, Group
 from twisted_ingest.errors import Durability
+from twisted_ingest.ledger import ListenerLedger, SourceBalance
 
 
 class IBatchProducer(IPushProducer):
@@ -140,3 +142,87 @@ class ISink(Interface):
 
     def details() -> Mapping[str, float]:
         """Give the sink's own counters, by the ends of their metric names; all known in advance."""
+
+
+class ILiveConnection(Interface):
+    """A connection as those see it who only look."""
+
+    records: int = Attribute("Records framed so far.")
+
+    def status(now: float) -> Mapping[str, Any]:  # noqa: N805
+        """Give its row of ``/connections``, plain values, what came from the peer escaped; ``now``: reactor seconds."""
+
+
+class ISource(Interface):
+    """
+    Where records come from: all that the service, those who look at it and the banner know of it.
+
+    A source hands batches to lanes it opens, and keeps the two identities of its ledger. It is bound, started, swept
+    every second, stopped and drained in this order; a failed start stops it from wherever it is. A source that raises
+    where no error is named has a bug: it is counted, and costs the others nothing.
+    """
+
+    name: str = Attribute("The configured name: the metric label ``listener``.")
+    protocol: str = Attribute("How records come, in one word of the configuration.")
+    durability: Durability = Attribute("What it asks of the sinks.")
+    answers: bool = Attribute("Whether senders are told what is safe; its ledger counts the answers then.")
+    ledger: ListenerLedger = Attribute("Its counts.")
+    trouble: str | None = Attribute(
+        "Why it can take nothing although it should, for ``/readyz``; ``None``: all is well, as far as that lies here."
+    )
+    is_up: bool = Attribute("Whether records can come, as far as is known.")
+
+    def describe() -> str:
+        """Say in a few words, the first a verb, what it does and where: for the banner."""
+
+    def hints() -> Sequence[tuple[str, str]]:
+        """Give what to tell somebody who has just started it: a word and a line each."""
+
+    def bind() -> None:
+        """Acquire what may take root to have. Raises ``ListenError``; called once."""
+
+    def start() -> None:
+        """Begin to bring records, without waiting for anybody. The sinks are open."""
+
+    async def stop() -> None:
+        """Bring nothing new: what is under way goes on. Callable at any time, and again."""
+
+    def connections() -> Mapping[int, ILiveConnection]:
+        """Give the live connections by number: the mapping itself, which changes as they come and go."""
+
+    def sweep(now: float, overslept: float) -> None:  # noqa: N805
+        """Look at deadlines. For ``overslept`` seconds up to now the process was not running."""
+
+    def balance() -> SourceBalance:
+        """Recount what is held, from the live objects."""
+
+    def status() -> Mapping[str, Any]:
+        """Give its row of ``/status``: plain values, no secret among them."""
+
+    is_drained: bool = Attribute("Whether nothing is under way any more.")
+
+    def begin_drain() -> None:
+        """Finish what is under way, from now on with a deadline. Called after ``stop``."""
+
+    def drain(now: float) -> None:  # noqa: N805
+        """End what is done; called several times a second until all ``is_drained``, or the deadline."""
+
+    def end_drain() -> None:
+        """Cut off what is left, and count it. The deadline has come."""
+
+
+class IListener(ISource):
+    """A source that others connect to."""
+
+    port: Any = Attribute("The port it became, Twisted's ``IListeningPort``; ``None`` while it does not listen.")
+    address: str | None = Attribute("Where it listens in fact; ``None`` while it does not.")
+
+    def open_gate() -> None:
+        """Accept again: there is room below the cap on connections."""
+
+    def set_protocol(protocol: type[Any]) -> None:  # noqa: N805
+        """
+        Let the connections to come be of this class.
+
+        Raises ``TypeError``, and ``ValueError`` where this listener cannot have what the class declares.
+        """

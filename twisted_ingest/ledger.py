@@ -9,7 +9,7 @@ objects by the caller of ``ByteBalance`` and ``RecordBalance``.
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from twisted_ingest.errors import (
     AcceptError,
@@ -125,6 +125,16 @@ class RelpLedger(ListenerLedger):
         self.relp_acks += count
         self.relp_ack_seconds_sum += seconds * count
         self.relp_ack_seconds[next((bound for bound in ACK_SECONDS if seconds <= bound), math.inf)] += count
+
+
+class SourceBalance(NamedTuple):
+    """What a source holds, recounted from its live objects."""
+
+    buffered_bytes: int
+    """Of records whose end has not come."""
+    unanswered_frames: int
+    """Records whose sender waits for an answer; none where nothing is answered."""
+    unanswered_bytes: int
 
 
 class Tally:

@@ -24,24 +24,23 @@ from twisted_ingest.assembly import (
     limit_origins,
     make_admission,
     make_intake,
-    make_listeners,
+    make_sources,
     tell_leftovers,
 )
 from twisted_ingest.config import checks
 from twisted_ingest.config.load import Loaded
 from twisted_ingest.config.model import OFF
-from twisted_ingest.errors import CloseReason, IngestError, ListenError, SinkError
+from twisted_ingest.errors import IngestError, SinkError
+from twisted_ingest.flow.drain import close_sinks, drain_sources, flush_sinks
 from twisted_ingest.flow.outlet import Outlet, description_of
-from twisted_ingest.interfaces import ISink
-from twisted_ingest.limits import FLUSH_GRACE, OVERSLEPT, SWEEP_SECONDS
+from twisted_ingest.interfaces import IListener, ILiveConnection, ISink, ISource
+from twisted_ingest.limits import FLUSH_GRACE, SWEEP_SECONDS
 from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.lag import BEAT_SECONDS
 from twisted_ingest.observe.log import LogWriter
 from twisted_ingest.observe.metrics import build_registry
 from twisted_ingest.process.announce import Summary, banner, summarize
 from twisted_ingest.process.milestone import Milestone
-from twisted_ingest.server.drain import close_sinks, drain_connections, flush_sinks
-from twisted_ingest.server.protocol import IngestProtocol
 
 
 class IngestService(Service):
@@ -86,7 +85,7 @@ class IngestService(Service):
         self._admin: AdminListener | None = None
         self._heartbeat: Any = None
         self._stopping: Milestone[None] | None = None
-        self._own_protocols: dict[str, type[IngestProtocol]] = {}
+        self._own_protocols: dict[str, type[Any]] = {}
         self._own_sinks: list[OwnSink] = []
         self._assemble()
 
@@ -101,12 +100,12 @@ class IngestService(Service):
             add_own_sink(self.intake, own)
         self.intake.on_sink_failed = self._sink_failed
         parts: dict[str, Any] = {"intake": self.intake, "admission": self.admission, "events": self.events}
-        self.listeners = make_listeners(settings, reactor, self._wall_time, **parts)
+        self.sources: list[ISource] = make_sources(settings, reactor, self._wall_time, **parts)
         for listener in self.listeners:
             if listener.name in self._own_protocols:
-                listener.factory.protocol = self._own_protocols[listener.name]
+                listener.set_protocol(self._own_protocols[listener.name])
         self.watch = Watch(
-            listeners=self.listeners,
+            sources=self.sources,
             log=self._log,
             seconds=reactor.seconds,
             wall_time=self._wall_time,
@@ -125,19 +124,19 @@ class IngestService(Service):
 
     # Parts of one's own.
 
-    def set_protocol(self, listener: str, protocol: type[IngestProtocol]) -> None:
+    def set_protocol(self, listener: str, protocol: type[Any]) -> None:
         """
-        Let the connections of a listener, by its name, be of this class, in this start and all others.
+        Let the connections of a listener, by its name, be of this subclass of its own, in this start and all others.
 
         Raises `IngestError` once it is started, ``ValueError`` and ``TypeError`` as ``IngestFactory.protocol`` does,
         and for a listener that there is not.
         """
         self._refuse_late("set_protocol")
-        factories = {each.name: each.factory for each in self.listeners}
-        if listener not in factories:
-            raise ValueError(f"no listener {listener!r} (known: {', '.join(factories)})")
+        named = {each.name: each for each in self.listeners}
+        if listener not in named:
+            raise ValueError(f"no listener {listener!r} (known: {', '.join(named)})")
         # Of a service that was stopped these are the parts that were used: it only tells whether they can have it.
-        factories[listener].protocol = protocol
+        named[listener].set_protocol(protocol)
         self._own_protocols[listener] = protocol
 
     def add_sink(self, make: Callable[[], ISink], *, required: bool = True) -> None:
@@ -164,9 +163,14 @@ class IngestService(Service):
         return [outlet.sink for outlet in self.intake.outlets]
 
     @property
-    def connections(self) -> list[IngestProtocol]:
+    def listeners(self) -> list[IListener]:
+        """Those of the sources that others connect to, in the order they were configured."""
+        return [source for source in self.sources if IListener.providedBy(source)]
+
+    @property
+    def connections(self) -> list[ILiveConnection]:
         """All live connections."""
-        return [connection for listener in self.listeners for connection in listener.factory.connections.values()]
+        return [connection for source in self.sources for connection in source.connections().values()]
 
     @property
     def admin_address(self) -> str | None:
@@ -218,6 +222,8 @@ class IngestService(Service):
                 started.append(sink)
                 sink.start()
             tell_leftovers(self._settings, self.events)
+            for source in self.sources:
+                source.start()
         except BaseException:
             self._undo_start(Failure(), started)
             raise
@@ -230,18 +236,18 @@ class IngestService(Service):
         if self._is_spent:
             self._assemble()
         check_sinks(self._settings, self.intake.outlets)
-        for listener in self.listeners:
-            _now(listener.listen(self._reactor, self.admission, self.events))
+        for source in self.sources:
+            source.bind()
         if self._settings.admin.endpoint != OFF:
-            _now(self._listen_admin())
+            self._bind_admin()
         self._is_bound = True
 
     def _undo_start(self, reason: Failure, started: list[ISink]) -> None:
         """Let go of whatever a failed start had acquired."""
         self._is_spent, self._is_bound = True, False
         self._unbind()
-        for connection in self.connections:
-            connection.close(CloseReason.LOCAL, reset=True)
+        for source in self.sources:
+            self._guard("undoing a start", source.end_drain)
         deadline = self._reactor.seconds() + FLUSH_GRACE
         closed = close_sinks(self._reactor, started, deadline, self.events.bug)
         _ = Deferred.fromCoroutine(closed).addErrback(lambda bug: self.events.bug("undoing a start", bug))
@@ -254,7 +260,7 @@ class IngestService(Service):
             self.watch.state = "ready"
             self._beat(self._reactor.seconds())
             sinks = [description_of(sink, self.events.bug) for sink in self.sinks]
-            self.show_banner(banner(self.listeners, sinks, self.admin_address, self._loaded.cautions))
+            self.show_banner(banner(self.sources, sinks, self.admin_address, self._loaded.cautions))
             self._ready.reach(None)
 
     def _beat(self, due: float) -> None:
@@ -264,19 +270,20 @@ class IngestService(Service):
         self._heartbeat = self._reactor.callLater(BEAT_SECONDS, self._beat, now + BEAT_SECONDS)
         self.watch.loop_lag.observe(now - due)
 
-    async def _listen_admin(self) -> None:
+    def _bind_admin(self) -> None:
         endpoint, hosts = self._settings.admin.endpoint, self._settings.admin.hosts
         registry = build_registry(self.watch)
         site = build_site(self.watch, registry, self.events, hosts=hosts, reactor=self._reactor)
-        self._admin = AdminListener(endpoint, site)
-        await self._admin.open(self._reactor, self.events)
+        self._admin = AdminListener(endpoint, site, self._reactor)
+        self._admin.bind()
 
     def _unbind(self) -> None:
         """Let go of what was bound."""
         # Whoever waits to be accepted is turned away.
         self.admission.draining = True
-        for listener in [*self.listeners, *([] if self._admin is None else [self._admin])]:
-            _ = Deferred.fromCoroutine(self._try("closing a port", listener.stop()))
+        bound: list[Any] = [*self.sources, *([] if self._admin is None else [self._admin])]
+        for each in bound:
+            _ = Deferred.fromCoroutine(self._try("closing a port", each.stop()))
 
     def show_banner(self, lines: list[str]) -> None:
         """Say where everything is: in the log, unless somebody has a better place."""
@@ -299,13 +306,9 @@ class IngestService(Service):
         if step:
             self.events.clock_stepped(step)
         now, overslept = self._reactor.seconds(), (turns - 1) * SWEEP_SECONDS
-        for listener in self.listeners:
-            try:
-                if overslept >= OVERSLEPT:
-                    listener.factory.forgive(overslept)
-                listener.factory.sweep(now)
-            except Exception:  # noqa: BLE001 - the next sweep, and those of the other listeners, are needed all the same
-                self.events.internal_error(f"the sweep of listener {listener.name}")
+        for source in self.sources:
+            # The next sweep, and those of the other sources, are needed all the same.
+            self._guard(f"the sweep of listener {source.name}", source.sweep, now, overslept)
 
     def _sweep_failed(self, failure: Failure) -> None:
         self.events.log.failure("the sweep of deadlines has ended", failure)
@@ -342,11 +345,11 @@ class IngestService(Service):
     async def _stop(self) -> Summary:
         deadline = self._reactor.seconds() + self._settings.limits.drain_timeout
         self.watch.state = "draining"
-        for listener in self.listeners:
-            await self._try("closing a port", listener.stop())
+        for source in self.sources:
+            await self._try("closing a port", source.stop())
         self.admission.draining = True
         before = self._unread()
-        await self._try("draining", drain_connections(self._reactor, lambda: self.connections, deadline))
+        await self._try("draining", drain_sources(self._reactor, self.sources, deadline, self.events.bug))
         unread = self._unread() - before
         await self._try("flushing", flush_sinks(self._reactor, self.intake, deadline + FLUSH_GRACE))
         if self._sweeper.running:
@@ -355,7 +358,7 @@ class IngestService(Service):
             self._heartbeat.cancel()
             self._heartbeat = None
         try:
-            summary = summarize(self.watch.view(), [listener.factory.ledger for listener in self.listeners], unread)
+            summary = summarize(self.watch.view(), [source.ledger for source in self.sources], unread)
         finally:
             if self._admin is not None:
                 await self._try("closing a port", self._admin.stop())
@@ -373,6 +376,13 @@ class IngestService(Service):
         if stopping is not None:
             stopping.reach(None)
 
+    def _guard(self, where: str, act: Callable[..., None], *arguments: object) -> None:
+        """Do something whose bug must not end the rest."""
+        try:
+            act(*arguments)
+        except Exception:  # noqa: BLE001
+            self.events.internal_error(where)
+
     async def _try(self, where: str, step: Coroutine[Any, Any, None]) -> None:
         """Take one step of a stop; the others follow, whatever becomes of it."""
         try:
@@ -381,14 +391,4 @@ class IngestService(Service):
             self.events.internal_error(where)
 
     def _unread(self) -> int:
-        return sum(listener.factory.ledger.bytes_unread for listener in self.listeners)
-
-
-def _now(coroutine: Any) -> None:
-    """Run a coroutine that does not wait (binding does not), so that its failure can end the start."""
-    outcome: list[object] = []
-    _ = Deferred.fromCoroutine(coroutine).addBoth(outcome.append)
-    if not outcome:
-        raise ListenError("an endpoint did not bind at once")
-    if isinstance(outcome[0], Failure):
-        outcome[0].raiseException()
+        return sum(source.ledger.bytes_unread for source in self.sources)

@@ -21,6 +21,7 @@ from twisted_ingest.admin.watch import Watch
 from twisted_ingest.batch import Batch, Group
 from twisted_ingest.errors import Durability, RejectedError, SinkError, WireProtocol
 from twisted_ingest.flow.budget import Budget
+from twisted_ingest.flow.drain import drain_sources, flush_sinks
 from twisted_ingest.flow.intake import Intake
 from twisted_ingest.flow.rate import PeerBuckets
 from twisted_ingest.interfaces import ISink
@@ -28,9 +29,8 @@ from twisted_ingest.limits import CONNECTION_MEMORY, DRAIN_TIMEOUT, FLUSH_GRACE,
 from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.log import LogWriter
 from twisted_ingest.server.admission import Admission
-from twisted_ingest.server.drain import drain_connections, flush_sinks
-from twisted_ingest.server.listener import FACTORIES, Listener
 from twisted_ingest.server.protocol import IngestProtocol
+from twisted_ingest.sources.listener import FACTORIES, Listener
 
 
 class PumpTransport:
@@ -356,8 +356,9 @@ class Rig:
         if protocol is not None:
             self.factory.protocol = protocol
         self.factory.find_hung_up = _hung_up
+        self.listener = Listener("none", self.factory, self.clock, self.admission)
         self.watch = Watch(
-            listeners=[Listener("none", self.factory)],
+            sources=[self.listener],
             intake=self.intake,
             admission=self.admission,
             events=self.events,
@@ -404,7 +405,7 @@ class Rig:
 
     async def _drain(self, deadline: float) -> None:
         self.admission.draining = True
-        await drain_connections(self.clock, lambda: list(self.factory.connections.values()), deadline)
+        await drain_sources(self.clock, [self.listener], deadline, self.events.bug)
         await flush_sinks(self.clock, self.intake, deadline + FLUSH_GRACE)
 
     def send(self, data: bytes, chunk_size: int = READ_SIZE) -> PumpTransport:

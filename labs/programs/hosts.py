@@ -23,9 +23,9 @@ from twisted_ingest.limits import CONNECTION_MEMORY, MEMORY, SWEEP_SECONDS, List
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.factory import IngestFactory
-from twisted_ingest.server.listener import Listener
 from twisted_ingest.server.protocol import IngestProtocol
 from twisted_ingest.sinks.null import NullSink
+from twisted_ingest.sources.listener import Listener
 
 SERVER, CLIENT = "10.77.0.1", "10.77.0.2"
 """Addresses within the two namespaces; they mean nothing outside."""
@@ -112,11 +112,11 @@ class Case:
             wall_time=time.time,
         )
         self.factory.protocol = Watched
-        self.listener = Listener("tcp:0", self.factory)
+        self.listener = Listener("tcp:0", self.factory, reactor, self._admission)
 
     async def listen(self) -> int:
         """Listen as the server does, then replace the socket options it sets by the case's; gives the port."""
-        await self.listener.listen(the_reactor(), self._admission, self._events)
+        self.listener.bind()
         listening = self.listener.port.socket
         keepalive = self.settings.get("keepalive")
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(keepalive is not None))

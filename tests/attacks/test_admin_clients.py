@@ -71,7 +71,7 @@ class AdminPortTests(TestCase):
         self.rig.watch.state = "ready"
         registry = build_registry(self.rig.watch)
         self.site = build_site(self.rig.watch, registry, self.rig.events, reactor=reactor)
-        self.listener = AdminListener("tcp:0:interface=127.0.0.1", self.site)
+        self.listener = AdminListener("tcp:0:interface=127.0.0.1", self.site, reactor)
         self.addCleanup(lambda: Deferred.fromCoroutine(self.listener.stop()))
 
     async def ask(self, number: int) -> bytes:
@@ -82,7 +82,7 @@ class AdminPortTests(TestCase):
 
     async def test_kernel_out_of_means(self) -> None:
         """Where the kernel can give no connection the port waits, and accepts in the end."""
-        await self.listener.open(reactor, self.rig.events)
+        self.listener.bind()
         port, real = self.listener.port, self.listener.port.socket
         failures = iter((errno.ENFILE, errno.EMFILE, errno.ENOMEM))
 
@@ -101,7 +101,7 @@ class AdminPortTests(TestCase):
 
     async def test_lost(self) -> None:
         """A port that is lost is bound again, on the same number, and answers."""
-        await self.listener.open(reactor, self.rig.events)
+        self.listener.bind()
         number = self.listener.port.getHost().port
         self.listener.port.connectionLost(Failure(ConnectionAborted()))
         self.assertIsNone(self.listener.port)
@@ -112,10 +112,10 @@ class AdminPortTests(TestCase):
 
     async def test_taken(self) -> None:
         """An address that is taken is a `ListenError` that names the flag."""
-        await self.listener.open(reactor, self.rig.events)
+        self.listener.bind()
         taken = f"tcp:{self.listener.port.getHost().port}:interface=127.0.0.1"
         with self.assertRaises(ListenError) as caught:
-            await AdminListener(taken, self.site).open(reactor, self.rig.events)
+            AdminListener(taken, self.site, reactor).bind()
         self.assertEqual(str(caught.exception), f"cannot listen on {taken} (--admin): Address already in use")
 
 

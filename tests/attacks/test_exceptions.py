@@ -35,10 +35,11 @@ from twisted_ingest.framing.auto import AutoFramer
 from twisted_ingest.limits import KIB, MIB
 from twisted_ingest.observe.events import BURST
 from twisted_ingest.observe.log import LogWriter
-from twisted_ingest.server.listener import REBIND_BACKOFF_SECONDS, Listener
+from twisted_ingest.server.binding import REBIND_BACKOFF_SECONDS
 from twisted_ingest.server.protocol import IngestProtocol
 from twisted_ingest.server.relp import RelpProtocol
 from twisted_ingest.server.sockets import ListeningReactor
+from twisted_ingest.sources.listener import Listener
 from twisted_ingest.testing import MemorySink, Mode, PumpTransport, Rig, ScriptedSink
 
 VICTIM = "192.0.2.66"
@@ -440,7 +441,7 @@ class PortTests(ListeningTestCase):
     def watch(self, listener: Listener) -> Watch:
         """Look at the listener as the admin endpoint does."""
         watch = Watch(
-            listeners=[listener],
+            sources=[listener],
             intake=listener.factory._intake,
             admission=self.admission,
             events=self.events,

@@ -13,7 +13,7 @@ from twisted_ingest.admin.site import AdminSite
 from twisted_ingest.limits import ADMIN_SEND_BUFFER
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
-from twisted_ingest.server.listener import Listener
+from twisted_ingest.server.binding import Binding
 from twisted_ingest.server.sockets import ListeningReactor, TCPPort, UNIXPort
 
 ACCEPTS_PER_TURN = 2
@@ -45,18 +45,13 @@ class AdminPorts(ListeningReactor):
         port.socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_SNDBUF, ADMIN_SEND_BUFFER)
 
 
-class AdminListener(Listener):
+class AdminListener(Binding):
     """Where the admin endpoint listens. The cap on its clients is the site's: the gate is always open."""
 
     flag = " (--admin)"
 
-    def __init__(self, endpoint: str, site: AdminSite) -> None:
-        factory: Any = site
-        super().__init__(endpoint, factory)
-
-    async def open(self, reactor: Any, events: Events) -> None:
-        """Bind. Raises `ListenError`, which names the address and the reason."""
-        await self.listen(reactor, Admission(1), events)
+    def __init__(self, endpoint: str, site: AdminSite, reactor: Any) -> None:
+        super().__init__(endpoint, site, reactor, Admission(1))
 
     def _make_ports(self, reactor: Any, admission: Admission, events: Events) -> ListeningReactor:
         return AdminPorts(reactor, admission, events, None, self._lost)

@@ -6,18 +6,18 @@ Everything is read from the live objects at the time of asking; nothing is kept 
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from twisted_ingest import __version__
 from twisted_ingest.admin.clients import Clients
-from twisted_ingest.errors import DropReason, WireProtocol
-from twisted_ingest.escaping import escape
+from twisted_ingest.errors import DropReason
 from twisted_ingest.flow.intake import Intake
 from twisted_ingest.flow.outlet import Outlet, description_of, details_of, trouble_of
 from twisted_ingest.framing.scan import SCANNER
-from twisted_ingest.ledger import Balance
+from twisted_ingest.interfaces import ISource
+from twisted_ingest.ledger import Balance, SourceBalance
 from twisted_ingest.limits import ADMIN_CONNECTIONS
 from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.lag import LoopLag
@@ -25,16 +25,14 @@ from twisted_ingest.observe.log import LogWriter
 from twisted_ingest.observe.metrics import SinkView, View
 from twisted_ingest.observe.steps import ClockSteps
 from twisted_ingest.server.admission import Admission
-from twisted_ingest.server.listener import Listener
-from twisted_ingest.server.protocol import IngestProtocol
 
 
 @dataclass(frozen=True, slots=True)
 class _Recount:
     """What live objects hold, counted anew; the dear part of a look, hence taken once for each."""
 
-    buffered: Mapping[str, int]
-    """Bytes of unfinished records, by listener."""
+    sources: Mapping[str, SourceBalance]
+    """What each source holds."""
     in_flight: Mapping[Outlet, Counter[str]]
     """Records, by outlet and listener."""
 
@@ -45,7 +43,7 @@ class Watch:
     def __init__(
         self,
         *,
-        listeners: list[Listener],
+        sources: Sequence[ISource],
         intake: Intake,
         admission: Admission,
         events: Events,
@@ -55,7 +53,7 @@ class Watch:
         limits: Mapping[str, Mapping[str, object]],
         admin_connections: int = ADMIN_CONNECTIONS,
     ) -> None:
-        self._listeners = listeners
+        self._sources = sources
         self._intake = intake
         self._admission = admission
         self._events = events
@@ -86,15 +84,15 @@ class Watch:
 
     def _recount(self) -> "_Recount":
         return _Recount(
-            {listener.name: listener.factory.buffered() for listener in self._listeners},
+            {source.name: source.balance() for source in self._sources},
             {outlet: self._intake.in_flight(outlet) for outlet in self._intake.outlets},
         )
 
     def _weigh(self, recount: "_Recount") -> dict[str, int]:
         errors: dict[str, int] = {}
-        for listener in self._listeners:
-            ledger, name = listener.factory.ledger, listener.name
-            errors[f"{name}: bytes"] = Balance.of_bytes(ledger, recount.buffered[name]).error
+        for source in self._sources:
+            ledger, name = source.ledger, source.name
+            errors[f"{name}: bytes"] = Balance.of_bytes(ledger, recount.sources[name].buffered_bytes).error
             for outlet, in_flight in recount.in_flight.items():
                 balance = Balance.of_records(ledger, outlet.tally(name), in_flight[name])
                 errors[f"{name}: records at {outlet.sink.name}"] = balance.error
@@ -105,10 +103,10 @@ class Watch:
         required = [outlet.sink for outlet in self._intake.outlets if outlet.required]
         troubles = ((sink.name, trouble_of(sink, self._events.bug)) for sink in required)
         wrong = ((place, error) for place, error in conservation.items() if error)
-        lost = (listener for listener in self._listeners if listener.trouble is not None)
+        lost = (source for source in self._sources if source.trouble is not None)
         return [
             *state,
-            *(f"listener {listener.name}: not listening: {listener.trouble}" for listener in lost),
+            *(f"listener {source.name}: not listening: {source.trouble}" for source in lost),
             *(f"sink {name}: {trouble}" for name, trouble in troubles if trouble is not None),
             *self._crowd(),
             *(f"conservation error {error} ({place})" for place, error in wrong),
@@ -118,7 +116,7 @@ class Watch:
         """Say why new connections have to wait, where they do."""
         if self._admission.room:
             return []
-        everybody = (each for listener in self._listeners for each in listener.factory.connections.values())
+        everybody = (each for source in self._sources for each in source.connections().values())
         silent = sum(not each.records for each in everybody)
         has_sent_nothing = f"; {silent} of them have sent no record" if silent else ""
         return [f"{self._admission.fullness}{has_sent_nothing}: new ones wait until one closes"]
@@ -132,13 +130,13 @@ class Watch:
         conservation = self._weigh(recount)
         return View(
             version=__version__,
-            listeners={listener.name: listener.factory.ledger.snapshot() for listener in self._listeners},
-            listener_up={listener.name: listener.port is not None for listener in self._listeners},
-            connections_open={listener.name: len(listener.factory.connections) for listener in self._listeners},
-            buffered_bytes=recount.buffered,
-            durability={listener.name: listener.factory.limits.durability for listener in self._listeners},
-            answering=[listener.name for listener in self._listeners if listener.factory.answers],
-            unanswered={listener.name: listener.factory.unanswered() for listener in self._listeners},
+            listeners={source.name: source.ledger.snapshot() for source in self._sources},
+            listener_up={source.name: source.is_up for source in self._sources},
+            connections_open={source.name: len(source.connections()) for source in self._sources},
+            buffered_bytes={name: held.buffered_bytes for name, held in recount.sources.items()},
+            durability={source.name: source.durability for source in self._sources},
+            answering=[source.name for source in self._sources if source.answers],
+            unanswered={name: (held[1], held[2]) for name, held in recount.sources.items()},
             connections_limit=self._admission.limit,
             paused_connections=self._intake.pauses.total,
             paused_by_reason=dict(self._intake.pauses.lanes),
@@ -191,7 +189,7 @@ class Watch:
             "ready": not view.reasons,
             "reasons": view.reasons,
             "uptime_seconds": round(view.uptime_seconds, 3),
-            "listeners": [_listener(listener, view) for listener in self._listeners],
+            "listeners": [_row(source, view) for source in self._sources],
             "connections": {
                 "open": sum(view.connections_open.values()),
                 "limit": view.connections_limit,
@@ -233,53 +231,23 @@ class Watch:
 
         Their numbers are kept for that, not they: who reads the rows slowly would have the memory of ended ones kept.
         """
-        numbers = [
-            (listener.factory.connections, array("Q", listener.factory.connections)) for listener in self._listeners
-        ]
+        numbers = [(source.connections(), array("Q", source.connections())) for source in self._sources]
         return (
-            self._row(connections[number])
+            dict(connections[number].status(self._seconds()))
             for connections, those in numbers
             for number in those
             if number in connections
         )
 
-    def _row(self, connection: IngestProtocol) -> dict[str, Any]:
-        lane = connection.lane
-        return {
-            "id": connection.info.id,
-            "listener": connection.info.listener,
-            "peer": escape(connection.info.peer),
-            "age_seconds": round(self._seconds() - connection.opened_at, 3),
-            "bytes_received": connection.bytes_received,
-            "records": connection.records,
-            "buffered_bytes": connection.framer.buffered,
-            "in_flight_bytes": lane.in_flight,
-            "paused": lane.pause_reason,
-            "paused_seconds": round(connection.paused_seconds_now(), 3),
-        }
 
-
-def _listener(listener: Listener, view: View) -> dict[str, Any]:
-    limits = listener.factory.limits
+def _row(source: ISource, view: View) -> dict[str, Any]:
+    """Join what a source says of itself, and what was counted of it."""
+    name = source.name
     return {
-        "name": listener.name,
-        "endpoint": listener.endpoint,
-        "address": listener.address,
-        "trouble": listener.trouble,
-        "protocol": limits.protocol.value,
-        "durability": limits.durability.value,
-        "framing": limits.framing.value if limits.protocol is WireProtocol.LINES else None,
-        "max_length": limits.max_record_bytes,
-        "oversize": limits.oversize.value,
-        "idle_timeout_seconds": limits.idle_timeout_seconds,
-        "idle_until_first_record": limits.idle_until_first_record,
-        "frame_timeout_seconds": limits.frame_timeout_seconds,
-        "allow": None if limits.allow is None else str(limits.allow),
-        "rate": None if limits.rate is None else str(limits.rate),
-        "rate_per_peer": None if limits.rate_per_peer is None else str(limits.rate_per_peer),
-        "connections_open": view.connections_open[listener.name],
-        "unanswered_frames": view.unanswered[listener.name][0],
-        "unanswered_bytes": view.unanswered[listener.name][1],
-        "bytes_buffered": view.buffered_bytes[listener.name],
-        "counts": view.listeners[listener.name],
+        **source.status(),
+        "connections_open": view.connections_open[name],
+        "unanswered_frames": view.unanswered[name][0],
+        "unanswered_bytes": view.unanswered[name][1],
+        "bytes_buffered": view.buffered_bytes[name],
+        "counts": view.listeners[name],
     }

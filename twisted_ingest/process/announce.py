@@ -9,23 +9,15 @@ from dataclasses import dataclass
 from twisted.logger import LogLevel
 
 from twisted_ingest import __version__
-from twisted_ingest.errors import Caution, DropReason, Durability, WireProtocol
+from twisted_ingest.errors import Caution, DropReason, WireProtocol
+from twisted_ingest.interfaces import ISource
 from twisted_ingest.ledger import ListenerLedger
 from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.metrics import View
-from twisted_ingest.server.listener import Listener
-
-LOOPBACK = frozenset({"127.0.0.1", "::1"})
-
-_PROMISES = {
-    Durability.MEMORY: "a record is in memory",
-    Durability.WRITTEN: "a record is written",
-    Durability.FSYNC: "a record is on disk",
-}
 
 
 def banner(
-    listeners: Sequence[Listener], sinks: Sequence[str], admin: str | None, cautions: Sequence[Caution] = ()
+    sources: Sequence[ISource], sinks: Sequence[str], admin: str | None, cautions: Sequence[Caution] = ()
 ) -> list[str]:
     """
     Say where everything is, and what to try; ``sinks`` describe them, ``admin`` is the endpoint's address.
@@ -33,52 +25,22 @@ def banner(
     ``cautions`` are what the configuration says that may not be meant.
     """
     lines = [f"twisted-ingest {__version__}"]
-    lines += [f"  listening  {listener.address} ({_described(listener)})" for listener in listeners]
-    lines += [f"  lines to   {sink}" for sink in sinks]
-    lines += [f"  warning    {caution.where}: {caution.message}" for caution in cautions]
+    lines += [_line(*source.describe().split(" ", 1)) for source in sources]
+    lines += [_line("lines to", sink) for sink in sinks]
+    lines += [_line("warning", f"{caution.where}: {caution.message}") for caution in cautions]
     if admin is not None:
-        lines.append(f"  metrics    {admin}/metrics")
-    host, port, is_relp = _first_tcp(listeners)
-    if port:
-        near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-        lines.append(f"  try        {_example(near, port, is_relp=is_relp)}")
-        lines.append(f"  network    {_exposure(listeners, host, port, is_relp=is_relp)}")
-    return lines
+        lines.append(_line("metrics", f"{admin}/metrics"))
+    return lines + [_line(*hint) for hint in _hints(sources)]
 
 
-def _exposure(listeners: Sequence[Listener], host: str, port: int, *, is_relp: bool) -> str:
-    """Say who can send, and how to change that."""
-    if host in LOOPBACK:
-        opening = f"--{'relp' if is_relp else 'listen'} tcp:{port} --allow 192.0.2.0/24 opens it to a network"
-        return f"only this machine can connect; {opening}"
-    if all(listener.factory.limits.allow for listener in listeners):
-        return "the networks of --allow can send: plain TCP has no authentication"
-    return "whoever can reach this address can send (--allow NETWORK narrows that)"
+def _line(word: str, text: str = "") -> str:
+    return f"  {word:<9}  {text}"
 
 
-def _described(listener: Listener) -> str:
-    limits = listener.factory.limits
-    if limits.protocol is WireProtocol.LINES:
-        return listener.name
-    return f"{listener.name}: {limits.protocol.value.upper()}, answers once {_PROMISES[limits.durability]}"
-
-
-def _example(host: str, port: int, *, is_relp: bool) -> str:
-    """Give a command that sends a line to try it with."""
-    if not is_relp:
-        return f"printf 'hello\\n' | nc -w1 {host} {port}"
-    offers = "relp_version=0\\ncommands=syslog"
-    return f"printf '1 open 30 {offers}\\n2 syslog 5 hello\\n3 close 0\\n' | nc -w1 {host} {port}"
-
-
-def _first_tcp(listeners: Sequence[Listener]) -> tuple[str, int, bool]:
-    """Find the first TCP address that is listened on, one for lines before one for RELP."""
-    lines_first = sorted(listeners, key=lambda listener: listener.factory.answers)
-    for listener in lines_first:
-        host = listener.port.getHost() if listener.port is not None else None
-        if host is not None and hasattr(host, "port"):
-            return host.host, host.port, listener.factory.answers
-    return "", 0, False
+def _hints(sources: Sequence[ISource]) -> Sequence[tuple[str, str]]:
+    """Ask the first source that has something to say, one for lines before the others."""
+    lines_first = sorted(sources, key=lambda source: source.protocol != WireProtocol.LINES.value)
+    return next((hints for source in lines_first if (hints := source.hints())), ())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,9 +14,10 @@ from zope.interface import implementer
 
 from twisted_ingest.batch import Batch, ConnectionInfo
 from twisted_ingest.errors import CloseReason, DiscardReason
+from twisted_ingest.escaping import escape
 from twisted_ingest.flow.lane import Lane
 from twisted_ingest.framing.base import Framer
-from twisted_ingest.interfaces import IBatchProducer
+from twisted_ingest.interfaces import IBatchProducer, ILiveConnection
 from twisted_ingest.limits import CLOSE_TIMEOUT, DOUBT_SECONDS, DRAIN_QUIET, PREVIEW, ListenerLimits
 from twisted_ingest.server.contract import LineContract
 from twisted_ingest.server.idleness import Idleness
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from twisted_ingest.server.factory import IngestFactory
 
 
-@implementer(IBatchProducer)
+@implementer(IBatchProducer, ILiveConnection)
 class IngestProtocol(LineContract, Idleness):
     """
     Receives records and passes batches of them to its lane.
@@ -322,6 +323,21 @@ class IngestProtocol(LineContract, Idleness):
         """Give the seconds we have not read from this peer, the pause that lasts included."""
         lasting = 0.0 if self._paused_at is None else self._clock.seconds() - self._paused_at
         return self.paused_seconds + lasting
+
+    def status(self, now: float) -> dict[str, Any]:
+        """See `ILiveConnection`."""
+        return {
+            "id": self.info.id,
+            "listener": self.info.listener,
+            "peer": escape(self.info.peer),
+            "age_seconds": round(now - self.opened_at, 3),
+            "bytes_received": self.bytes_received,
+            "records": self.records,
+            "buffered_bytes": self.framer.buffered,
+            "in_flight_bytes": self.lane.in_flight,
+            "paused": self.lane.pause_reason,
+            "paused_seconds": round(self.paused_seconds_now(), 3),
+        }
 
     # What follows is ours.
 

@@ -1,49 +1,45 @@
 """
-A listener: an endpoint string, the port it became, and the factory behind it.
+An endpoint string and the port it became, which is bound again where it is lost.
 """
 
 from typing import Any
 
 from twisted.internet import error
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from twisted_ingest.backoff import Backoff
-from twisted_ingest.errors import ListenError, WireProtocol
+from twisted_ingest.errors import ListenError
 from twisted_ingest.limits import ACCEPTS_PER_TURN
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.endpoints import server_endpoint
-from twisted_ingest.server.factory import IngestFactory
-from twisted_ingest.server.relp import RelpFactory
 from twisted_ingest.server.sockets import ListeningReactor
 from twisted_ingest.server.transports import address_text
-
-FACTORIES: dict[WireProtocol, type[IngestFactory]] = {
-    WireProtocol.LINES: IngestFactory,
-    WireProtocol.RELP: RelpFactory,
-}
-
 
 REBIND_BACKOFF_SECONDS = (0.1, 5.0)
 """First and longest wait before a port that was lost is bound again; doubled each time, and for one lost again soon."""
 
 
-class Listener:
+class Binding:
     """
-    One place where records come in. Made by the service, which also stops it.
+    One place that is listened on, and what makes the protocols of those who connect.
 
-    ``trouble`` says why it does not listen although it should, ``None``: all is well. A port that is lost although
-    nobody asked for it is bound again, for as long as that takes.
+    ``trouble`` says why it is not listened on although it should be, ``None``: all is well. A port that is lost
+    although nobody asked for it is bound again, for as long as that takes. The factory's ``clock`` drives the timers of
+    that; the ``reactor`` watches the sockets.
     """
 
     flag = ""
     """What to add to an address that cannot be listened on, where it is no listener's."""
 
-    def __init__(self, endpoint: str, factory: IngestFactory) -> None:
+    def __init__(self, endpoint: str, factory: Any, reactor: Any, admission: Admission) -> None:
         self.endpoint = endpoint
         self.factory = factory
         self.port: Any = None
         self.trouble: str | None = None
+        self._reactor = reactor
+        self._admission = admission
         self._ports: ListeningReactor | None = None
         self._backoff = Backoff(*REBIND_BACKOFF_SECONDS)
         self._bound_at = 0.0
@@ -53,18 +49,18 @@ class Listener:
     @property
     def name(self) -> str:
         """The configured name: a metric label."""
-        return self.factory.name
+        return str(self.factory.name)
 
     @property
     def address(self) -> str | None:
         """Where it listens in fact, port 0 resolved; ``None`` while it does not."""
         return address_text(self.port.getHost())[0] if self.port is not None else None
 
-    async def listen(self, reactor: Any, admission: Admission, events: Events) -> None:
-        """Bind. Raises `ListenError`, which names the address and the reason."""
-        self._ports = self._make_ports(reactor, admission, events)
+    def bind(self) -> None:
+        """Listen from now on. Raises `ListenError`, which names the address and the reason."""
+        self._ports = self._make_ports(self._reactor, self._admission, self.factory.events)
         try:
-            self.port = await server_endpoint(self._ports, self.endpoint).listen(self.factory)
+            self.port = _now(server_endpoint(self._ports, self.endpoint).listen(self.factory))
         except (error.CannotListenError, OSError) as failure:
             raise ListenError(f"cannot listen on {self.endpoint}{self.flag}: {_reason(failure)}") from failure
         self._bound_at = self.factory.clock.seconds()
@@ -140,3 +136,14 @@ def _reason(failure: Exception) -> object:
     """Say in the kernel's words why something cannot be listened on."""
     reason = getattr(failure, "socketError", failure)
     return getattr(reason, "strerror", None) or reason
+
+
+def _now(bound: "Deferred[Any]") -> Any:
+    """Give what a Deferred has fired with already, as binding does; raises what it has failed with."""
+    outcome: list[Any] = []
+    _ = bound.addBoth(outcome.append)
+    if not outcome:
+        raise ListenError("an endpoint did not bind at once")
+    if isinstance(outcome[0], Failure):
+        outcome[0].raiseException()
+    return outcome[0]

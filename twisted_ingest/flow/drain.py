@@ -1,45 +1,47 @@
 """
-The end of the flow: connections are read to their end, then the sinks are waited for, each by a deadline.
+The end of the flow: sources are read to their end, then the sinks are waited for, each by a deadline.
 
 Deadlines are in reactor seconds. Whatever is stuck or fails, both come to an end, and what is left is counted.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from twisted_ingest.errors import CloseReason
 from twisted_ingest.flow.intake import Intake
-from twisted_ingest.interfaces import ISink
-from twisted_ingest.server.protocol import IngestProtocol
+from twisted_ingest.interfaces import ISink, ISource
 
 DRAIN_TICK = 0.05
-"""Seconds between two looks at draining connections."""
+"""Seconds between two looks at draining sources."""
 
 
-async def drain_connections(reactor: Any, live: Callable[[], list[IngestProtocol]], deadline: float) -> None:
-    """Have clients notice, read on, end who is done, and at the deadline the others."""
-    for connection in live():
-        _try(connection, connection.begin_drain)
-    while live() and reactor.seconds() < deadline:
+async def drain_sources(
+    reactor: Any, sources: Sequence[ISource], deadline: float, on_bug: Callable[[str, Failure], None]
+) -> None:
+    """
+    Let sources finish what is under way, and at the deadline cut off the rest.
+
+    ``on_bug`` is told of each that raised; the others are drained all the same.
+    """
+
+    def each(act: Callable[[ISource], None]) -> None:
+        for source in sources:
+            try:
+                act(source)
+            except Exception:  # noqa: BLE001 - the others have records to be read
+                on_bug(f"draining {source.name}", Failure())
+
+    each(lambda source: source.begin_drain())
+    while not all(source.is_drained for source in sources) and reactor.seconds() < deadline:
         now = reactor.seconds()
-        for connection in live():
-            _try(connection, connection.drain, now)
+        each(lambda source, now=now: source.drain(now))  # type: ignore[misc]
         await deferLater(reactor, DRAIN_TICK)
-    for connection in live():
-        _try(connection, connection.close, CloseReason.DRAIN, reset=True)
+    each(lambda source: source.end_drain())
     # `abortConnection` ends a connection in the next turn.
     await deferLater(reactor, 0)
-
-
-def _try(connection: IngestProtocol, act: Callable[..., None], *arguments: object, **named: object) -> None:
-    try:
-        act(*arguments, **named)
-    except Exception:  # noqa: BLE001 - the others have lines to be read
-        connection.fail("a stop")
 
 
 async def flush_sinks(reactor: Any, intake: Intake, deadline: float) -> None:

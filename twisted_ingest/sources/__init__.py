@@ -1,0 +1,1 @@
+"""Where records come from, as the service sees it: what it starts, drains and asks."""

@@ -1,0 +1,176 @@
+"""
+A listener: the source whose records come over connections that others make.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from zope.interface import implementer
+
+from twisted_ingest.errors import CloseReason, Durability, WireProtocol
+from twisted_ingest.interfaces import IListener
+from twisted_ingest.ledger import ListenerLedger, SourceBalance
+from twisted_ingest.limits import OVERSLEPT
+from twisted_ingest.server.admission import Admission
+from twisted_ingest.server.binding import Binding
+from twisted_ingest.server.factory import IngestFactory
+from twisted_ingest.server.protocol import IngestProtocol
+from twisted_ingest.server.relp import RelpFactory
+
+FACTORIES: dict[WireProtocol, type[IngestFactory]] = {
+    WireProtocol.LINES: IngestFactory,
+    WireProtocol.RELP: RelpFactory,
+}
+
+LOOPBACK = frozenset({"127.0.0.1", "::1"})
+
+_PROMISES = {
+    Durability.MEMORY: "a record is in memory",
+    Durability.WRITTEN: "a record is written",
+    Durability.FSYNC: "a record is on disk",
+}
+
+
+@implementer(IListener)
+class Listener(Binding):
+    """
+    One place where records come in: an endpoint, its port, and the factory behind it.
+
+    Made by the service, which also stops it.
+    """
+
+    factory: IngestFactory
+
+    def __init__(self, endpoint: str, factory: IngestFactory, reactor: Any, admission: Admission) -> None:
+        super().__init__(endpoint, factory, reactor, admission)
+
+    # What it is.
+
+    @property
+    def protocol(self) -> str:
+        """What is spoken: a word of `WireProtocol`."""
+        return self.factory.limits.protocol.value
+
+    @property
+    def answers(self) -> bool:
+        """Whether peers are told what is safe."""
+        return self.factory.answers
+
+    @property
+    def durability(self) -> Durability:
+        """What must be true of a record once it counts as taken."""
+        return self.factory.limits.durability
+
+    @property
+    def ledger(self) -> ListenerLedger:
+        """The counts."""
+        return self.factory.ledger
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the port is open."""
+        return self.port is not None
+
+    def describe(self) -> str:
+        """See `ISource`."""
+        limits, about = self.factory.limits, self.name
+        if limits.protocol is not WireProtocol.LINES:
+            about = f"{self.name}: {self.protocol.upper()}, answers once {_PROMISES[limits.durability]}"
+        return f"listening {self.address} ({about})"
+
+    def hints(self) -> list[tuple[str, str]]:
+        """See `ISource`: give a command that sends a line, and who else could send one; none for a UNIX socket."""
+        address = self.port.getHost() if self.port is not None else None
+        if address is None or not hasattr(address, "port"):
+            return []
+        host, port = address.host, address.port
+        near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        return [("try", self._example(near, port)), ("network", self._exposure(host, port))]
+
+    def _example(self, host: str, port: int) -> str:
+        if not self.answers:
+            return f"printf 'hello\\n' | nc -w1 {host} {port}"
+        offers = "relp_version=0\\ncommands=syslog"
+        return f"printf '1 open 30 {offers}\\n2 syslog 5 hello\\n3 close 0\\n' | nc -w1 {host} {port}"
+
+    def _exposure(self, host: str, port: int) -> str:
+        """Say who can send, and how to change that."""
+        if host in LOOPBACK:
+            flag = "--relp" if self.answers else "--listen"
+            opening = f"{flag} tcp:{port} --allow 192.0.2.0/24 opens it to a network"
+            return f"only this machine can connect; {opening}"
+        if self.factory.limits.allow:
+            return "the networks of --allow can send: plain TCP has no authentication"
+        return "whoever can reach this address can send (--allow NETWORK narrows that)"
+
+    def set_protocol(self, protocol: type[Any]) -> None:
+        """See `IListener`."""
+        self.factory.protocol = protocol
+
+    # What it does. It accepts from the moment it is bound.
+
+    def start(self) -> None:
+        """Do nothing: the reactor accepts once it runs."""
+
+    def connections(self) -> Mapping[int, IngestProtocol]:
+        """See `ISource`."""
+        return self.factory.connections
+
+    def sweep(self, now: float, overslept: float) -> None:
+        """See `ISource`."""
+        if overslept >= OVERSLEPT:
+            self.factory.forgive(overslept)
+        self.factory.sweep(now)
+
+    # At a stop.
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether no connection is left."""
+        return not self.factory.connections
+
+    def begin_drain(self) -> None:
+        """Have peers notice, and read on."""
+        self._each(lambda connection: connection.begin_drain())
+
+    def drain(self, now: float) -> None:
+        """End the connections that are done."""
+        self._each(lambda connection: connection.drain(now))
+
+    def end_drain(self) -> None:
+        """Reset the connections that are left."""
+        self._each(lambda connection: connection.close(CloseReason.DRAIN, reset=True))
+
+    def _each(self, act: Callable[[IngestProtocol], None]) -> None:
+        for connection in list(self.factory.connections.values()):
+            try:
+                act(connection)
+            except Exception:  # noqa: BLE001 - the others have lines to be read
+                connection.fail("a stop")
+
+    # What it has to say.
+
+    def balance(self) -> SourceBalance:
+        """See `ISource`."""
+        return SourceBalance(self.factory.buffered(), *self.factory.unanswered())
+
+    def status(self) -> dict[str, Any]:
+        """See `ISource`."""
+        limits = self.factory.limits
+        return {
+            "name": self.name,
+            "endpoint": self.endpoint,
+            "address": self.address,
+            "trouble": self.trouble,
+            "protocol": self.protocol,
+            "durability": limits.durability.value,
+            "framing": limits.framing.value if limits.protocol is WireProtocol.LINES else None,
+            "max_length": limits.max_record_bytes,
+            "oversize": limits.oversize.value,
+            "idle_timeout_seconds": limits.idle_timeout_seconds,
+            "idle_until_first_record": limits.idle_until_first_record,
+            "frame_timeout_seconds": limits.frame_timeout_seconds,
+            "allow": None if limits.allow is None else str(limits.allow),
+            "rate": None if limits.rate is None else str(limits.rate),
+            "rate_per_peer": None if limits.rate_per_peer is None else str(limits.rate_per_peer),
+        }
