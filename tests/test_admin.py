@@ -124,10 +124,10 @@ class AdminTestCase(SynchronousTestCase):
     def make_rig(self, *sinks: Any, hosts: HostList | None = None, **options: Any) -> None:
         """Put a rig behind the site."""
         self.rig = Rig(*sinks, **options)
-        self.rig.watch.state = "ready"
+        self.rig.survey.state = "ready"
         self.web = Clock()
-        registry = build_registry(self.rig.watch)
-        self.site = build_site(self.rig.watch, registry, self.rig.events, hosts=hosts, reactor=self.web)
+        registry = build_registry(self.rig.survey)
+        self.site = build_site(self.rig.survey, registry, self.rig.events, hosts=hosts, reactor=self.web)
         self.cost = 0.0
         """Seconds by which the clock that measures pages advances with each look at it."""
         self.site.turns = Turns(self.web, self._spent)
@@ -200,7 +200,7 @@ class RouteTests(AdminTestCase):
     def test_head_of_a_page_that_is_not(self) -> None:
         """HEAD says 404 and 503 where GET does."""
         self.assertEqual(self.ask("/nothing", "HEAD").code, 404)
-        self.rig.watch.state = "draining"
+        self.rig.survey.state = "draining"
         self.assertEqual(self.ask("/readyz", "HEAD").code, 503)
 
     def test_other_methods(self) -> None:
@@ -378,7 +378,7 @@ class MetricsPageTests(AdminTestCase):
 class HealthTests(AdminTestCase):
     def test_healthy(self) -> None:
         """``/healthz`` is 200 while the reactor turns, ready or not."""
-        self.rig.watch.state = "draining"
+        self.rig.survey.state = "draining"
         answer = self.ask("/healthz")
         self.assertEqual((answer.code, answer.body), (200, b"ok\n"))
 
@@ -390,13 +390,13 @@ class HealthTests(AdminTestCase):
     def test_starting_and_draining(self) -> None:
         """``/readyz`` is 503 before the start is done and while stopping, and says which."""
         for state in ("starting", "draining"):
-            self.rig.watch.state = state
+            self.rig.survey.state = state
             answer = self.ask("/readyz")
             self.assertEqual((answer.code, answer.body), (503, f"{state}\n".encode()))
 
     def test_starts_as_starting(self) -> None:
-        """A watch is not ready until the service says so."""
-        self.assertEqual(Rig().watch.reasons(), ["starting"])
+        """A survey is not ready until the service says so."""
+        self.assertEqual(Rig().survey.reasons(), ["starting"])
 
     def test_trouble(self) -> None:
         """A required sink in trouble is a reason, with what it is about."""
@@ -414,7 +414,7 @@ class HealthTests(AdminTestCase):
 
     def test_one_reason_a_line(self) -> None:
         """All reasons are given, one a line."""
-        self.rig.watch.state = "draining"
+        self.rig.survey.state = "draining"
         for sink in self.rig.sinks:
             sink.trouble = "stuck"
         self.rig.factory.ledger.bytes_received += 3
@@ -560,7 +560,7 @@ class StatusTests(AdminTestCase):
 
     def test_not_ready(self) -> None:
         """The reasons of ``/readyz`` are here too."""
-        self.rig.watch.state = "draining"
+        self.rig.survey.state = "draining"
         self.rig.factory.ledger.bytes_received += 1
         status = self.ask("/status").json()
         self.assertEqual((status["state"], status["ready"]), ("draining", False))
@@ -735,10 +735,10 @@ class RealPortTests(TestCase):
 
     def setUp(self) -> None:
         self.rig = Rig(max_connections=2000)
-        self.rig.watch.state = "ready"
+        self.rig.survey.state = "ready"
         for number in range(1000):
             self.rig.connect("10.0.0.1", number)
-        site: Any = build_site(self.rig.watch, build_registry(self.rig.watch), self.rig.events)
+        site: Any = build_site(self.rig.survey, build_registry(self.rig.survey), self.rig.events)
         self.port: Any = IReactorTCP(reactor).listenTCP(0, site, interface="127.0.0.1")
         self.addCleanup(self.port.stopListening)
 

@@ -28,7 +28,7 @@ class PipeliningTests(AdminTestCase):
                 self.web.advance(TURN)
                 self.assertEqual(transport.value().count(b"HTTP/1.1 200"), answered)
             transport.read()
-        self.assertEqual(self.rig.watch.clients.answered["/healthz", 200], 100)
+        self.assertEqual(self.rig.survey.clients.answered["/healthz", 200], 100)
         self.lose(channel)
 
     def test_any_cut(self) -> None:
@@ -170,7 +170,7 @@ class DeadlineTests(AdminTestCase):
             channel.dataReceived(data)
             self.lose(channel)
         self.assertEqual(len(self.web.getDelayedCalls()), before)
-        self.assertEqual(len(self.rig.watch.clients), 0)
+        self.assertEqual(len(self.rig.survey.clients), 0)
 
 
 class TurnTests(SynchronousTestCase):
@@ -309,7 +309,7 @@ class CapTests(AdminTestCase):
             if channel is not None:
                 transport = ReadTransport()
                 channel.makeConnection(transport)
-        self.assertLessEqual(len(self.rig.watch.clients), 2 * ADMIN_CONNECTIONS)
+        self.assertLessEqual(len(self.rig.survey.clients), 2 * ADMIN_CONNECTIONS)
 
     def test_all_wait_for_us(self) -> None:
         """Where all wait for us, who has been answered most goes; where none has been answered, nobody does."""
@@ -323,7 +323,7 @@ class CapTests(AdminTestCase):
         held[0][1].read()
         held[0][0].dataReceived(METRICS)
         self.assertTrue(all(channel.waits_for_us for channel, _ in held))
-        clients = self.rig.watch.clients
+        clients = self.rig.survey.clients
         for index in (0, 7):
             self.assertTrue(clients.make_room())
             self.assertTrue(held[index][1].is_reset)
@@ -366,17 +366,17 @@ class Waiting:
 class CountTests(AdminTestCase):
     def test_known_from_the_start(self) -> None:
         """Every answer there can be is a series from the start; none is added by what clients ask."""
-        before = set(self.rig.watch.clients.answered)
+        before = set(self.rig.survey.clients.answered)
         self.assertEqual(len(before), 31)
         for path in (*PAGES, "/nothing", "/metrics/x"):
             for method in ("GET", "HEAD", "POST"):
                 self.ask(path, method)
                 self.send(f"{method} {path} HTTP/1.1\r\nHost: evil.example\r\n\r\n".encode())
                 self.send(f"{method} {path} HTTP/1.1\r\n\r\n".encode())
-        self.rig.watch.state = "draining"
+        self.rig.survey.state = "draining"
         self.ask("/readyz")
         self.send(b"nonsense\r\n\r\n")
-        answered = self.rig.watch.clients.answered
+        answered = self.rig.survey.clients.answered
         self.assertEqual(set(answered), before)
         self.assertEqual(
             {pair for pair, count in answered.items() if not count}, {pair for pair in before if 500 in pair}
@@ -547,7 +547,7 @@ class OddRequestTests(AdminTestCase):
                 transport = self.play(data, size)
                 self.assertIn(transport.value()[:12], (b"HTTP/1.1 400", b""), data[:80])
                 self.assertTrue(transport.disconnecting, data[:80])
-        self.assertGreater(self.rig.watch.clients.answered["other", 400], 20)
+        self.assertGreater(self.rig.survey.clients.answered["other", 400], 20)
         self.check()
 
     def test_dear_heads_and_bodies(self) -> None:
@@ -588,7 +588,7 @@ class OddRequestTests(AdminTestCase):
         """See that nothing of it was a bug, and that nothing is left."""
         self.assertEqual(self.flushLoggedErrors(), [])
         self.assertEqual(self.rig.events.internal_errors, 0)
-        self.assertEqual(len(self.rig.watch.clients), 0)
+        self.assertEqual(len(self.rig.survey.clients), 0)
         self.assertEqual(self.ask("/healthz").code, 200)
 
 

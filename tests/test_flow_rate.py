@@ -78,8 +78,10 @@ class RateTests(SynchronousTestCase):
         peer = rig.connect()
         peer.peer_sends(b"".join(lines))
         peer.pump(chunk_size=1500)
-        self.assertEqual((len(rig.sink.records), rig.watch.status()["connections"]["paused_by_reason"]["rate"]), (0, 1))
-        (row,) = rig.watch.connections()
+        self.assertEqual(
+            (len(rig.sink.records), rig.survey.status()["connections"]["paused_by_reason"]["rate"]), (0, 1)
+        )
+        (row,) = rig.survey.connections()
         self.assertEqual(row["paused"], "rate")
         for _ in range(40):
             rig.turn(0.1)
@@ -87,7 +89,7 @@ class RateTests(SynchronousTestCase):
         self.assertEqual(rig.sink.records, [line[:-1] for line in lines])
         self.assertEqual(rig.intake.pauses.begun[PauseReason.RATE], 4)
         self.assertAlmostEqual(rig.intake.pauses.seconds()[PauseReason.RATE], 4.0, delta=0.5)
-        self.assertEqual(rig.watch.conservation_error(), 0)
+        self.assertEqual(rig.survey.conservation_error(), 0)
 
     def test_bytes(self) -> None:
         """A rate of bytes counts what came, records or not."""

@@ -55,7 +55,7 @@ class Exposed:
     """The page of one rig, parsed anew at each look."""
 
     def __init__(self, rig: Rig) -> None:
-        self._registry = build_registry(rig.watch)
+        self._registry = build_registry(rig.survey)
 
     def text(self) -> str:
         """Give the page as Prometheus text."""
@@ -85,7 +85,7 @@ class MetricsTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.stalled = StalledSink()
         self.rig = Rig(MemorySink(), self.stalled, max_record_bytes=100, per_peer=150)
-        self.rig.watch.state = "ready"
+        self.rig.survey.state = "ready"
         self.page = Exposed(self.rig)
 
     def make_traffic(self) -> None:
@@ -219,8 +219,8 @@ class SeriesTests(MetricsTestCase):
 
     def test_global_registry_untouched(self) -> None:
         """The library's global registry has nothing of ours, however many registries we make."""
-        build_registry(self.rig.watch)
-        build_registry(self.rig.watch)
+        build_registry(self.rig.survey)
+        build_registry(self.rig.survey)
         self.assertEqual([name for name in REGISTRY._names_to_collectors if name.startswith("ingest")], [])
 
     def test_process(self) -> None:
@@ -394,13 +394,13 @@ class ConservationTests(MetricsTestCase):
     def place(self) -> str:
         """Insist that the process is not ready for exactly one reason, and give it."""
         self.assertEqual(self.page.value("ingest_ready"), 0)
-        (reason,) = self.rig.watch.reasons()
+        (reason,) = self.rig.survey.reasons()
         return reason
 
     def test_nothing_lost(self) -> None:
         """While all is accounted for the error is 0 and the process ready, with records and bytes under way."""
         self.assertEqual(self.error(), 0)
-        self.assertEqual(self.rig.watch.reasons(), [])
+        self.assertEqual(self.rig.survey.reasons(), [])
         self.rig.clock.advance(0)
         self.assertEqual(self.error(), 0)
 
@@ -444,7 +444,7 @@ class ConservationTests(MetricsTestCase):
         self.rig.intake.pending.pop()
         self.assertEqual(self.error(), 6)
         self.assertEqual(
-            self.rig.watch.reasons(),
+            self.rig.survey.reasons(),
             ["conservation error 3 (test: records at memory)", "conservation error 3 (test: records at stalled)"],
         )
 
@@ -471,7 +471,7 @@ class ConservationTests(MetricsTestCase):
         self.rig.factory.ledger.bytes_accepted -= 1
         self._stalled_outlet().tally("test").records_delivered += 1
         self.assertEqual(self.error(), 2)
-        self.assertEqual(len(self.rig.watch.reasons()), 2)
+        self.assertEqual(len(self.rig.survey.reasons()), 2)
 
     def test_found_again(self) -> None:
         """The error goes when the byte is found: nothing is remembered."""
@@ -479,7 +479,7 @@ class ConservationTests(MetricsTestCase):
         self.assertEqual(self.error(), 1)
         self.rig.factory.ledger.bytes_accepted += 1
         self.assertEqual(self.error(), 0)
-        self.assertEqual(self.rig.watch.reasons(), [])
+        self.assertEqual(self.rig.survey.reasons(), [])
 
     def _stalled_outlet(self) -> Outlet:
         return self.rig.intake.outlets[1]
@@ -511,16 +511,16 @@ class CostTests(MetricsTestCase):
         self.rig.intake.flush()
         (group,) = self.rig.intake.outlets[1].outstanding
         group.batches = Unvisited(group.batches)
-        for look in (self.rig.watch.view, self.rig.watch.status, self.rig.watch.reasons, self.page.text):
+        for look in (self.rig.survey.view, self.rig.survey.status, self.rig.survey.reasons, self.page.text):
             look()
-        self.assertEqual(self.rig.watch.conservation_error(), 0)
+        self.assertEqual(self.rig.survey.conservation_error(), 0)
 
     def test_one_recount_for_each_outlet(self) -> None:
         """A scrape, a status and a readiness check recount what is in flight once per sink each."""
         intake = self.rig.intake
         intake.__class__ = CountingIntake
         assert isinstance(intake, CountingIntake)
-        for look in (self.rig.watch.view, self.rig.watch.status, self.rig.watch.reasons, self.page.text):
+        for look in (self.rig.survey.view, self.rig.survey.status, self.rig.survey.reasons, self.page.text):
             intake.recounts = 0
             look()
             self.assertEqual(intake.recounts, len(intake.outlets), look)

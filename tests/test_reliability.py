@@ -24,7 +24,7 @@ def samples() -> str:
     for wire in WireProtocol:
         rig = Rig()
         sink = FileSink("file", "nowhere", reactor=rig.clock, events=Events(rig.clock.seconds))
-        text += generate_latest(build_registry(Rig(sink, wire=wire).watch)).decode()
+        text += generate_latest(build_registry(Rig(sink, wire=wire).survey)).decode()
     # The names of sinks and listeners are the operator's words.
     for name in ('sink="file"', 'listener="test"'):
         text = text.replace(f"{name},", "").replace(f"{{{name}}}", "")

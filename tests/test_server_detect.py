@@ -27,7 +27,7 @@ class WrongProtocolTests(SynchronousTestCase):
             self.assertEqual(rig.factory.ledger.connections_refused[reason], 1)
             closed = {r.value: n for r, n in rig.factory.ledger.connections_closed.items() if n}
             self.assertEqual((closed, rig.sink.records), ({"wrong_protocol": 1}, []))
-            self.assertEqual(rig.watch.conservation_error(), 0)
+            self.assertEqual(rig.survey.conservation_error(), 0)
 
     def test_bad_frame_closes(self) -> None:
         """On a port for counted frames a line ends the connection, under its own reason."""
@@ -36,7 +36,7 @@ class WrongProtocolTests(SynchronousTestCase):
         self.assertTrue(transport.was_reset)
         self.assertEqual(rig.sink.records, [b"ok"])
         self.assertEqual(rig.factory.ledger.bytes_discarded[DiscardReason.FRAMING], 11)
-        self.assertEqual(rig.watch.conservation_error(), 0)
+        self.assertEqual(rig.survey.conservation_error(), 0)
 
     def kinds(self, seen: Seen, kind: str) -> list[str]:
         """Give the log lines of a kind."""
@@ -70,7 +70,7 @@ class WrongProtocolTests(SynchronousTestCase):
                 self.assertEqual(rig.sink.records, [start + b"\x1b[2J bytes", b"more", b"\x01"])
                 (line,) = self.kinds(seen, "unknown_protocol")
                 self.assertTrue(line.isprintable(), line)
-                self.assertEqual(rig.watch.conservation_error(), 0)
+                self.assertEqual(rig.survey.conservation_error(), 0)
         for start in (
             b"<13>x",
             b"\0<13>x",
@@ -122,7 +122,7 @@ class WrongProtocolTests(SynchronousTestCase):
             transport.peer_sends(b"<13>more\n\0")
             transport.pump()
             rig.turn(60)
-            self.assertEqual((transport.was_reset, rig.watch.conservation_error()), (False, 0))
+            self.assertEqual((transport.was_reset, rig.survey.conservation_error()), (False, 0))
             self.assertIn(b"<13>more", rig.sink.records[-1])
 
     def test_slow_typing_is_no_record(self) -> None:

@@ -16,7 +16,7 @@ from twisted_ingest.units import Rate
 class DrainCase(SynchronousTestCase):
     def rig(self, *sinks: Any, **settings: Any) -> Rig:
         rig = Rig(*sinks, **settings)
-        self.addCleanup(lambda: self.assertEqual(rig.watch.conservation_error(), 0))
+        self.addCleanup(lambda: self.assertEqual(rig.survey.conservation_error(), 0))
         return rig
 
     def drain(self, rig: Rig, *peers: PumpTransport, seconds: float = DRAIN_TIMEOUT + FLUSH_GRACE + 1) -> None:

@@ -28,7 +28,7 @@ class ProtocolCase(SynchronousTestCase):
         return rig
 
     def check(self, rig: Rig) -> None:
-        self.assertEqual(rig.watch.conservation_error(), 0)
+        self.assertEqual(rig.survey.conservation_error(), 0)
 
     def closed(self, rig: Rig) -> dict[str, int]:
         """Give the close reasons that occurred."""

@@ -203,7 +203,7 @@ class AnswerTests(RelpCase):
             self.assertEqual(numbers, list(range(2, 2 + len(numbers))))
             self.assertEqual(set(records[: len(numbers)]) - set(sink.records) - {b""}, set())
         self.assertEqual(len(acked(transport)), len(records))
-        self.assertEqual(rig.watch.conservation_error(), 0)
+        self.assertEqual(rig.survey.conservation_error(), 0)
 
 
 class FailureTests(RelpCase):

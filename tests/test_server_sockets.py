@@ -62,20 +62,20 @@ class AdmissionTests(SynchronousTestCase):
     def test_full(self) -> None:
         """A server whose room is taken is not ready, and says what takes it: the silent, the departed, descriptors."""
         rig = Rig(StalledSink(), connection_memory=READ_SIZE + 134_000, max_connections=2, descriptors=3)
-        rig.watch.state = "ready"
+        rig.survey.state = "ready"
         rig.send(b"a line\n")
-        self.assertEqual(rig.watch.reasons(), [])
+        self.assertEqual(rig.survey.reasons(), [])
         rig.connect()
         words = "2 connections are open, the most allowed (--max-connections)"
         self.assertEqual(
-            rig.watch.reasons(), [f"{words}; 1 of them have sent no record: new ones wait until one closes"]
+            rig.survey.reasons(), [f"{words}; 1 of them have sent no record: new ones wait until one closes"]
         )
         for _ in range(2):
             peer = rig.send(b"x" * 99_000 + b"\n" + b"y" * 99_000 + b"\n")
             peer.peer_sends(b"left\n")
             peer.peer_closes()
             rig.turn(1)
-        (reason,) = rig.watch.reasons()
+        (reason,) = rig.survey.reasons()
         self.assertIn("and those of 2 peers that are gone have yet to be read", reason)
 
     def test_address_text(self) -> None:

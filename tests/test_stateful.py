@@ -270,7 +270,7 @@ class ServerMachine(RuleBasedStateMachine):
     @invariant()
     def balanced(self) -> None:
         """Every byte is in one bucket, every record has one outcome, each charge belongs to something live."""
-        assert self.rig.watch.conservation() == dict.fromkeys(self.rig.watch.conservation(), 0)
+        assert self.rig.survey.conservation() == dict.fromkeys(self.rig.survey.conservation(), 0)
         assert self.rig.intake.budget.used == self.recount()
         live = self.rig.factory.connections
         admission = self.rig.admission

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 from twisted_ingest.admin.port import AdminListener
 from twisted_ingest.admin.site import build_site
-from twisted_ingest.admin.watch import Watch
+from twisted_ingest.admin.survey import Survey
 from twisted_ingest.assembly import (
     OwnSink,
     add_own_sink,
@@ -104,7 +104,7 @@ class IngestService(Service):
         for listener in self.listeners:
             if listener.name in self._own_protocols:
                 listener.set_protocol(self._own_protocols[listener.name])
-        self.watch = Watch(
+        self.survey = Survey(
             sources=self.sources,
             log=self._log,
             seconds=reactor.seconds,
@@ -230,7 +230,7 @@ class IngestService(Service):
         super().startService()
         # A failing sweep is a bug; it is logged and the process goes on without deadlines, visibly.
         _ = self._sweeper.start(SWEEP_SECONDS, now=False).addErrback(self._sweep_failed)
-        self._reactor.callWhenRunning(self._begin, self.watch)
+        self._reactor.callWhenRunning(self._begin, self.survey)
 
     def _bind(self) -> None:
         if self._is_spent:
@@ -254,10 +254,10 @@ class IngestService(Service):
         self._ready.reach(reason)
         self._stopped.reach(reason)
 
-    def _begin(self, watch: Watch) -> None:
+    def _begin(self, survey: Survey) -> None:
         """Say that all is ready, now that the reactor runs."""
-        if self.running and watch is self.watch:
-            self.watch.state = "ready"
+        if self.running and survey is self.survey:
+            self.survey.state = "ready"
             self._beat(self._reactor.seconds())
             sinks = [description_of(sink, self.events.bug) for sink in self.sinks]
             self.show_banner(banner(self.sources, sinks, self.admin_address, self._loaded.cautions))
@@ -268,12 +268,12 @@ class IngestService(Service):
         now = self._reactor.seconds()
         # First, so that a bug of the other does not end it.
         self._heartbeat = self._reactor.callLater(BEAT_SECONDS, self._beat, now + BEAT_SECONDS)
-        self.watch.loop_lag.observe(now - due)
+        self.survey.loop_lag.observe(now - due)
 
     def _bind_admin(self) -> None:
         endpoint, hosts = self._settings.admin.endpoint, self._settings.admin.hosts
-        registry = build_registry(self.watch)
-        site = build_site(self.watch, registry, self.events, hosts=hosts, reactor=self._reactor)
+        registry = build_registry(self.survey)
+        site = build_site(self.survey, registry, self.events, hosts=hosts, reactor=self._reactor)
         self._admin = AdminListener(endpoint, site, self._reactor)
         self._admin.bind()
 
@@ -302,7 +302,7 @@ class IngestService(Service):
 
     def _sweep(self, turns: int) -> None:
         """Look at deadlines; ``turns`` counts the sweeps that were due, more than one where we slept."""
-        step = self.watch.clock_steps.look()
+        step = self.survey.clock_steps.look()
         if step:
             self.events.clock_stepped(step)
         now, overslept = self._reactor.seconds(), (turns - 1) * SWEEP_SECONDS
@@ -312,7 +312,7 @@ class IngestService(Service):
 
     def _sweep_failed(self, failure: Failure) -> None:
         self.events.log.failure("the sweep of deadlines has ended", failure)
-        self.watch.state = "broken: the sweep of deadlines has ended"
+        self.survey.state = "broken: the sweep of deadlines has ended"
 
     def _open_gates(self) -> None:
         for listener in self.listeners:
@@ -344,7 +344,7 @@ class IngestService(Service):
 
     async def _stop(self) -> Summary:
         deadline = self._reactor.seconds() + self._settings.limits.drain_timeout
-        self.watch.state = "draining"
+        self.survey.state = "draining"
         for source in self.sources:
             await self._try("closing a port", source.stop())
         self.admission.draining = True
@@ -358,7 +358,7 @@ class IngestService(Service):
             self._heartbeat.cancel()
             self._heartbeat = None
         try:
-            summary = summarize(self.watch.view(), [source.ledger for source in self.sources], unread)
+            summary = summarize(self.survey.view(), [source.ledger for source in self.sources], unread)
         finally:
             if self._admin is not None:
                 await self._try("closing a port", self._admin.stop())

@@ -17,7 +17,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_ingest.admin.watch import Watch
+from twisted_ingest.admin.survey import Survey
 from twisted_ingest.batch import Batch, Group
 from twisted_ingest.errors import Durability, RejectedError, SinkError, WireProtocol
 from twisted_ingest.flow.budget import Budget
@@ -357,7 +357,7 @@ class Rig:
             self.factory.protocol = protocol
         self.factory.find_hung_up = _hung_up
         self.listener = Listener("none", self.factory, self.clock, self.admission)
-        self.watch = Watch(
+        self.survey = Survey(
             sources=[self.listener],
             intake=self.intake,
             admission=self.admission,

@@ -68,9 +68,9 @@ class AdminPortTests(TestCase):
 
     def setUp(self) -> None:
         self.rig = Rig()
-        self.rig.watch.state = "ready"
-        registry = build_registry(self.rig.watch)
-        self.site = build_site(self.rig.watch, registry, self.rig.events, reactor=reactor)
+        self.rig.survey.state = "ready"
+        registry = build_registry(self.rig.survey)
+        self.site = build_site(self.rig.survey, registry, self.rig.events, reactor=reactor)
         self.listener = AdminListener("tcp:0:interface=127.0.0.1", self.site, reactor)
         self.addCleanup(lambda: Deferred.fromCoroutine(self.listener.stop()))
 

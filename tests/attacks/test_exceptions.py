@@ -27,7 +27,7 @@ from tests.server import Server
 from tests.test_admin import AdminTestCase
 from tests.test_server_sockets import ListeningTestCase
 from twisted_ingest.admin.site import ROWS_PER_PIECE
-from twisted_ingest.admin.watch import Watch
+from twisted_ingest.admin.survey import Survey
 from twisted_ingest.batch import Batch, Group
 from twisted_ingest.errors import AcceptError, CloseReason, DropReason, WireProtocol
 from twisted_ingest.flow.lane import Lane
@@ -186,7 +186,7 @@ class CallbackTests(SynchronousTestCase):
         self.closed(rig, CloseReason.INTERNAL_ERROR)
         self.check(rig, good)
         # The chunk itself is in no bucket; only that shows that there is a bug.
-        self.assertEqual(rig.watch.conservation()["test: bytes"], len(b"bug"))
+        self.assertEqual(rig.survey.conservation()["test: bytes"], len(b"bug"))
         BUGS.measured("framer: its connection reset, the chunk shows as a conservation error, all others served")
 
     def test_write(self) -> None:
@@ -197,7 +197,7 @@ class CallbackTests(SynchronousTestCase):
         self.say(rig, bad, b"lost\n")
         self.closed(rig, CloseReason.INTERNAL_ERROR)
         self.check(rig, good)
-        self.assertEqual(rig.watch.conservation()["test: records at scripted"], 1)
+        self.assertEqual(rig.survey.conservation()["test: records at scripted"], 1)
 
     def test_connection_made(self) -> None:
         """A bug as a connection is made ends that one, in the registry or not yet."""
@@ -215,7 +215,7 @@ class CallbackTests(SynchronousTestCase):
         bad.pump()
         self.closed(rig, CloseReason.INTERNAL_ERROR)
         self.check(rig, good)
-        self.assertEqual(rig.watch.conservation_error(), 0)
+        self.assertEqual(rig.survey.conservation_error(), 0)
 
     def test_pause(self) -> None:
         """A producer that raises when it is paused does not keep the budget from pausing the others."""
@@ -224,7 +224,7 @@ class CallbackTests(SynchronousTestCase):
         self.say(rig, bad, b"line\n")
         self.closed(rig, CloseReason.INTERNAL_ERROR)
         self.check(rig, good)
-        self.assertEqual(rig.watch.conservation_error(), 0)
+        self.assertEqual(rig.survey.conservation_error(), 0)
 
     def test_resume(self) -> None:
         """A producer that raises when it is resumed does not keep the other lanes of its group from being settled."""
@@ -240,7 +240,7 @@ class CallbackTests(SynchronousTestCase):
         rig.turn()
         self.closed(rig, CloseReason.INTERNAL_ERROR)
         self.check(rig, good)
-        self.assertEqual(rig.watch.conservation_error(), 0)
+        self.assertEqual(rig.survey.conservation_error(), 0)
 
     def test_timer(self) -> None:
         """A timer that raises ends its connection instead of leaving it without one."""
@@ -399,7 +399,7 @@ class SinkTests(SynchronousTestCase):
             self.assertEqual(faulty.records, [b"one", b"two"])
             self.assertEqual(good.records, [b"one", b"bug", b"two"])
             self.assertEqual(rig.intake.outlets[0].tally("test").records_dropped[DropReason.SINK_FAILED], 1)
-            self.assertEqual((rig.watch.conservation_error(), rig.intake.budget.used), (0, 0))
+            self.assertEqual((rig.survey.conservation_error(), rig.intake.budget.used), (0, 0))
             self.assertEqual(rig.events.internal_errors, 1)
             self.assertEqual(rig.intake.pauses.total, 0)
             self.assertEqual(len(self.flushLoggedErrors(BugError, TypeError)), 1)
@@ -438,9 +438,9 @@ class Full:
 class PortTests(ListeningTestCase):
     """Each test ends with a later peer's line delivered through the same listener."""
 
-    def watch(self, listener: Listener) -> Watch:
+    def survey(self, listener: Listener) -> Survey:
         """Look at the listener as the admin endpoint does."""
-        watch = Watch(
+        survey = Survey(
             sources=[listener],
             intake=listener.factory._intake,
             admission=self.admission,
@@ -450,15 +450,15 @@ class PortTests(ListeningTestCase):
             wall_time=reactor.seconds,
             limits={},
         )
-        watch.state = "ready"
-        return watch
+        survey.state = "ready"
+        return survey
 
     async def check(self, listener: Listener) -> None:
         """See that a peer that comes now is served."""
         before = len(self.sink.records)
         self.connect(listener).sendall(b"served\n")
         await self.until(lambda: len(self.sink.records) > before)
-        self.assertEqual((self.sink.records[-1], self.watch(listener).reasons()), (b"served", []))
+        self.assertEqual((self.sink.records[-1], self.survey(listener).reasons()), (b"served", []))
 
     async def test_no_more_watches(self) -> None:
         """A connection that the kernel cannot watch is reset and counted; accepting waits, and goes on."""
@@ -529,19 +529,19 @@ class PortTests(ListeningTestCase):
         """A port that dies all the same says so, and is bound again at its number, later and later while it cannot."""
         clock = Clock()
         listener = await self.listen(self.listener(clock=clock))
-        watch, number = self.watch(listener), listener.port.getHost().port
+        survey, number = self.survey(listener), listener.port.getHost().port
         established = self.connect(listener)
         await self.until(lambda: listener.factory.connections)
         listener.port.socket.shutdown(socket.SHUT_RDWR)  # as somebody could who shares it
         await self.until(lambda: listener.port is None)
-        self.assertEqual(watch.view().listener_up, {"test": False})
-        self.assertIn("listener test: not listening: its port was lost", watch.reasons()[0])
+        self.assertEqual(survey.view().listener_up, {"test": False})
+        self.assertIn("listener test: not listening: its port was lost", survey.reasons()[0])
         with socket.create_server(("127.0.0.1", number)):
             clock.advance(REBIND_BACKOFF_SECONDS[0])
-            self.assertIn("cannot be bound again (Address already in use)", watch.reasons()[0])
-            self.assertIsNone(watch.status()["listeners"][0]["address"])
+            self.assertIn("cannot be bound again (Address already in use)", survey.reasons()[0])
+            self.assertIsNone(survey.status()["listeners"][0]["address"])
         clock.advance(REBIND_BACKOFF_SECONDS[0] * 2)
-        self.assertEqual((listener.port.getHost().port, watch.view().listener_up), (number, {"test": True}))
+        self.assertEqual((listener.port.getHost().port, survey.view().listener_up), (number, {"test": True}))
         established.sendall(b"here all along\n")
         await self.until(lambda: self.sink.records == [b"here all along"])
         await self.check(listener)
@@ -603,7 +603,7 @@ class SpeechlessTests(AdminTestCase):
     def test_pages(self) -> None:
         """A sink that cannot be asked is in trouble; every page answers, its own counts and all others are there."""
         self.make_rig(SpeechlessSink("speechless"))
-        self.rig.watch.state = "ready"
+        self.rig.survey.state = "ready"
         self.rig.send(b"one\n")
         for path, code in (("/metrics", 200), ("/status", 200), ("/readyz", 503)):
             answer = self.ask(path)
@@ -618,7 +618,7 @@ class SpeechlessTests(AdminTestCase):
         for details in ({"a b": 1}, {"é": 1}, {"fine": 1, "queue": "long"}, {7: 7}, {None: 1}):
             self.make_rig(Odd(details))
             self.assertEqual(self.ask("/metrics").code, 200)
-            self.assertEqual(self.rig.watch.view().sinks[0].details, {})
+            self.assertEqual(self.rig.survey.view().sinks[0].details, {})
             self.assertEqual(len(self.flushLoggedErrors(TypeError, ValueError, AttributeError)), 2)
 
 
@@ -662,7 +662,7 @@ class AdminTests(AdminTestCase):
         def view() -> Any:
             raise BugError("view")
 
-        self.patch(self.rig.watch, "view", view)
+        self.patch(self.rig.survey, "view", view)
         for _ in range(1000):
             self.assertEqual(self.ask("/metrics").code, 500)
         self.assertEqual(self.ask("/healthz").code, 200)
@@ -678,7 +678,7 @@ class AdminTests(AdminTestCase):
             yield from ({"id": number} for number in range(ROWS_PER_PIECE))
             raise BugError("rows")
 
-        self.patch(self.rig.watch, "connections", rows)
+        self.patch(self.rig.survey, "connections", rows)
         channel, transport = self.connect()
         channel.dataReceived(b"GET /connections HTTP/1.1\r\nHost: localhost\r\n\r\n")
         self.turn()

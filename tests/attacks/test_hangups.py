@@ -71,7 +71,7 @@ class HangUpTests(SynchronousTestCase):
             rig.turn()
             rig.sink.release()
             self.assertEqual([record[:4] for record in rig.sink.records], [b"xxxx", b"yyyy", b"last"])
-            self.assertEqual(rig.watch.conservation_error(), 0)
+            self.assertEqual(rig.survey.conservation_error(), 0)
 
     def test_left_with_nothing_unread(self) -> None:
         """Who leaves with nothing unread is gone at the next sweep, its unfinished record delivered."""
@@ -121,7 +121,7 @@ class HangUpTests(SynchronousTestCase):
             self.assertEqual((rig.admission.open, rig.admission.departed, rig.admission.by_peer), (0, 0, {}))
         rig.turn()
         self.assertEqual(len(rig.sink.records), 20 * 2 * 1000)
-        self.assertEqual((rig.watch.conservation_error(), rig.intake.pauses.total), (0, 0))
+        self.assertEqual((rig.survey.conservation_error(), rig.intake.pauses.total), (0, 0))
 
     def test_debtors_of_a_stalled_sink(self) -> None:
         """Where a sink holds everybody back, one peer leaves no more of the departed behind than its cap."""

@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Iterator
 from enum import Enum, auto
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from twisted.internet.interfaces import IHalfCloseableProtocol
+from twisted.internet.interfaces import IHalfCloseableProtocol, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
@@ -20,10 +20,9 @@ from twisted.web import http
 from twisted.web.server import Request
 from zope.interface import implementer
 
-from twisted_ingest.admin.clients import OTHER, PROBES
-
-if TYPE_CHECKING:
-    from twisted_ingest.admin.site import AdminSite
+from twisted_ingest.admin.clients import OTHER, PROBES, Clients
+from twisted_ingest.admin.turns import Turns
+from twisted_ingest.observe.events import Events
 
 REQUEST_TIMEOUT_SECONDS = 15
 """How long a client may take from the first byte of a request to its last (or from connecting to its first), and how
@@ -34,6 +33,15 @@ KEEP_ALIVE_SECONDS = 75
 
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
 """The begin of a request target in the form that proxies are sent (RFC 9112, 3.2.2), which servers take as well."""
+
+
+class ChannelOwner(Protocol):
+    """What a channel needs of the site it belongs to."""
+
+    reactor: IReactorTime
+    clients: Clients
+    turns: Turns
+    events: Events
 
 
 class Phase(Enum):
@@ -120,7 +128,7 @@ class AdminChannel(http.HTTPChannel):
     What it may hold: a read or two of requests (64 KiB each) that nobody looks at yet, and one page or piece of one.
     """
 
-    factory: "AdminSite"
+    factory: ChannelOwner
     transport: Any
     _networkProducer: Any
     requestFactory = AdminRequest

@@ -19,8 +19,8 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 from twisted_ingest.admin.channel import REQUEST_TIMEOUT_SECONDS, AdminChannel, AdminRequest
 from twisted_ingest.admin.clients import MISDIRECTED_REQUEST, OTHER, PROBES, Clients
 from twisted_ingest.admin.hosts import HostList
+from twisted_ingest.admin.survey import Survey
 from twisted_ingest.admin.turns import Turns
-from twisted_ingest.admin.watch import Watch
 from twisted_ingest.ledger import ListenerLedger
 from twisted_ingest.observe.events import Events
 
@@ -36,8 +36,8 @@ _QUALITY = re.compile(r";q=([01](?:\.[0-9]{0,3})?)(?:;|$)")
 class _Context:
     """What every page needs."""
 
-    def __init__(self, watch: Watch, registry: CollectorRegistry, events: Events, hosts: HostList) -> None:
-        self.watch = watch
+    def __init__(self, survey: Survey, registry: CollectorRegistry, events: Events, hosts: HostList) -> None:
+        self.survey = survey
         self.registry = registry
         self.events = events
         self.hosts = hosts
@@ -55,7 +55,7 @@ class _Page(Resource):
     def __init__(self, context: _Context, route: str = OTHER) -> None:
         super().__init__()
         self.context = context
-        self.watch = context.watch
+        self.survey = context.survey
         self.route = route
 
     def render(self, request: Any) -> Any:
@@ -67,7 +67,7 @@ class _Page(Resource):
         except Exception:  # noqa: BLE001 - Twisted would log each, and scrapes come every few seconds
             self.context.events.internal_error("an admin page")
             body = self.text(request, http.INTERNAL_SERVER_ERROR, "internal error: see the log\n")
-        self.watch.clients.count(OTHER if request.postpath else self.route, request.code)
+        self.survey.clients.count(OTHER if request.postpath else self.route, request.code)
         if request.method != b"HEAD" or not body or body is NOT_DONE_YET:
             return body
         request.setHeader("Content-Length", str(len(body)))
@@ -178,7 +178,7 @@ class _Ready(_Page):
 
     def page(self, request: AdminRequest) -> bytes:
         """Ask, answer."""
-        reasons = self.watch.reasons()
+        reasons = self.survey.reasons()
         if reasons:
             return self.text(request, http.SERVICE_UNAVAILABLE, "\n".join(reasons) + "\n")
         return self.text(request, http.OK, "ready\n")
@@ -190,7 +190,7 @@ class _Status(_Page):
     def page(self, request: AdminRequest) -> bytes:
         """Render the document."""
         request.setHeader("Content-Type", "application/json")
-        return json.dumps(self.watch.status(), indent=2).encode() + b"\n"
+        return json.dumps(self.survey.status(), indent=2).encode() + b"\n"
 
 
 class _Connections(_Page):
@@ -201,7 +201,7 @@ class _Connections(_Page):
         request.setHeader("Content-Type", "application/json")
         if request.method == b"HEAD":
             return b""
-        request.stream(_pieces(self.watch.connections()))
+        request.stream(_pieces(self.survey.connections()))
         return NOT_DONE_YET
 
 
@@ -267,7 +267,7 @@ class AdminSite(Site):
 
 
 def build_site(
-    watch: Watch,
+    survey: Survey,
     registry: CollectorRegistry,
     events: Events,
     *,
@@ -275,8 +275,8 @@ def build_site(
     reactor: Any = None,
 ) -> AdminSite:
     """Put the pages where they belong. ``hosts`` are the names it answers to, besides addresses and localhost."""
-    context = _Context(watch, registry, events, hosts or HostList())
+    context = _Context(survey, registry, events, hosts or HostList())
     root = _Root(context)
     for route, (page, _) in _PAGES.items():
         root.putChild(route[1:].encode(), page(context, route))
-    return AdminSite(root, watch.clients, events, reactor)
+    return AdminSite(root, survey.clients, events, reactor)

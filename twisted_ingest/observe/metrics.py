@@ -116,7 +116,7 @@ class View:
         return sum(abs(error) for error in self.conservation.values())
 
 
-class _Watch(Protocol):
+class _Survey(Protocol):
     def view(self) -> View:
         """Take a look."""
 
@@ -135,8 +135,8 @@ def _labelled(name: str, text: str, label: str, values: Mapping[Any, float], *, 
 class IngestCollector(Collector):
     """Turns a `View` into metric families."""
 
-    def __init__(self, watch: _Watch) -> None:
-        self._watch = watch
+    def __init__(self, survey: _Survey) -> None:
+        self._survey = survey
 
     def describe(self) -> Iterable[Metric]:
         """Give nothing: describing would take a look before the service runs."""
@@ -144,7 +144,7 @@ class IngestCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Give every family, each series known in advance included."""
-        view = self._watch.view()
+        view = self._survey.view()
         yield InfoMetricFamily(
             "ingest_build",
             "The version that runs, and what finds the ends of its records.",
@@ -370,11 +370,11 @@ def _ack_seconds(of: Mapping[str, Mapping[str, float]]) -> Metric:
     return family
 
 
-def build_registry(watch: _Watch) -> CollectorRegistry:
+def build_registry(survey: _Survey) -> CollectorRegistry:
     """Make a registry of our own: the library's global one stays untouched."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
-    registry.register(IngestCollector(watch))
+    registry.register(IngestCollector(survey))
     return registry

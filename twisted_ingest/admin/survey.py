@@ -37,7 +37,7 @@ class _Recount:
     """Records, by outlet and listener."""
 
 
-class Watch:
+class Survey:
     """Looks at the parts the service is made of. ``limits`` maps a setting's name to its value and origin."""
 
     def __init__(
