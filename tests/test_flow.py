@@ -7,12 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from twisted_ingest.batch import Batch, ConnectionInfo, Group
-from twisted_ingest.errors import DropReason, PauseReason, RejectedError, SinkError
+from twisted_ingest.batch import Batch, ConnectionInfo, Group, Refusal, Rejected
+from twisted_ingest.errors import DropReason, PauseReason, SinkError
 from twisted_ingest.flow.answers import AnsweringLane
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.intake import Intake
@@ -306,8 +307,60 @@ class IntakeTests(FlowCase):
             self.turn()
         tally = intake.outlets[0].tally("test")
         self.assertEqual((tally.records_delivered, tally.records_dropped[DropReason.REJECTED]), (6, 6))
-        self.assertEqual(failed, [("flaky", 3, f"sink flaky refuses call {call}") for call in (2, 4)])
+        self.assertEqual(failed, [("flaky", 3, f"sink flaky rejects call {call}") for call in (2, 4)])
         self.assertEqual(intake.budget.used, 0)
+
+    def test_some_records_are_rejected(self) -> None:
+        """What a sink names is counted as rejected by listener, once; the rest of the group is delivered."""
+        other = ConnectionInfo(2, "other", "192.0.2.2:1", "192.0.2.2")
+        one, two, three = Batch(b"a\nbbb\nc\n", 3, INFO, 0.0), batch(10, 2, other), batch(5)
+        refusals = [Refusal(one, [1], "too large"), Refusal(one, (1, 2), "odd"), Refusal(two, None, "odd")]
+        intake = self.intake(_Answering([succeed(Rejected(refusals))]))
+        said: list[object] = []
+        intake.on_rejected = lambda *words: said.append(words)
+        lane, _ = self.lane(intake)
+        for each in (one, two, three):
+            lane.write(each)
+        self.turn()
+        tally, others = intake.outlets[0].tally("test"), intake.outlets[0].tally("other")
+        self.assertEqual((tally.records_delivered, tally.bytes_delivered), (2, 7))
+        self.assertEqual((others.records_delivered, others.bytes_delivered), (0, 0))
+        rejected = [each.records_dropped[DropReason.REJECTED] for each in (tally, others)]
+        self.assertEqual((rejected, said), ([2, 2], [("answering", 4, "odd; too large")]))
+        self.assertEqual((intake.budget.used, lane.in_flight), (0, 0))
+
+    def test_rejected_is_answered(self) -> None:
+        """A sender that waits is answered for rejected records too: it would bring them for ever."""
+        for is_rejected, heard in ((True, "settled 1"), (False, "refused")):
+            sink = StalledSink()
+            intake, producer = self.intake(sink), AnsweringProducer()
+            lane = intake.open_answering_lane(needs_sync=False)
+            lane.registerProducer(producer, True)
+            lane.write(batch(10))
+            self.turn()
+            group, done = sink.waiting.popleft()
+            done.callback(Rejected.whole(group, "never") if is_rejected else Failure(SinkError("gone")))
+            self.assertEqual(producer.calls, [heard])
+
+    def test_a_rejection_of_what_is_not_there(self) -> None:
+        """An answer that rejects another's batch, or a record that is not in its batch, is a bug: the group is lost."""
+        mine = batch(10)
+        odd: list[Any] = [Refusal(batch(10), None, "x"), Refusal(mine, [1], "x"), Refusal(mine, [-1], "x"), (mine,)]
+        for refusal in (*odd, Refusal(mine, ["0"], "x")):  # type: ignore[list-item]
+            intake = self.intake(_Answering([succeed(Rejected([refusal]))]))
+            said: list[str] = []
+            intake.on_bug = lambda where, failure, said=said: said.append(where)  # type: ignore[misc]
+            lane, _ = self.lane(intake)
+            lane.write(mine)
+            self.turn()
+            tally = intake.outlets[0].tally("test")
+            self.assertEqual((tally.records_delivered, tally.records_dropped[DropReason.SINK_FAILED]), (0, 1))
+            self.assertEqual((said, intake.budget.used), (["sink answering"], 0))
+
+    def test_many_reasons(self) -> None:
+        """The text for our log names the commonest reasons, none at full length."""
+        refusals = [Refusal(batch(10), None, f"{number}" * 1000) for number in (1, 2, 2, 3, 4, 2)]
+        self.assertEqual(str(Rejected(refusals)), "; ".join(n * 120 for n in "213") + "; and other reasons")
 
     def test_any_answer(self) -> None:
         """A coroutine and a future are answers; what is neither they nor a Deferred loses its group, named, at once."""
@@ -346,20 +399,19 @@ class IntakeTests(FlowCase):
             raise error
 
         gate: Deferred[None] = Deferred()
-        errors = [SinkError("for good"), RejectedError("these"), ValueError("a bug")]
+        errors = [SinkError("for good"), ValueError("a bug")]
         intake = self.intake(_Answering([refuse(error, gate) for error in errors]))
         said: list[str] = []
         intake.on_sink_failed = lambda outlet: said.append("failed")
-        intake.on_rejected = lambda sink, records, reason: said.append(f"{records} at {sink}: {reason}")
         intake.on_bug = lambda where, failure: said.append(f"{where}: {failure.getErrorMessage()}")
         lane, _ = self.lane(intake)
         for _ in errors:
             lane.write(batch(10, count=2))
             self.turn()
         gate.callback(None)
-        self.assertEqual(said, ["failed", "2 at answering: these", "sink answering: a bug"])
+        self.assertEqual(said, ["failed", "sink answering: a bug"])
         dropped = intake.outlets[0].tally("test").records_dropped
-        self.assertEqual((dropped[DropReason.SINK_FAILED], dropped[DropReason.REJECTED]), (4, 2))
+        self.assertEqual((dropped[DropReason.SINK_FAILED], dropped[DropReason.REJECTED]), (4, 0))
         self.assertEqual(intake.budget.used, 0)
 
     def test_a_deferred_for_two_groups(self) -> None:

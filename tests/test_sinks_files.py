@@ -22,7 +22,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from twisted_ingest.batch import NUL, Batch, ConnectionInfo, Group
-from twisted_ingest.errors import Format, Fsync, MisconfiguredError, RejectedError, SinkError
+from twisted_ingest.errors import Format, Fsync, MisconfiguredError, SinkError
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import KIB, MIB
 from twisted_ingest.observe.events import Events
@@ -197,7 +197,7 @@ class OpenTests(FileCase):
         self.patch(sink._target, "open", refuse)
         return sink
 
-    def test_no_thread(self) -> "Deferred[None]":
+    def test_no_thread(self) -> "Deferred[Any]":
         """Where there can be no more threads the start says so, leaves no file open, and may be tried again."""
 
         def start(thread: threading.Thread) -> None:
@@ -221,7 +221,7 @@ class OpenTests(FileCase):
         await self.assertFailure(delivered, SinkError)
 
     async def test_a_group_that_cannot_be_rendered(self) -> None:
-        """A group whose batch has no form is rejected, counted, and leaves nothing; the next are written."""
+        """A batch that has no form is rejected alone, counted, and leaves nothing; the others are written."""
         events = Events(reactor.seconds)
         sink = FileSink("file", self.path, reactor=reactor, events=events, format=Format.JSON)
         self.addCleanup(sink.abandon)
@@ -229,10 +229,13 @@ class OpenTests(FileCase):
         timeless = group(b"no time\n", b"with it\n")
         timeless.batches[0].received_at = 1e30
         answers = [sink.deliver(each) for each in (group(b"one\n"), timeless, group(b"two\n"))]
-        await answers[0]
-        await self.assertFailure(answers[1], RejectedError)
-        await answers[2]
-        self.assertEqual([json.loads(line)["message"] for line in read(self.path).splitlines()], ["one", "two"])
+        self.assertEqual([await answers[0], await answers[2]], [None, None])
+        rejected = await answers[1]
+        assert rejected is not None
+        self.assertEqual(rejected.lost(timeless.batches), [(timeless.batches[0], 1, len(b"no time\n"))])
+        self.assertIn("they cannot be written: ", str(rejected))
+        lines = [json.loads(line)["message"] for line in read(self.path).splitlines()]
+        self.assertEqual(lines, ["one", "with it", "two"])
         self.assertIsNone(sink.trouble)
         self.assertEqual((len(self.flushLoggedErrors(ValueError, OverflowError)), events.internal_errors), (1, 1))
 
@@ -934,7 +937,7 @@ class FullDiskTests(FileCase):
         self.assertEqual(read(path), b"".join(blocks))
         self.assertEqual(sink.details()["torn_records"], 0)
 
-    async def full_in_the_middle(self) -> tuple[str, str, FileSink, bytes, "Deferred[None]"]:
+    async def full_in_the_middle(self) -> tuple[str, str, FileSink, bytes, "Deferred[Any]"]:
         """Fill a disk in the middle of a line; gives paths of the file and of what fills the disk, and what to come."""
         place = self.mount()
         path, filler = os.path.join(place, "ingest.log"), os.path.join(place, "filler")

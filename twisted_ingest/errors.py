@@ -7,7 +7,6 @@ The tree::
     ├── ConfigurationError   the operator's mistake; carries every problem found
     ├── SinkError            a sink has failed for good: it takes nothing any more
     │   └── MisconfiguredError   only another configuration can help
-    ├── RejectedError        a sink will never take what it was handed; it takes other records
     └── ListenError          an address could not be bound
 
 A peer's mistake is never an exception on the hot path: it is a member of one
@@ -69,14 +68,6 @@ class SinkError(IngestError):
 
 class MisconfiguredError(SinkError):
     """A sink cannot start, and no waiting mends that: its configuration names what cannot be."""
-
-
-class RejectedError(IngestError):
-    """
-    A sink will never take what it was handed, whoever brings it again; it does take other records.
-
-    The records are dropped and counted, those in a spool one batch at a time.
-    """
 
 
 class ListenError(IngestError):

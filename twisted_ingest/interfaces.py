@@ -107,23 +107,29 @@ class ISink(Interface):
         records, and calls this again later.
         """
 
-    def deliver(group: Group) -> "Deferred[None]":  # noqa: N805
+    def deliver(group: Group) -> "Deferred[Any]":  # noqa: N805
         """
         Take a group of batches.
 
-        Returns a Deferred of this group alone, or is a coroutine. It fires (with whatever) once the sink has taken
-        responsibility, and, where the group ``needs_sync``, the device has said that it has the records. The sink may
-        keep the group until then. It fails with
+        Returns a Deferred of this group alone, or is a coroutine. It fires once the sink has taken responsibility, and,
+        where the group ``needs_sync``, the device has said that it has the records. The sink may keep the group until
+        then. It fires with
+
+        - ``Rejected``, which names the records that the sink will never take, whoever brings them: all others it has
+          taken. They are dropped and counted, and their senders are answered as for the rest: who brings a record again
+          that is never taken brings it for ever.
+        - anything else, such as ``None``: it has taken them all.
+
+        What passes is no answer: the sink waits, and tries again in order. The Deferred fails with
 
         - ``SinkError`` once the sink has failed for good: until it is started anew it takes nothing any more. The group
-          is dropped and counted, and the process stops where the sink is required; a spool in front stops bringing
-          records, and keeps them for the next start.
-        - ``RejectedError`` where the sink will never take these records, and does take others. They are dropped and
-          counted; a spool in front brings the batches one by one first, so that only those are that are to blame.
+          is dropped and counted, senders that wait for an answer get none, and the process stops where the sink is
+          required; a spool in front stops bringing records, and keeps them for the next start.
         - anything else, which may be raised as well, on account of a bug. It is counted, and costs the group; a spool
           in front, which has it still, brings it again, later and later.
 
-        ``None`` or any other value says nothing of what became of the group: that is such a bug too.
+        ``None`` or any other value in place of a Deferred says nothing of what became of the group, and a ``Rejected``
+        of what was not in it neither: those are such bugs too.
         """
 
     def reopen() -> None:

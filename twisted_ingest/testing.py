@@ -18,8 +18,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_ingest.admin.survey import Survey
-from twisted_ingest.batch import Batch, Group
-from twisted_ingest.errors import Durability, RejectedError, SinkError, WireProtocol
+from twisted_ingest.batch import Batch, Group, Rejected
+from twisted_ingest.errors import Durability, SinkError, WireProtocol
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.drain import drain_sources, flush_sinks
 from twisted_ingest.flow.intake import Intake
@@ -195,7 +195,7 @@ class MemorySink:
     def start(self) -> None:
         """See `ISink`."""
 
-    def deliver(self, group: Group) -> "Deferred[None]":
+    def deliver(self, group: Group) -> "Deferred[Any]":
         """See `ISink`."""
         self.keep(group)
         return succeed(None)
@@ -226,9 +226,9 @@ class StalledSink(MemorySink):
 
     def __init__(self, name: str = "stalled") -> None:
         super().__init__(name)
-        self.waiting: deque[tuple[Group, Deferred[None]]] = deque()
+        self.waiting: deque[tuple[Group, Deferred[Any]]] = deque()
 
-    def deliver(self, group: Group) -> "Deferred[None]":
+    def deliver(self, group: Group) -> "Deferred[Any]":
         """See `ISink`: the Deferred waits for `release` or `fail`."""
         done: Deferred[None] = Deferred()
         self.waiting.append((group, done))
@@ -261,14 +261,12 @@ class FlakySink(MemorySink):
         self._period = period
         self._calls = 0
 
-    def deliver(self, group: Group) -> "Deferred[None]":
+    def deliver(self, group: Group) -> "Deferred[Any]":
         """See `ISink`."""
         self._calls += 1
         if self._calls % self._period:
             return super().deliver(group)
-        done: Deferred[None] = Deferred()
-        done.errback(RejectedError(f"sink {self.name} refuses call {self._calls}"))
-        return done
+        return succeed(Rejected.whole(group, f"sink {self.name} rejects call {self._calls}"))
 
 
 class Mode(Enum):
@@ -292,7 +290,7 @@ class ScriptedSink(StalledSink):
         self.offered: list[Batch] = []
         self.refused: list[Batch] = []
 
-    def deliver(self, group: Group) -> "Deferred[None]":
+    def deliver(self, group: Group) -> "Deferred[Any]":
         """See `ISink`."""
         self.offered += group.batches
         done = super().deliver(group)

@@ -12,8 +12,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_ingest.batch import Batch, Group, count_records
-from twisted_ingest.errors import DropReason, RejectedError, SinkError
+from twisted_ingest.batch import Batch, Group, Rejected, count_records
+from twisted_ingest.errors import DropReason, SinkError
 from twisted_ingest.flow.answers import AnsweringLane
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.lane import Lane
@@ -166,7 +166,7 @@ class Intake:
         for outlet in takers:
             done = deliver(outlet.sink, group)
             settled = (outlet, group)
-            answered = done.addCallbacks(self._taken, self._refused, callbackArgs=settled, errbackArgs=settled)
+            answered = done.addCallbacks(self._answered, self._refused, callbackArgs=settled, errbackArgs=settled)
             _ = answered.addErrback(self._broken)
         if not any(outlet.required for outlet in takers):
             self._settle(group)  # nobody's answer is waited for
@@ -188,18 +188,30 @@ class Intake:
 
     # The way back.
 
-    def _taken(self, _: None, outlet: Outlet, group: Group) -> None:
-        if group in outlet.outstanding:
+    def _answered(self, answer: object, outlet: Outlet, group: Group) -> None:
+        if isinstance(answer, Rejected) and answer.refusals:
+            self._rejected(answer, outlet, group)
+        elif group in outlet.outstanding:
             outlet.delivered(group)
             self._let_go(outlet, group)
 
-    def _refused(self, failure: Failure, outlet: Outlet, group: Group) -> None:
-        rejected = failure.check(RejectedError)
+    def _rejected(self, answer: Rejected, outlet: Outlet, group: Group) -> None:
+        """Count what was rejected; the group is settled as taken, for nobody may bring such records for ever."""
+        try:
+            lost = answer.lost(group.batches)
+        except Exception:  # noqa: BLE001 - the answer may hold anything
+            self._refused(Failure(), outlet, group)
+            return
         if group in outlet.outstanding:
-            self._lose(outlet, group, DropReason.REJECTED if rejected else DropReason.SINK_FAILED)
-        if rejected:
-            self.on_rejected(outlet.sink.name, sum(group.records.values()), str(failure.value))
-        elif failure.check(SinkError):
+            outlet.delivered(group)
+            outlet.rejected(lost)
+            self._let_go(outlet, group)
+            self.on_rejected(outlet.sink.name, sum(records for _, records, _ in lost), str(answer))
+
+    def _refused(self, failure: Failure, outlet: Outlet, group: Group) -> None:
+        if group in outlet.outstanding:
+            self._lose(outlet, group, DropReason.SINK_FAILED)
+        if failure.check(SinkError):
             self.on_sink_failed(outlet)
         else:
             self.on_bug(f"sink {outlet.sink.name}", failure)

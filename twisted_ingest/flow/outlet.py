@@ -5,11 +5,12 @@ The way to one sink: handing over a group whatever the sink makes of that, and t
 from asyncio import isfuture
 from collections.abc import Callable, Mapping
 from inspect import iscoroutine
+from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
-from twisted_ingest.batch import Group
+from twisted_ingest.batch import Batch, Group
 from twisted_ingest.errors import DropReason
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.ledger import Tally
@@ -21,12 +22,12 @@ _MARK = "ingest_answers_a_group"
 """The attribute of a Deferred that has been given for a group."""
 
 
-def deliver(sink: ISink, group: Group) -> "Deferred[None]":
+def deliver(sink: ISink, group: Group) -> "Deferred[Any]":
     """
     Hand over a group; gives a Deferred of this group alone, whatever the sink makes of the call.
 
-    What is raised becomes its failure, a coroutine is run, and an answer that could tell nothing of what becomes of
-    the group is a `TypeError`.
+    It fires and fails as `ISink.deliver` says. What is raised becomes its failure, a coroutine is run, and an answer
+    that could tell nothing of what becomes of the group is a `TypeError`.
     """
     try:
         return _answer(sink, sink.deliver(group))
@@ -34,7 +35,7 @@ def deliver(sink: ISink, group: Group) -> "Deferred[None]":
         return fail()
 
 
-def _answer(sink: ISink, answer: object) -> "Deferred[None]":
+def _answer(sink: ISink, answer: object) -> "Deferred[Any]":
     if iscoroutine(answer):
         return Deferred.fromCoroutine(answer)
     if isfuture(answer):
@@ -129,3 +130,11 @@ class Outlet:
                 tally = self.tally(listener)
             tally.records_delivered += batch.count
             tally.bytes_delivered += batch.size
+
+    def rejected(self, lost: list[tuple[Batch, int, int]]) -> None:
+        """Count what was rejected of a group that was counted as taken: batch, records and bytes of each."""
+        for batch, records, size in lost:
+            tally = self.tally(batch.info.listener)
+            tally.records_delivered -= records
+            tally.bytes_delivered -= size
+            tally.records_dropped[DropReason.REJECTED] += records

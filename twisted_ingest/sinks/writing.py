@@ -4,14 +4,15 @@ The sinks that write lines: a file, and standard output.
 
 import errno
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_ingest.batch import Group
+from twisted_ingest.batch import Batch, Group, Refusal, Rejected
 from twisted_ingest.errors import Durability, Format, Fsync, MisconfiguredError, SinkError
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.observe.events import Events
@@ -32,13 +33,37 @@ _DENIED = frozenset({errno.EACCES, errno.EPERM})
 KEPT = "its spool keeps records meanwhile"
 
 
+class _Lines:
+    """
+    The lines of one group, made while they are iterated over: in the thread that writes them.
+
+    A batch that cannot be rendered is passed over, and stays in ``unmade`` with what was raised.
+    """
+
+    __slots__ = ("_batches", "_render", "unmade")
+
+    def __init__(self, render: Callable[[Batch], bytes], batches: list[Batch]) -> None:
+        self._render = render
+        self._batches = batches
+        self.unmade: list[tuple[Batch, Exception]] = []
+
+    def __iter__(self) -> Iterator[bytes]:
+        render = self._render
+        for batch in self._batches:
+            try:
+                yield render(batch)
+            except Exception as failure:  # noqa: BLE001 - a bug of ours, which must cost this batch alone
+                self.unmade.append((batch, failure))
+
+
 class _WritingSink:
     """What both share: everything but the opening."""
 
     wants_groups = True
 
-    def __init__(self, name: str, appender: Appender, format: Format) -> None:  # noqa: A002
+    def __init__(self, name: str, appender: Appender, format: Format, events: Events) -> None:  # noqa: A002
         self.name = name
+        self._events = events
         self.format = format
         self._appender = appender
         self._render = RENDERERS[format]
@@ -48,10 +73,19 @@ class _WritingSink:
         """See `ISink`."""
         return self._appender.writer.trouble
 
-    def deliver(self, group: Group) -> "Deferred[None]":
+    def deliver(self, group: Group) -> "Deferred[Rejected | None]":
         """See `ISink`."""
         # Rendered when it is written and not before: JSON may be many times what the budget was charged for.
-        return self._appender.submit(map(self._render, group.batches), sync=group.needs_sync)
+        lines = _Lines(self._render, group.batches)
+        return self._appender.submit(lines, sync=group.needs_sync).addCallback(self._written, lines)
+
+    def _written(self, _: None, lines: _Lines) -> Rejected | None:
+        for _batch, failure in lines.unmade:
+            self._events.internal_error(f"what sink {self.name} makes of records", failure=Failure(failure))
+        if not lines.unmade:
+            return None
+        reason = "they cannot be written: {}: {}"
+        return Rejected(Refusal(b, None, reason.format(type(error).__name__, error)) for b, error in lines.unmade)
 
     def close(self) -> "Deferred[None]":
         """See `ISink`."""
@@ -98,7 +132,9 @@ class FileSink(_WritingSink):
         self._target.on_repair = partial(tell, events.sink_repaired)
         self._target.on_truncation = partial(tell, events.sink_truncated)
         meanwhile = KEPT if is_patient else HELD_BACK
-        super().__init__(name, Appender(name, self._target, reactor, events, fsync, meanwhile=meanwhile), format)
+        super().__init__(
+            name, Appender(name, self._target, reactor, events, fsync, meanwhile=meanwhile), format, events
+        )
 
     def describe(self) -> str:
         """See `ISink`."""
@@ -166,7 +202,9 @@ class StdoutSink(_WritingSink):
         format: Format = Format.RAW,  # noqa: A002
         descriptor: int = 1,
     ) -> None:
-        super().__init__(name, Appender(name, StreamTarget(descriptor, "standard output"), reactor, events), format)
+        super().__init__(
+            name, Appender(name, StreamTarget(descriptor, "standard output"), reactor, events), format, events
+        )
 
     def describe(self) -> str:
         """See `ISink`."""

@@ -99,7 +99,7 @@ class Behind:
 
     # Use and end.
 
-    def deliver(self, group: Group) -> "Deferred[None]":
+    def deliver(self, group: Group) -> "Deferred[Any]":
         """See `ISink`."""
         return deliver(self.sink, group)
 

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted_ingest.backoff import Backoff
-from twisted_ingest.batch import Batch
-from twisted_ingest.errors import RejectedError
+from twisted_ingest.batch import Batch, Rejected
 from twisted_ingest.limits import MIB
 from twisted_ingest.spool.cursor import Cursor, Window
 from twisted_ingest.spool.segments import Shelf
@@ -66,7 +65,7 @@ class Replay:
         self._reactor = reactor
         self._owner = owner
         self._ahead: Window | None = None
-        self._answer: list[BaseException | None] = []
+        self._answer: list[BaseException | Rejected | None] = []
         self._is_finishing = False
         self._is_stopping = False
         self._is_abandoned = False
@@ -90,11 +89,11 @@ class Replay:
         """Start the thread. Raises ``RuntimeError`` where there can be no more."""
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
-    def answer(self, error: BaseException | None, *, is_final: bool = False) -> None:
-        """Say what became of the window: ``None``, the sink has taken it."""
+    def answer(self, error: BaseException | None, rejected: Rejected | None = None, *, is_final: bool = False) -> None:
+        """Say what became of the window; where ``error`` is ``None`` the sink has taken it but for what it rejected."""
         with self._shelf.changed:
             self.is_final = self.is_final or is_final
-            self._answer.append(error)
+            self._answer.append(error or rejected)
             self._shelf.changed.notify_all()
 
     def finish(self) -> None:
@@ -167,35 +166,31 @@ class Replay:
     def _deliver(self, window: Window) -> None:
         rejected = self._bring(window) if window.batches else None
         if rejected is not None:
-            self._bring_singly(window, rejected)
+            self._reject(window, rejected)
         self._taken(window)
 
-    def _bring(self, window: Window) -> RejectedError | None:
-        """Hand a window over until the sink has taken it, or says that it never will."""
+    def _bring(self, window: Window) -> Rejected | None:
+        """Hand a window over until the sink has taken it, but for what it rejects."""
         while True:
             self._hand_over(window)
             if self._ahead is None and not self.retries_now:
                 self._ahead = self._read()
             self._wait(lambda: self._answer)
             error = self._take_answer()
-            if error is None or isinstance(error, RejectedError):
+            if error is None or isinstance(error, Rejected):
                 return error
             if self.is_final:
                 self._give_up(error)
             self._back_off(f"the sink behind refuses: {error}")
 
-    def _bring_singly(self, window: Window, rejected: RejectedError) -> None:
-        """Hand over the batches one by one, to give up no more than those that are rejected by themselves."""
-        is_single = len(window.batches) == 1
-        for batch in window.batches:
-            single = Window()
-            single.add(batch)
-            error = rejected if is_single else self._bring(single)
-            if error is not None:
-                self.rejected += batch.count
-                window.records -= batch.count
-                window.size -= batch.size
-                self._tell(self._owner.on_rejected, batch.count, str(error))
+    def _reject(self, window: Window, rejected: Rejected) -> None:
+        """Give up what the sink will never take."""
+        lost = rejected.lost(window.batches)
+        records = sum(number for _, number, _ in lost)
+        self.rejected += records
+        window.records -= records
+        window.size -= sum(size for _, _, size in lost)
+        self._tell(self._owner.on_rejected, records, str(rejected))
 
     @property
     def retries_now(self) -> bool:
@@ -208,7 +203,7 @@ class Replay:
         self.oldest = window.batches[0].received_at
         self._tell(self._owner.on_window, window)
 
-    def _take_answer(self) -> BaseException | None:
+    def _take_answer(self) -> BaseException | Rejected | None:
         with self._shelf.changed:
             if not self._answer:
                 raise _StopError

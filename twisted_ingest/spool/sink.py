@@ -13,8 +13,8 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_ingest.batch import Group
-from twisted_ingest.errors import Durability, Fsync, RejectedError, SinkError
+from twisted_ingest.batch import Group, Rejected
+from twisted_ingest.errors import Durability, Fsync, SinkError
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import MIB
 from twisted_ingest.observe.events import Events
@@ -178,10 +178,15 @@ class SpoolSink:
             return
         # The device must have them before the position passes them and the only other copy is removed.
         group = Group(window.batches, window.size, needs_sync=True)
-        _ = self._behind.deliver(group).addCallbacks(lambda _: self._replay.answer(None), self._refused)
+        answered = self._behind.deliver(group).addCallback(self._answered, group)
+        _ = answered.addErrback(self._refused)
+
+    def _answered(self, answer: object, group: Group) -> None:
+        rejected = answer if isinstance(answer, Rejected) and answer.lost(group.batches) else None
+        self._replay.answer(None, rejected)
 
     def _refused(self, failure: Failure) -> None:
-        if not failure.check(SinkError, RejectedError):
+        if not failure.check(SinkError):
             self._events.bug(f"sink {self.name}", failure)
         self._replay.answer(failure.value, is_final=failure.check(SinkError) is not None)
 

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 
-from twisted_ingest.errors import Fsync, RejectedError, SinkError
+from twisted_ingest.errors import Fsync, SinkError
 from twisted_ingest.observe.events import Events
 from twisted_ingest.storage.targets import Target
 from twisted_ingest.storage.writer import HELD_BACK, Writer
@@ -75,7 +74,7 @@ class Appender:
 
         An iterator is run by the writer's thread when their turn has come, so that buffers larger than what they are
         made from take no memory while they wait. Where it raises, nothing of it is written, and the Deferred fails with
-        `RejectedError`.
+        what was raised.
         """
         done: Deferred[None] = Deferred()
         if self._failure is not None or self._stopped is not None:
@@ -148,10 +147,8 @@ class Appender:
 
     def on_unmade(self, failure: Exception) -> None:
         """See `WriterOwner`."""
-        self._events.internal_error(f"what sink {self._name} makes of records", failure=Failure(failure))
         if self._outstanding:
-            reason = f"they cannot be written: {type(failure).__name__}: {failure}"
-            self._outstanding.popleft().errback(RejectedError(reason))
+            self._outstanding.popleft().errback(failure)
 
     def on_stalled(self, trouble: str) -> None:
         """See `WriterOwner`."""
