@@ -56,7 +56,7 @@ LAB = Lab(
     "waited for. Two clients sit on the server's own host for comparison: one is killed (SIGKILL), one "
     "stopped (SIGSTOP).",
     server="Keepalive, `TCP_USER_TIMEOUT`, an idle timer and a deadline for each record are all on by default "
-    "(`server/sockets.py`, `server/protocol.py`, `limits.py`): the first two find dead hosts, the others "
+    "(`server/sockets.py`, `server/connection.py`, `limits.py`): the first two find dead hosts, the others "
     "peers that are there and do nothing.",
     full={
         "cases": {

@@ -13,7 +13,7 @@ from twisted_ingest.errors import DiscardReason, RefuseReason
 from twisted_ingest.framing.detect import diagnose, diagnose_relp, is_run_together, no_text_begins
 from twisted_ingest.framing.signatures import HEAD_BYTES, SIGNATURES
 from twisted_ingest.ledger import Balance, ListenerLedger
-from twisted_ingest.server.factory import FRAMERS
+from twisted_ingest.server.lines import FRAMERS
 
 INFO = ConnectionInfo(1, "test", "192.0.2.1:1", "192.0.2.1")
 

@@ -655,29 +655,16 @@ class TimeoutTests(ContractCase):
         self.assertEqual(rig.clock.getDelayedCalls(), [])
 
 
-class RelpLineTests(ContractCase):
-    def test_lines_of_a_session(self) -> None:
-        """A subclass of a session is given its records, and its peer the answers; it has no delimiter of its own."""
-
-        class Session(RelpProtocol):
-            MAX_LENGTH = 5
-
-            def connectionMade(self) -> None:
-                super().connectionMade()
-                self.received: list[bytes] = []
-
-            def lineReceived(self, line: bytes) -> None:
-                self.received.append(line)
-
-        rig, transport, protocol = self.connect(Session, wire=WireProtocol.RELP)
-        opening = b"relp_version=0\ncommands=syslog"
-        self.say(rig, transport, b"1 open %d %s\n2 syslog 7 a\nbcdef\n" % (len(opening), opening))
-        rig.turn()
-        self.assertEqual((protocol.received, rig.sink.records), ([b"a\nbcd"], [b"a\nbcd"]))
-        self.assertIn(b"2 rsp 6 200 OK\n", bytes(transport.written))
-        self.assertRaises(NotImplementedError, protocol.sendLine, b"x")
-        with_delimiter = type("Delimited", (RelpProtocol,), {"delimiter": b"\0"})
-        self.assertRaises(ValueError, Rig, protocol=with_delimiter, wire=WireProtocol.RELP)
+class SessionTests(ContractCase):
+    def test_a_session_is_no_line_receiver(self) -> None:
+        """What a class declares as a `LineReceiver` would be in vain for RELP: it is refused, with what to do."""
+        self.assertFalse(issubclass(RelpProtocol, LineReceiver))
+        vain: dict[str, Any] = {"lineReceived": lambda _, line: None, "delimiter": b"\0", "MAX_LENGTH": 5}
+        for name, value in vain.items():
+            declared = type("Declared", (RelpProtocol,), {name: value})
+            problem = self.assertRaises(TypeError, Rig, protocol=declared, wire=WireProtocol.RELP)
+            self.assertIn(f"Declared.{name}", str(problem))
+            self.assertIn("add a sink of your own", str(problem))
 
 
 # Against Twisted's own.

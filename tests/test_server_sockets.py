@@ -21,8 +21,8 @@ from twisted_ingest.flow.intake import Intake
 from twisted_ingest.limits import KEEPALIVE_COUNT, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, MIB, READ_SIZE, ListenerLimits
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
-from twisted_ingest.server.factory import IngestFactory
 from twisted_ingest.server.gate import ACCEPT_BACKOFF_SECONDS
+from twisted_ingest.server.lines import IngestFactory
 from twisted_ingest.server.protocol import IngestProtocol
 from twisted_ingest.server.sockets import ListeningReactor, TCPPort
 from twisted_ingest.server.transports import address_text

@@ -32,7 +32,7 @@ from twisted_ingest.batch import Batch, ConnectionInfo
 from twisted_ingest.errors import CloseReason, DiscardReason, DropReason, Framing, Oversize
 from twisted_ingest.ledger import ListenerLedger
 from twisted_ingest.limits import BATCH_OVERHEAD, DRAIN_TIMEOUT, FLUSH_GRACE, GROUP_OVERHEAD, KIB, READ_SIZE
-from twisted_ingest.server.factory import FRAMERS
+from twisted_ingest.server.lines import FRAMERS
 from twisted_ingest.server.protocol import IngestProtocol
 from twisted_ingest.testing import Mode, PumpTransport, Rig, ScriptedSink
 from twisted_ingest.units import Rate

@@ -128,7 +128,7 @@ class IngestService(Service):
         """
         Let the connections of a listener, by its name, be of this subclass of its own, in this start and all others.
 
-        Raises `IngestError` once it is started, ``ValueError`` and ``TypeError`` as ``IngestFactory.protocol`` does,
+        Raises `IngestError` once it is started, ``ValueError`` and ``TypeError`` as the listener's factory does,
         and for a listener that there is not.
         """
         self._refuse_late("set_protocol")

@@ -29,7 +29,7 @@ from twisted_ingest.limits import CONNECTION_MEMORY, DRAIN_TIMEOUT, FLUSH_GRACE,
 from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.log import LogWriter
 from twisted_ingest.server.admission import Admission
-from twisted_ingest.server.protocol import IngestProtocol
+from twisted_ingest.server.connection import Connection
 from twisted_ingest.sources.listener import FACTORIES, Listener
 
 
@@ -326,7 +326,7 @@ class Rig:
         max_connections: int = 1000,
         per_peer: int | None = None,
         descriptors: int | None = None,
-        protocol: type[IngestProtocol] | None = None,
+        protocol: type[Connection] | None = None,
         wire: WireProtocol = WireProtocol.LINES,
         arrivals: PeerBuckets | None = None,
         required: bool = True,

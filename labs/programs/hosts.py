@@ -22,7 +22,7 @@ from twisted_ingest.flow.intake import Intake
 from twisted_ingest.limits import CONNECTION_MEMORY, MEMORY, SWEEP_SECONDS, ListenerLimits
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
-from twisted_ingest.server.factory import IngestFactory
+from twisted_ingest.server.lines import IngestFactory
 from twisted_ingest.server.protocol import IngestProtocol
 from twisted_ingest.sinks.null import NullSink
 from twisted_ingest.sources.listener import Listener

@@ -36,6 +36,7 @@ from twisted_ingest.limits import KIB, MIB
 from twisted_ingest.observe.events import BURST
 from twisted_ingest.observe.log import LogWriter
 from twisted_ingest.server.binding import REBIND_BACKOFF_SECONDS
+from twisted_ingest.server.connection import Connection
 from twisted_ingest.server.protocol import IngestProtocol
 from twisted_ingest.server.relp import RelpProtocol
 from twisted_ingest.server.sockets import ListeningReactor
@@ -83,11 +84,11 @@ class BugError(Exception):
     """What is raised."""
 
 
-def raises_in(where: str, base: type[IngestProtocol] = IngestProtocol) -> type[IngestProtocol]:
+def raises_in(where: str, base: type[Connection] = IngestProtocol) -> type[Any]:
     """Make a protocol whose method ``where`` raises on connections of the victim."""
     original: Callable[..., Any] = getattr(base, where)
 
-    def method(self: IngestProtocol, *arguments: Any, **options: Any) -> Any:
+    def method(self: Connection, *arguments: Any, **options: Any) -> Any:
         if self.info.host == VICTIM:
             raise BugError(where)
         return original(self, *arguments, **options)

@@ -11,9 +11,10 @@ from typing import Any, NoReturn
 
 from twisted.protocols.basic import LineReceiver
 
-from twisted_ingest.batch import LF, NUL, Batch
+from twisted_ingest.batch import LF, NUL, Batch, ConnectionInfo
+from twisted_ingest.flow.lane import Lane
 from twisted_ingest.framing.base import Framer
-from twisted_ingest.server.transports import IngestTransport
+from twisted_ingest.server.connection import Connection, ConnectionOwner
 
 CRLF = b"\r\n"
 
@@ -102,7 +103,7 @@ class _OwedLines:
         self.count = self._position = 0
 
 
-class LineContract(LineReceiver):
+class LineContract(Connection, LineReceiver):
     """
     The part of a connection that its subclasses see as a `LineReceiver`.
 
@@ -112,14 +113,8 @@ class LineContract(LineReceiver):
     it is given then, paused or not. Lines are records: they hold no delimiter, no CR before an LF, and are never empty.
     """
 
-    _was_stopped: bool = False
     _owed: _OwedLines = _OwedLines()
     """Lines that a subclass has yet to be given; where it wants none, nobody adds to what all share."""
-
-    transport: IngestTransport  # type: ignore[assignment]
-    framer: Framer
-    bytes_received: int
-    paused: bool
 
     delimiter: bytes = _Declared("delimiter", _check_delimiter)  # type: ignore[assignment]
     MAX_LENGTH: int = _Declared("MAX_LENGTH", _check_max_length)  # type: ignore[assignment]
@@ -138,12 +133,11 @@ class LineContract(LineReceiver):
                 ours.check(cls, value)
                 setattr(cls, name, _Declared(name, ours.check, value))
 
-    def __init__(self) -> None:
+    def __init__(self, info: ConnectionInfo, owner: ConnectionOwner, framer: Framer, lane: Lane) -> None:
+        super().__init__(info, owner, framer, lane)
         self._is_giving = False
-        self._own_endings = 0
-        """How often it was we who told the transport to end."""
-        self._wants_lines = type(self).lineReceived is not LineReceiver.lineReceived
-        if self._wants_lines:
+        self._is_followed = type(self).lineReceived is not LineReceiver.lineReceived
+        if self._is_followed:
             self._owed = _OwedLines()
 
     def framed_by(self, name: str) -> Any:
@@ -177,20 +171,11 @@ class LineContract(LineReceiver):
 
     # What is.
 
-    @property
-    def has_left(self) -> bool:
-        """Whether a subclass has ended the connection: ``loseConnection``, ``abortConnection``, ``stopProducing``."""
-        return self._was_stopped or self.transport.endings > self._own_endings
+    def _owe(self, batches: list[Batch]) -> None:
+        for batch in batches:
+            self._owed.add(batch)
 
-    def _end_transport(self, *, reset: bool) -> None:
-        """End the connection for a reason of ours: lines that a subclass has not been given yet are still its own."""
-        self._own_endings += 1
-        if reset:
-            self.transport.abortConnection()
-        else:
-            self.transport.loseConnection()
-
-    def _give_lines(self, *, is_last: bool = False) -> None:
+    def _give(self, *, is_last: bool = False) -> None:
         """Call ``lineReceived`` for what is owed, as long as it may be; with ``is_last`` in spite of a pause."""
         if self._is_giving:
             return
@@ -203,6 +188,13 @@ class LineContract(LineReceiver):
                     _refuse_outcome(outcome)
         finally:
             self._is_giving = False
+
+    def _forget_owed(self) -> None:
+        self._owed.clear()
+
+    def _keeps_its_end(self) -> bool:
+        # Twisted leaves a connection that pauses itself deaf: its end comes after the lines it has yet to be given.
+        return self._is_followed and self._holds_itself and bool(self._owed.count or self.framer.partial)
 
 
 def _refuse(name: str) -> NoReturn:

@@ -4,37 +4,27 @@ One listener's connections: admits them, builds their protocols, and keeps the r
 
 from collections.abc import Callable, Container, Iterator, Sequence
 from itertools import count
+from typing import Any
 
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
 
-from twisted_ingest.batch import NUL, ConnectionInfo
-from twisted_ingest.errors import CloseReason, Durability, Framing, RefuseReason
+from twisted_ingest.batch import ConnectionInfo
+from twisted_ingest.errors import CloseReason, Durability, RefuseReason
 from twisted_ingest.flow.intake import Intake
-from twisted_ingest.flow.lane import Lane
 from twisted_ingest.flow.rate import Meter, PeerBuckets, TokenBucket
-from twisted_ingest.framing.auto import AutoFramer
 from twisted_ingest.framing.base import Framer
-from twisted_ingest.framing.lines import LineFramer, NulFramer
-from twisted_ingest.framing.octets import OctetFramer
 from twisted_ingest.ledger import ListenerLedger
-from twisted_ingest.limits import READ_SIZE, ListenerLimits
+from twisted_ingest.limits import ListenerLimits
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
-from twisted_ingest.server.protocol import IngestProtocol
+from twisted_ingest.server.connection import Connection
 from twisted_ingest.server.transports import IngestTransport, address_text, hung_up
 
-FRAMERS: dict[Framing, type[Framer]] = {
-    Framing.AUTO: AutoFramer,
-    Framing.NEWLINE: LineFramer,
-    Framing.NUL: NulFramer,
-    Framing.OCTET_COUNTED: OctetFramer,
-}
 
-
-class IngestFactory(ServerFactory):
+class ConnectionFactory(ServerFactory):
     """
-    Builds `IngestProtocol` instances and tracks each from ``connectionMade`` to ``connectionLost``.
+    Builds connections, of a kind that subclasses name, and tracks each from ``connectionMade`` to ``connectionLost``.
 
     ``limits`` may be replaced at any time; timeouts of live connections follow, framing does not.
     ``ids`` is shared by the listeners of a process. ``wall_time`` stamps batches, ``clock`` drives timers.
@@ -43,7 +33,7 @@ class IngestFactory(ServerFactory):
     noisy = False
     answers = False
     """Whether peers are told what is safe."""
-    base: type[IngestProtocol] = IngestProtocol
+    base: type[Connection] = Connection
     """What its connections are, or subclasses of."""
 
     def __init__(
@@ -61,7 +51,7 @@ class IngestFactory(ServerFactory):
         self.name = name
         self.limits = limits
         self.ledger = self.make_ledger()
-        self.connections: dict[int, IngestProtocol] = {}
+        self.connections: dict[int, Connection] = {}
         self.clock = clock
         self.wall_time = wall_time
         self.events = events
@@ -69,14 +59,14 @@ class IngestFactory(ServerFactory):
         self._admission = admission
         self._ids = count(1) if ids is None else ids
         self._peers: PeerBuckets | None = None
-        self._protocol: type[IngestProtocol] = self.base
+        self._protocol = self.base
         self.find_hung_up: Callable[[Sequence[IngestTransport]], Container[IngestTransport]] = hung_up
 
     def make_ledger(self) -> ListenerLedger:
         """Make the listener's counts."""
         return ListenerLedger()
 
-    def buildProtocol(self, addr: IAddress | None) -> IngestProtocol | None:
+    def buildProtocol(self, addr: IAddress | None) -> Connection | None:
         """Admit a peer, or return ``None``. Never raises: an exception here would leave the socket open."""
         try:
             peer, host = address_text(addr) if addr is not None else ("unknown", None)
@@ -84,7 +74,7 @@ class IngestFactory(ServerFactory):
             if refused is not None:
                 self.events.connection_refused(self.ledger, self.name, peer, refused)
                 return None
-            return self._build(ConnectionInfo(next(self._ids), self.name, peer, host))
+            return self.make_connection(ConnectionInfo(next(self._ids), self.name, peer, host))
         except Exception:  # noqa: BLE001
             self.ledger.connections_refused[RefuseReason.INTERNAL_ERROR] += 1
             self.events.internal_error("buildProtocol")
@@ -97,60 +87,29 @@ class IngestFactory(ServerFactory):
         return self._admission.judge(host, self.clock.seconds())
 
     @property
-    def protocol(self) -> type[IngestProtocol]:
-        """
-        The class of the connections to come: `IngestProtocol`, or a subclass.
-
-        Set to another it raises ``TypeError``, or ``ValueError`` where this listener cannot have what the class
-        declares as ``delimiter`` or ``MAX_LENGTH``.
-        """
+    def protocol(self) -> type[Connection]:
+        """The class of the connections to come: ``base``, or a subclass. Set to another it raises ``TypeError``."""
         return self._protocol
 
     @protocol.setter
-    def protocol(self, protocol: type[IngestProtocol]) -> None:
+    def protocol(self, protocol: type[Connection]) -> None:
         if not issubclass(protocol, self.base):
             raise TypeError(f"listener {self.name!r} needs a subclass of {self.base.__name__}, not {protocol!r}")
-        protocol.declare()
-        self.make_framer(ConnectionInfo(0, self.name, "", None), protocol.delimiter, protocol.MAX_LENGTH)
+        self.check_protocol(protocol)
         self._protocol = protocol
 
-    def _build(self, info: ConnectionInfo) -> IngestProtocol:
-        protocol = self._protocol
-        framer = self.make_framer(info, protocol.delimiter, protocol.MAX_LENGTH)
-        return protocol(info, self, framer, self.open_lane())
+    def check_protocol(self, protocol: type[Any]) -> None:
+        """Raise ``TypeError`` or ``ValueError`` where this listener cannot have what the class declares."""
+
+    def make_connection(self, info: ConnectionInfo) -> Connection:
+        """Make the connection of a peer that is admitted."""
+        return self._protocol(info, self, self.make_framer(info, None, None), self.open_lane())
 
     def make_framer(self, info: ConnectionInfo, delimiter: bytes | None, max_length: int | None) -> Framer:
-        """
-        Make the framer of a connection; ``None`` is as the listener is set.
+        """Make the framer of a connection; see `ConnectionOwner`."""
+        raise NotImplementedError
 
-        Raises ``ValueError`` for a ``delimiter`` other than that of a framing that was chosen for the listener, and for
-        a ``max_length`` that does not fit in what one connection may hold.
-        """
-        limits = self.limits
-        self._check_length(max_length)
-        framing = self._framing(delimiter)
-        return FRAMERS[framing](info, self.ledger, max_length or limits.max_record_bytes, limits.oversize)
-
-    def _framing(self, delimiter: bytes | None) -> Framing:
-        listed = self.limits.framing
-        wanted = listed if delimiter is None else Framing.NUL if delimiter == NUL else Framing.NEWLINE
-        if listed not in (Framing.AUTO, wanted):
-            raise ValueError(
-                f"listener {self.name!r} has framing {listed.value}, and its protocol the delimiter {delimiter!r}: "
-                f"set its framing to {wanted.value} or auto, or leave the delimiter out"
-            )
-        return wanted
-
-    def _check_length(self, max_length: int | None) -> None:
-        """Refuse records that would keep a connection paused for ever, or over its share."""
-        most = max(self._intake.connection_limit - READ_SIZE, self.limits.max_record_bytes)
-        if max_length is not None and max_length > most:
-            raise ValueError(
-                f"MAX_LENGTH {max_length} and one read of {READ_SIZE} B do not fit in the connection_memory of "
-                f"{self._intake.connection_limit} B: raise connection_memory or set MAX_LENGTH to {most} at most"
-            )
-
-    def open_lane(self) -> Lane:
+    def open_lane(self) -> Any:
         """Open the lane of a connection."""
         return self._intake.open_lane(needs_sync=self.limits.durability is Durability.FSYNC)
 
@@ -166,13 +125,13 @@ class IngestFactory(ServerFactory):
             found.append(Meter(self._peers.of(self._admission.peer(info.host), now), limits.rate_per_peer))
         return tuple(found)
 
-    def connection_made(self, connection: IngestProtocol) -> None:
+    def connection_made(self, connection: Connection) -> None:
         """Enter a connection in the registry."""
         self.connections[connection.info.id] = connection
         self._admission.enter(connection.info.host)
         self.events.connection_opened(self.ledger, connection.info)
 
-    def connection_lost(self, connection: IngestProtocol, reason: CloseReason) -> None:
+    def connection_lost(self, connection: Connection, reason: CloseReason) -> None:
         """Strike a connection from the registry. Safe to call for one that was never entered."""
         if self.connections.pop(connection.info.id, None) is None:
             return
@@ -184,7 +143,7 @@ class IngestFactory(ServerFactory):
             self.ledger, connection.info, reason, connection.records, connection.bytes_received
         )
 
-    def connection_departed(self, connection: IngestProtocol) -> None:
+    def connection_departed(self, connection: Connection) -> None:
         """Take a connection whose peer is gone out of the cap; it stays in the registry until its bytes are read."""
         self._admission.depart()
         self.events.peer_departed(connection.info, connection.transport.unread_bytes())

@@ -7,7 +7,7 @@ for a passing condition: clients of librelp delete what is refused. The answer i
 
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from twisted.internet import error
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
@@ -30,8 +30,8 @@ from twisted_ingest.limits import (
     RELP_EOF_TIMEOUT,
     RELP_UNACKED_FRAMES,
 )
-from twisted_ingest.server.factory import IngestFactory
-from twisted_ingest.server.protocol import IngestProtocol
+from twisted_ingest.server.connection import Connection, ConnectionOwner
+from twisted_ingest.server.factory import ConnectionFactory
 
 
 class _Due(NamedTuple):
@@ -68,7 +68,7 @@ class _AnswerFlow:
 
 
 @implementer(IAnsweringProducer, IHalfCloseableProtocol)
-class RelpProtocol(IngestProtocol):
+class RelpProtocol(Connection):
     """
     Receives frames, passes batches of their records to its lane, and answers what the lane says is safe.
 
@@ -81,15 +81,15 @@ class RelpProtocol(IngestProtocol):
     lane: AnsweringLane
     _ledger: RelpLedger
 
-    def __init__(self, info: ConnectionInfo, factory: "RelpFactory", framer: RelpFramer, lane: AnsweringLane) -> None:
-        super().__init__(info, factory, framer, lane)
+    def __init__(self, info: ConnectionInfo, owner: ConnectionOwner, framer: RelpFramer, lane: AnsweringLane) -> None:
+        super().__init__(info, owner, framer, lane)
         self.unanswered = 0
         self._due: deque[_Due] = deque()
         self._written = 0
         self._settled = 0
         """Batches given to the lane, and those it says are safe."""
         # As the lane was made, whatever becomes of the listener's limits.
-        self._answers_at_once = factory.limits.durability is Durability.MEMORY
+        self._answers_at_once = owner.limits.durability is Durability.MEMORY
         self._mark = Watermark(RELP_UNACKED_FRAMES, RELP_UNACKED_FRAMES // 2)
         self._unread_since: float | None = None
         """Since when the transport has had as many answers as it takes."""
@@ -106,10 +106,6 @@ class RelpProtocol(IngestProtocol):
         """Join the flow, and ask to be told when answers are not read."""
         super().connectionMade()
         self.transport.registerProducer(_AnswerFlow(self), True)
-
-    def sendLine(self, line: bytes) -> NoReturn:
-        """Refuse: a peer of RELP is told nothing but answers."""
-        raise NotImplementedError("RelpProtocol.sendLine: a session says nothing but answers, written by itself")
 
     def readConnectionLost(self) -> None:
         """End the session of a peer that has ended its side, and may wait for answers yet."""
@@ -157,23 +153,23 @@ class RelpProtocol(IngestProtocol):
         self.close(CloseReason.SINK_FAILED, reset=True)
 
     def close(self, reason: CloseReason, *, reset: bool) -> None:
-        """See `IngestProtocol`; no answer is written afterwards."""
+        """See `Connection`; no answer is written afterwards."""
         self._is_over = self._is_closing = True
         # Twisted would tell a producer to stop, and not wait for what is written (twisted #6461).
         self.transport.unregisterProducer()
         super().close(reason, reset=reset)
 
     def sweep(self, now: float) -> None:
-        """Look at the deadlines; see `IngestProtocol`."""
+        """Look at the deadlines; see `Connection`."""
         if self._unread_since is not None and now - self._unread_since > RELP_ACKS_UNREAD_TIMEOUT:
             self._unread_since = None
-            self._factory.events.timed_out(self.info, CloseReason.ACKS_UNREAD, RELP_ACKS_UNREAD_TIMEOUT)
+            self._owner.events.timed_out(self.info, CloseReason.ACKS_UNREAD, RELP_ACKS_UNREAD_TIMEOUT)
             self.close(CloseReason.ACKS_UNREAD, reset=True)
             return
         super().sweep(now)
 
     def forgive(self, seconds: float) -> None:
-        """See `IngestProtocol`."""
+        """See `Connection`."""
         super().forgive(seconds)
         if self._unread_since is not None:
             self._unread_since += seconds
@@ -208,7 +204,7 @@ class RelpProtocol(IngestProtocol):
             self._end(CloseReason.DRAIN)
 
     def is_quiet(self, now: float, seconds: float) -> bool:
-        """See `IngestProtocol`: nor may an answer be due."""
+        """See `Connection`: nor may an answer be due."""
         return not self._due and super().is_quiet(now, seconds)
 
     # What follows is ours.
@@ -252,7 +248,7 @@ class RelpProtocol(IngestProtocol):
         if self.framer.ended_well:
             self._end(CloseReason.EOF)
         elif self.framer.error is not None:
-            self._factory.events.relp_error(self.info, self.framer.error)
+            self._owner.events.relp_error(self.info, self.framer.error)
             self._end(CloseReason(self.framer.closed or DiscardReason.PROTOCOL))
         elif framer.closed is DiscardReason.MEMORY:
             self._end(CloseReason.MEMORY)
@@ -288,8 +284,11 @@ class RelpProtocol(IngestProtocol):
             self._close_by = self._clock.seconds() + RELP_EOF_TIMEOUT
 
 
-class RelpFactory(IngestFactory):
-    """Builds `RelpProtocol` instances; see `IngestFactory`."""
+_OF_LINES = ("lineReceived", "delimiter", "MAX_LENGTH")
+
+
+class RelpFactory(ConnectionFactory):
+    """Builds `RelpProtocol` instances; see `ConnectionFactory`."""
 
     answers = True
     base = RelpProtocol
@@ -300,11 +299,17 @@ class RelpFactory(IngestFactory):
         """Make the listener's counts."""
         return RelpLedger()
 
+    def check_protocol(self, protocol: type[Any]) -> None:
+        """See `ConnectionFactory`; a session is no `LineReceiver`, and what is declared as for one would be in vain."""
+        for name in _OF_LINES:
+            if hasattr(protocol, name):
+                raise TypeError(
+                    f"{protocol.__name__}.{name}: a session of RELP is no LineReceiver: set max_length in the "
+                    "listener, and to be given each record add a sink of your own (IngestService.add_sink)"
+                )
+
     def make_framer(self, info: ConnectionInfo, delimiter: bytes | None, max_length: int | None) -> RelpFramer:
-        """Make the framer of a session; raises ``ValueError`` for a delimiter, which a session does not have."""
-        if delimiter is not None:
-            raise ValueError(f"listener {self.name!r} speaks RELP, whose frames have a length: leave the delimiter out")
-        self._check_length(max_length)
+        """Make the framer of a session, whose frames have a length and no delimiter."""
         limits = self.limits
         return RelpFramer(info, self.ledger, max_length or limits.max_record_bytes, limits.oversize)
 

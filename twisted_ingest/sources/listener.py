@@ -13,11 +13,12 @@ from twisted_ingest.ledger import ListenerLedger, SourceBalance
 from twisted_ingest.limits import OVERSLEPT
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.binding import Binding
-from twisted_ingest.server.factory import IngestFactory
-from twisted_ingest.server.protocol import IngestProtocol
+from twisted_ingest.server.connection import Connection
+from twisted_ingest.server.factory import ConnectionFactory
+from twisted_ingest.server.lines import IngestFactory
 from twisted_ingest.server.relp import RelpFactory
 
-FACTORIES: dict[WireProtocol, type[IngestFactory]] = {
+FACTORIES: dict[WireProtocol, type[ConnectionFactory]] = {
     WireProtocol.LINES: IngestFactory,
     WireProtocol.RELP: RelpFactory,
 }
@@ -39,9 +40,9 @@ class Listener(Binding):
     Made by the service, which also stops it.
     """
 
-    factory: IngestFactory
+    factory: ConnectionFactory
 
-    def __init__(self, endpoint: str, factory: IngestFactory, reactor: Any, admission: Admission) -> None:
+    def __init__(self, endpoint: str, factory: ConnectionFactory, reactor: Any, admission: Admission) -> None:
         super().__init__(endpoint, factory, reactor, admission)
 
     # What it is.
@@ -112,7 +113,7 @@ class Listener(Binding):
     def start(self) -> None:
         """Do nothing: the reactor accepts once it runs."""
 
-    def connections(self) -> Mapping[int, IngestProtocol]:
+    def connections(self) -> Mapping[int, Connection]:
         """See `ISource`."""
         return self.factory.connections
 
@@ -141,7 +142,7 @@ class Listener(Binding):
         """Reset the connections that are left."""
         self._each(lambda connection: connection.close(CloseReason.DRAIN, reset=True))
 
-    def _each(self, act: Callable[[IngestProtocol], None]) -> None:
+    def _each(self, act: Callable[[Connection], None]) -> None:
         for connection in list(self.factory.connections.values()):
             try:
                 act(connection)
