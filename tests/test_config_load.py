@@ -13,8 +13,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_ingest import limits
 from twisted_ingest.config import checks
 from twisted_ingest.config.load import FLAG_PATHS, Loaded, load
-from twisted_ingest.config.model import FileSettings, NullSettings, StdoutSettings
 from twisted_ingest.errors import ConfigurationError, Format, Framing, Fsync, Oversize
+from twisted_ingest.sinks.null import NullSettings
+from twisted_ingest.sinks.writing import FileSettings, StdoutSettings
 from twisted_ingest.units import Rate
 
 # Words that a fuzzed file is made of: right ones, wrong ones, and shapes in wrong places.
@@ -381,7 +382,7 @@ class FileMistakeTests(LoadingTestCase):
                 "unknown key 'requird' in [sinks.x]; did you mean 'required'?",
             ),
             ("\n[listeners.a]\n", 2, "[listeners.a] needs the key 'endpoint'"),
-            ("sinks.x.path = 'x'", 1, "[sinks.x] needs the key 'type': one of file, stdout, null"),
+            ("sinks.x.path = 'x'", 1, "[sinks.x] needs the key 'type': one of file, null, stdout"),
             ("[sinks.x]\ntype = 'file'", 1, "[sinks.x] needs the key 'path'"),
             ("[sinks.x]\ntype = 'fiel'\npath = 'x'", 1, "type: 'fiel' is not a sink; did you mean 'file'?"),
             ("[sinks.x]\ntype = 'file'\npath = ''", 3, "path: it must not be empty"),
@@ -576,7 +577,7 @@ class FlagMistakeTests(LoadingTestCase):
                 ],
             ),
             [
-                "--sink: error: 'fil:x' is not a sink; did you mean 'file'? (try file:PATH, stdout: or null:)",
+                "--sink: error: 'fil:x' is not a sink; did you mean 'file'? (try file:PATH, null: or stdout:)",
                 "--sink: error: 'stdout' is not a sink; did you mean 'stdout:'?",
                 "--sink: error: 'stdout:x': nothing but options may follow 'stdout' and its colon",
                 "--sink: error: 'file:c?type=null': 'type' is given twice",

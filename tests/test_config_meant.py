@@ -10,8 +10,9 @@ from tests.test_config_load import LoadingTestCase
 from twisted_ingest.config import owners
 from twisted_ingest.config.load import FLAG_PATHS
 from twisted_ingest.config.meant import endpoint_meant, path_caution, quotes_meant, sink_meant
-from twisted_ingest.config.model import SINK_TABLES, AdminSettings, LimitSettings, ListenerSettings, SpoolSettings
+from twisted_ingest.config.model import AdminSettings, LimitSettings, ListenerSettings, SpoolSettings
 from twisted_ingest.errors import ConfigurationError
+from twisted_ingest.sinks.registry import sink_types
 
 WRONG = (
     "true", "-1", "0", "1", "1.5", "nan", "-inf", "1" * 40, '""', '"x"', '"\\u0000"', '"1" ', "[]", "[1, true]",
@@ -30,7 +31,7 @@ TABLES: list[tuple[str, dict[str, str], type[BaseModel]]] = [
     ("admin", {}, AdminSettings),
     ("spool", {}, SpoolSettings),
     ("listeners.a", {"endpoint": '"tcp:1"'}, ListenerSettings),
-    *((f"sinks.{name}", {"type": f'"{name}"', "path": '"x"'}, table) for name, table in SINK_TABLES.items()),
+    *((f"sinks.{name}", {"type": f'"{name}"', "path": '"x"'}, kind.table) for name, kind in sink_types().items()),
 ]
 
 
@@ -126,7 +127,7 @@ class MeantTests(LoadingTestCase):
             self.assertEqual(line, f"--sink: error: {given!r} is not a sink; did you mean {meant!r}?")
             self.load(None, {}, (), [meant])
         for given in ("s3://bucket/x", "x", ""):
-            self.assertIsNone(sink_meant(given))
+            self.assertIsNone(sink_meant(given, ["null", "stdout"]))
 
     def test_quotes(self) -> None:
         """Lines that are TOML already, or that quotes do not mend, are left alone."""

@@ -11,7 +11,8 @@ ROOT = pathlib.Path(__file__).parent.parent / "twisted_ingest"
 # From the ground up. A module may import from rows before its own, and from its own row inside its own room.
 ROWS = [
     ["errors", "units", "backoff", "logging_handler"],
-    ["networks", "admin.hosts"],
+    ["networks", "admin.hosts", "config.owners", "config.kinds"],
+    ["config.fields"],
     ["limits"],
     ["escaping"],
     ["batch"],
@@ -41,6 +42,9 @@ NO_TWISTED = {
     "backoff",
     "networks",
     "admin.hosts",
+    "config.fields",
+    "config.kinds",
+    "config.owners",
     "limits",
     "escaping",
     "batch",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from twisted_ingest.config import checks
 from twisted_ingest.config.load import Loaded
-from twisted_ingest.config.model import FileSettings, Settings, SinkSettings, SpoolSettings, StdoutSettings
+from twisted_ingest.config.model import Settings, SpoolSettings
 from twisted_ingest.errors import ConfigurationError, Durability, Problem, SpoolPolicy
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.intake import Intake
@@ -18,12 +18,10 @@ from twisted_ingest.interfaces import ISink, ISource
 from twisted_ingest.limits import OPTIONAL_SHARE
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
-from twisted_ingest.sinks.null import NullSink
-from twisted_ingest.sinks.writing import FileSink, StdoutSink
+from twisted_ingest.sinks.registry import SinkContext, SinkTable, sink_types
 from twisted_ingest.sources.listener import FACTORIES, Listener
 from twisted_ingest.spool.leftovers import find_leftovers, spool_directory
 from twisted_ingest.spool.sink import SpoolSink
-from twisted_ingest.storage.access import FileAccess
 from twisted_ingest.units import Rate
 
 
@@ -39,7 +37,8 @@ def make_sinks(
 ) -> Iterator[tuple[ISink, bool]]:
     """Make the sinks; with each whether it is required."""
     for name, sink in settings.sinks.items():
-        made = _make_sink(name, sink, _relier(settings, sink), reactor, events)
+        context = SinkContext(reactor, events, wall_time, _relier(settings, sink), is_patient=sink.spool)
+        made = sink_types()[sink.type].make(name, sink, context)
         if sink.spool:
             made = _put_spool_before(made, settings.spool, reactor, events, wall_time)
         yield made, sink.required
@@ -87,33 +86,13 @@ def make_sources(settings: Settings, reactor: Any, wall_time: Callable[[], float
     ]
 
 
-def _relier(settings: Settings, sink: SinkSettings) -> str | None:
+def _relier(settings: Settings, sink: SinkTable) -> str | None:
     """Name a listener that relies on syncs of this sink; a spool in front of one keeps what it cannot."""
     if sink.required and not sink.spool:
         for name in settings.listeners:
             if settings.durability(name) is Durability.FSYNC:
                 return f"listener {name} (durability fsync)"
     return None
-
-
-def _make_sink(name: str, sink: SinkSettings, sync_for: str | None, reactor: Any, events: Events) -> ISink:
-    match sink:
-        case FileSettings():
-            return FileSink(
-                name,
-                sink.path,
-                reactor=reactor,
-                events=events,
-                fsync=sink.fsync,
-                format=sink.format,
-                access=FileAccess(sink.mode, sink.owner, sink.group),
-                sync_for=sync_for,
-                is_patient=sink.spool,
-            )
-        case StdoutSettings():
-            return StdoutSink(name, reactor=reactor, events=events, format=sink.format)
-        case _:
-            return NullSink(name)
 
 
 def _put_spool_before(

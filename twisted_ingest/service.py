@@ -28,8 +28,8 @@ from twisted_ingest.assembly import (
     tell_leftovers,
 )
 from twisted_ingest.config import checks
+from twisted_ingest.config.fields import OFF
 from twisted_ingest.config.load import Loaded
-from twisted_ingest.config.model import OFF
 from twisted_ingest.errors import IngestError, SinkError
 from twisted_ingest.flow.drain import close_sinks, drain_sources, flush_sinks
 from twisted_ingest.flow.outlet import Outlet, description_of

@@ -13,9 +13,10 @@ from twisted.python import usage
 
 from twisted_ingest import __version__
 from twisted_ingest.config.checks import nearest
+from twisted_ingest.config.fields import OFF
 from twisted_ingest.config.load import Loaded, load
 from twisted_ingest.config.look import NOT_LOOKED_AT, look
-from twisted_ingest.config.model import DEFAULT_ADMIN, OFF, LimitSettings, ListenerSettings, Settings, StdoutSettings
+from twisted_ingest.config.model import DEFAULT_ADMIN, LimitSettings, ListenerSettings, Settings
 from twisted_ingest.daemon import Daemon
 from twisted_ingest.errors import ConfigurationError
 from twisted_ingest.framing.scan import SCANNER
@@ -24,6 +25,7 @@ from twisted_ingest.observe.logfile import LogFile
 from twisted_ingest.process import signals, standard, tuning
 from twisted_ingest.process.detach import detach
 from twisted_ingest.service import IngestService
+from twisted_ingest.sinks.registry import STANDARD_OUTPUT, sink_types
 from twisted_ingest.units import exact_size, format_duration
 
 EX_CONFIG = 78
@@ -215,7 +217,7 @@ def _find_nowhere(loaded: Loaded, outer: Mapping[str, Any], *, is_daemon: bool) 
     if is_daemon and outer.get("logfile") == "-":
         found.append("--logfile=-: error: a daemon has no standard output (name a file, or add -n)")
     for name, sink in loaded.settings.sinks.items():
-        if isinstance(sink, StdoutSettings) and (is_daemon or standard.is_null(1)):
+        if STANDARD_OUTPUT in sink_types()[sink.type].places(sink) and (is_daemon or standard.is_null(1)):
             reason = "a daemon has none" if is_daemon else f"it is closed, or {os.devnull}"
             found.append(
                 f"error: sink {name!r} writes to standard output, and {reason}: nobody would ever read it "

@@ -9,16 +9,15 @@ import resource
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from twisted_ingest.config.fields import OFF
 from twisted_ingest.config.meant import HIGHEST_PORT, endpoint_meant
-from twisted_ingest.config.model import OFF, FileSettings, NullSettings, Settings, SinkSettings, StdoutSettings
+from twisted_ingest.config.model import Settings
 from twisted_ingest.config.overlaps import overlaps
-from twisted_ingest.config.owners import gift_problem
 from twisted_ingest.config.positions import Path
 from twisted_ingest.errors import Oversize, WireProtocol
 from twisted_ingest.limits import ADMIN_CONNECTIONS, DESCRIPTOR_SHARE, KIB, MAX_CONNECTIONS, READ_SIZE
 from twisted_ingest.server.endpoints import server_endpoint
-from twisted_ingest.sinks.null import NullSink
-from twisted_ingest.sinks.writing import FileSink, StdoutSink
+from twisted_ingest.sinks.registry import Place, sink_types
 from twisted_ingest.spool.sink import SpoolSink
 from twisted_ingest.units import exact_size
 
@@ -45,14 +44,6 @@ RESERVED_DESCRIPTORS = 32
 
 SPOOLED_BATCHES = 4
 """Batches of the largest size that a spool must hold: one for each of the segments that a small one is divided into."""
-
-
-SINK_CLASSES: dict[type[SinkSettings], type[FileSink | StdoutSink | NullSink]] = {
-    FileSettings: FileSink,
-    StdoutSettings: StdoutSink,
-    NullSettings: NullSink,
-}
-"""What becomes of each table of a sink."""
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
@@ -189,7 +180,7 @@ def _answers(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
             yield from _relp(settings, name)
     for name, wanted in settings.promises().items():
         for sink_name, sink in settings.sinks.items():
-            able = (SpoolSink if sink.spool else SINK_CLASSES[type(sink)]).durability
+            able = SpoolSink.durability if sink.spool else sink_types()[sink.type].durability
             if sink.required and not able.covers(wanted):
                 yield (
                     (("listeners", name, "durability"), ("listeners", name), ("sinks", sink_name)),
@@ -220,20 +211,18 @@ def _required(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
 def _sinks(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
     taken: dict[str, str] = {}
     for name, sink in settings.sinks.items():
-        match sink:
-            case FileSettings():
-                place = os.path.realpath(sink.path)
-                problem = gift_problem(sink.owner, sink.group)
-                if problem is not None:
-                    key = "owner" if "owner" in problem else "group"
-                    yield (("sinks", name, key), ("sinks", name)), problem
-            case StdoutSettings():
-                place = "standard output"
-            case _:
-                continue
-        if place in taken:
-            yield (("sinks", name),), f"{place} is written to by sink {taken[place]!r} already"
-        taken.setdefault(place, name)
+        kind = sink_types()[sink.type]
+        for key, problem in kind.problems(sink):
+            yield (("sinks", name, key), ("sinks", name)), problem
+        for place in map(_real, kind.places(sink)):
+            if place in taken:
+                yield (("sinks", name),), f"{place} is written to by sink {taken[place]!r} already"
+            taken.setdefault(place, name)
+
+
+def _real(place: Place) -> str:
+    """Give what is the same for whatever means the same place."""
+    return place.what if place.key is None else os.path.realpath(place.what)
 
 
 def _spool(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:

@@ -7,16 +7,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from twisted_ingest.config.checks import nearest
-from twisted_ingest.config.model import (
-    SINK_TABLES,
-    AdminSettings,
-    FileSettings,
-    LimitSettings,
-    ListenerSettings,
-    Settings,
-    SpoolSettings,
-)
+from twisted_ingest.config.model import AdminSettings, LimitSettings, ListenerSettings, Settings, SpoolSettings
 from twisted_ingest.config.positions import Path
+from twisted_ingest.sinks.registry import sink_types
 from twisted_ingest.units import quote
 
 
@@ -56,9 +49,9 @@ def complaint(path: Path, detail: Any) -> str:
         return f"{key}: {quote(value)} is not known{hint} (one of {', '.join(words)})"
     if kind == "union_tag_invalid":
         tag = value["type"]
-        return f"type: {quote(tag)} is not a sink{nearest(str(tag), list(SINK_TABLES))}"
+        return f"type: {quote(tag)} is not a sink{nearest(str(tag), list(sink_types()))}"
     if kind == "union_tag_not_found":
-        return f"[{'.'.join(path)}] needs the key 'type': one of {', '.join(SINK_TABLES)}"
+        return f"[{'.'.join(path)}] needs the key 'type': one of {', '.join(sink_types())}"
     if kind == "string_pattern_mismatch":
         return f"{key!r} is not a name: letters, digits, '_', '.' and '-' only, at most 64"
     if kind == "string_too_short":
@@ -79,5 +72,5 @@ def _keys(path: Path, detail: Any) -> list[str]:
     if len(path) == 1:
         return list(Settings.model_fields)
     if path[0] == "sinks":
-        return list(SINK_TABLES.get(str(detail["loc"][2]), FileSettings).model_fields)
+        return list(sink_types()[str(detail["loc"][2])].table.model_fields)
     return list(tables[path[0]].model_fields)

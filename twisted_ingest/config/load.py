@@ -21,14 +21,15 @@ from twisted_ingest.config.meant import path_caution, quotes_meant, sink_meant
 from twisted_ingest.config.model import (
     DEFAULT_ENDPOINT,
     DEFAULT_PATH,
-    SINK_TABLES,
     LimitSettings,
     ListenerSettings,
     Settings,
+    settings_model,
 )
 from twisted_ingest.config.positions import Path, key_lines
 from twisted_ingest.errors import Caution, ConfigurationError, Problem, WireProtocol
 from twisted_ingest.escaping import escape
+from twisted_ingest.sinks.registry import sink_types
 
 # Flags that stand for one key; the others (listen, framing, sink) make or change tables.
 FLAG_PATHS: dict[str, Path] = {
@@ -289,28 +290,37 @@ def _free_name(taken: Mapping[str, object], name: str) -> str:
 
 
 def _put_sink(draft: _Draft, spec: str, origin: str) -> None:
-    """Read ``file:PATH?fsync=always``, ``stdout:`` or ``null:``."""
-    scheme, colon, rest = spec.partition(":")
-    if not colon or scheme not in SINK_TABLES:
-        meant = sink_meant(spec)
-        hint = nearest(scheme, list(SINK_TABLES)) + " (try file:PATH, stdout: or null:)"
-        draft.complain("--sink", f"{spec!r} is not a sink" + (f"; did you mean {meant!r}?" if meant else hint))
+    """Read ``file:PATH?fsync=always``: a word, what it calls its address, and further keys."""
+    word, colon, rest = spec.partition(":")
+    if not colon or word not in sink_types():
+        _complain_of_sink(draft, spec, word)
         return
-    path, _, query = rest.partition("?")
-    table: dict[str, Any] = {"type": scheme}
-    if scheme == "file":
-        table["path"] = path
-    elif path:
-        draft.complain("--sink", f"{spec!r}: nothing but options may follow {scheme!r} and its colon")
+    kind = sink_types()[word]
+    address, _, query = rest.partition("?")
+    table: dict[str, Any] = {"type": word}
+    if kind.address is not None:
+        table[kind.address] = address
+    elif address:
+        draft.complain("--sink", f"{spec!r}: nothing but options may follow {word!r} and its colon")
     for key, value in parse_qsl(query, keep_blank_values=True):
         if key in table:
             draft.complain("--sink", f"{spec!r}: {key!r} is given twice")
             continue
-        table[key] = {"true": True, "false": False}.get(value, value) if key in ("required", "spool") else value
-    name = _free_name(draft.raw["sinks"], scheme)
+        table[key] = value
+    name = _free_name(draft.raw["sinks"], word)
     for key, value in table.items():
         draft.put(("sinks", name, key), value, origin)
     draft.origins["sinks", name] = origin
+
+
+def _complain_of_sink(draft: _Draft, spec: str, word: str) -> None:
+    meant = sink_meant(spec, [word for word, kind in sink_types().items() if kind.address is None])
+    if meant is not None:
+        draft.complain("--sink", f"{spec!r} is not a sink; did you mean {meant!r}?")
+        return
+    *most, last = (kind.form for kind in sink_types().values())
+    hint = f"{nearest(word, list(sink_types()))} (try {', '.join(most)} or {last})"
+    draft.complain("--sink", f"{spec!r} is not a sink{hint}")
 
 
 def _validate(draft: _Draft) -> tuple[Settings, list[Path]]:
@@ -322,7 +332,7 @@ def _validate(draft: _Draft) -> tuple[Settings, list[Path]]:
     mistaken: list[Path] = []
     while True:
         try:
-            return Settings.model_validate(draft.raw), mistaken
+            return settings_model().model_validate(draft.raw), mistaken
         except ValidationError as error:
             found = [(path_of(detail), detail) for detail in error.errors()]
         if not mistaken:

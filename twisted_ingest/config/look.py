@@ -11,8 +11,8 @@ from typing import Any
 
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, UNIXServerEndpoint
 
+from twisted_ingest.config.fields import OFF
 from twisted_ingest.config.load import Loaded
-from twisted_ingest.config.model import OFF
 from twisted_ingest.config.positions import Path
 from twisted_ingest.errors import Problem
 from twisted_ingest.server.endpoints import server_endpoint

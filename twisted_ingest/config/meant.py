@@ -4,6 +4,7 @@ What was meant by something that is nearly right: offered where it is refused.
 
 import re
 import tomllib
+from collections.abc import Collection
 from ipaddress import ip_address
 
 HIGHEST_PORT = 65535
@@ -29,10 +30,14 @@ def endpoint_meant(text: str) -> str | None:
     return f"tcp{'6' * (version == 6)}:{port}:interface={escaped}"  # noqa: PLR2004 - of IP
 
 
-def sink_meant(spec: str) -> str | None:
-    """Give the sink meant by its bare type or by a path: ``stdout``, ``null``, ``-``, ``/var/log/x``."""
+def sink_meant(spec: str, bare: Collection[str]) -> str | None:
+    """
+    Give the sink meant by its type alone or by a path: ``stdout``, ``null``, ``-``, ``/var/log/x``.
+
+    ``bare`` are the types that need nothing else.
+    """
     word, question, options = spec.partition("?")
-    if word in ("stdout", "null", "-"):
+    if word == "-" or word in bare:
         return f"{'stdout' if word == '-' else word}:{question}{options}"
     return f"file:{spec}" if "/" in word and ":" not in word.partition("/")[0] else None
 

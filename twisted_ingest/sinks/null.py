@@ -2,12 +2,15 @@
 The sink that counts and keeps nothing: for measuring what comes before it.
 """
 
+from typing import Literal
+
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from twisted_ingest.batch import Group
 from twisted_ingest.errors import Durability
 from twisted_ingest.interfaces import ISink
+from twisted_ingest.sinks.registry import SinkTable, SinkType
 
 
 @implementer(ISink)
@@ -46,3 +49,19 @@ class NullSink:
     def details(self) -> dict[str, int]:
         """See `ISink`."""
         return {}
+
+
+class NullSettings(SinkTable):
+    """``[sinks.NAME]`` with ``type = "null"``."""
+
+    type: Literal["null"]
+
+
+KINDS = (
+    SinkType(
+        table=NullSettings,
+        make=lambda name, _table, _context: NullSink(name),
+        durability=NullSink.durability,
+        summary="counted and kept nowhere",
+    ),
+)

@@ -6,16 +6,20 @@ import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_ingest.batch import Batch, Group, Refusal, Rejected
+from twisted_ingest.config.fields import FilePath, GroupId, Mode, UserId
+from twisted_ingest.config.owners import gift_problem
 from twisted_ingest.errors import Durability, Format, Fsync, MisconfiguredError, SinkError
 from twisted_ingest.interfaces import ISink
+from twisted_ingest.limits import FILE_MODE
 from twisted_ingest.observe.events import Events
+from twisted_ingest.sinks.registry import STANDARD_OUTPUT, Place, SinkContext, SinkTable, SinkType
 from twisted_ingest.sinks.rendering import RENDERERS
 from twisted_ingest.storage.access import OURS, FileAccess
 from twisted_ingest.storage.appender import Appender
@@ -220,3 +224,66 @@ class StdoutSink(_WritingSink):
     def details(self) -> Mapping[str, float]:
         """See `ISink`."""
         return {"retries": self._appender.writer.retries}
+
+
+class FileSettings(SinkTable):
+    """``[sinks.NAME]`` with ``type = "file"``."""
+
+    type: Literal["file"]
+    path: FilePath
+    fsync: Fsync = Fsync.NEVER
+    format: Format = Format.RAW
+    mode: Mode = FILE_MODE
+    owner: UserId | None = None
+    group: GroupId | None = None
+
+
+class StdoutSettings(SinkTable):
+    """``[sinks.NAME]`` with ``type = "stdout"``."""
+
+    type: Literal["stdout"]
+    format: Format = Format.RAW
+
+
+def _make_file(name: str, table: FileSettings, context: SinkContext) -> FileSink:
+    return FileSink(
+        name,
+        table.path,
+        reactor=context.reactor,
+        events=context.events,
+        fsync=table.fsync,
+        format=table.format,
+        access=FileAccess(table.mode, table.owner, table.group),
+        sync_for=context.sync_for,
+        is_patient=context.is_patient,
+    )
+
+
+def _make_stdout(name: str, table: StdoutSettings, context: SinkContext) -> StdoutSink:
+    return StdoutSink(name, reactor=context.reactor, events=context.events, format=table.format)
+
+
+def _file_problems(table: FileSettings) -> Iterator[tuple[str, str]]:
+    problem = gift_problem(table.owner, table.group)
+    if problem is not None:
+        yield "owner" if "owner" in problem else "group", problem
+
+
+KINDS = (
+    SinkType(
+        table=FileSettings,
+        make=_make_file,
+        durability=FileSink.durability,
+        summary="appended to a file",
+        address="path",
+        places=lambda table: [Place(table.path, "path")],
+        problems=_file_problems,
+    ),
+    SinkType(
+        table=StdoutSettings,
+        make=_make_stdout,
+        durability=StdoutSink.durability,
+        summary="written to standard output",
+        places=lambda _: [STANDARD_OUTPUT],
+    ),
+)
