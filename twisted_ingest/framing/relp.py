@@ -9,11 +9,11 @@ import re
 from typing import NamedTuple
 
 from twisted_ingest.batch import LF, Batch, ConnectionInfo
-from twisted_ingest.errors import DiscardReason, Oversize, RelpCommand, RelpError
-from twisted_ingest.framing.base import Framer
+from twisted_ingest.errors import CloseReason, DiscardReason, Oversize, RelpCommand, RelpError
 from twisted_ingest.framing.detect import RELP_HEADER, diagnose_relp, relp_is_undecided
 from twisted_ingest.framing.octets import TRAILER, payload
 from twisted_ingest.framing.scan import Chunk
+from twisted_ingest.framing.session import Session
 from twisted_ingest.ledger import RelpLedger
 from twisted_ingest.limits import RELP_LAST_NUMBER, RELP_OFFERS
 
@@ -43,6 +43,11 @@ class Reply(NamedTuple):
     text: bytes
     """May be empty."""
 
+    @property
+    def records(self) -> int:
+        """See `twisted_ingest.framing.session.Answer`."""
+        return self.frames if self.text == OK else 0
+
     def encode(self) -> bytes:
         """Write it as the wire wants it."""
         end = b" rsp %d %b\n" % (len(self.text), self.text) if self.text else b" rsp 0\n"
@@ -52,15 +57,13 @@ class Reply(NamedTuple):
         return b"".join([b"%d%b" % (1 + (number - 1) % HIGHEST_NUMBER, end) for number in range(self.number, last)])
 
 
-class RelpFramer(Framer):
+class RelpFramer(Session[Reply]):
     """
-    Frames one session; see `Framer` for what all framers promise.
+    Frames one session; see `Session` and `Framer` for what all promise.
 
-    ``replies`` grows by what is to be answered, in order: once all batches are safe that were given up to then. The
-    caller empties it. A record whose frame has not ended
-    is never delivered: its sender has no answer, and sends it again. For the same reason one that would take too much
-    memory is not cut but ends the session. Once ``closed``, nothing more is answered than ``replies`` holds;
-    ``ended_well`` tells whether that is in good order. Once frame ``last_number`` is answered the session ends so.
+    A record whose frame has not ended is never delivered: its sender has no answer, and sends it again. For the same
+    reason one that would take too much memory is not cut but ends the session. ``ended_well`` tells whether it is the
+    peer that has ended it, in good order. Once frame ``last_number`` is answered the session ends so.
     """
 
     __slots__ = (
@@ -73,8 +76,9 @@ class RelpFramer(Framer):
         "_relp",
         "ended_well",
         "error",
-        "replies",
     )
+
+    goodbye = SERVERCLOSE
 
     _diagnose = staticmethod(diagnose_relp)
 
@@ -97,10 +101,18 @@ class RelpFramer(Framer):
         self._command = RelpCommand.OTHER
         self._have = 0
         """How many bytes of the data of the frame in hand have come, skipped ones included."""
-        self.replies: list[Reply] = []
         self.ended_well = False
         self.error: RelpError | None = None
         """The rule that was broken, where that ended the session."""
+
+    @property
+    def ending(self) -> CloseReason | None:
+        """See `Session`."""
+        if self.ended_well:
+            return CloseReason.EOF
+        if self.error is not None:
+            return CloseReason(self.closed or DiscardReason.PROTOCOL)
+        return CloseReason.MEMORY if self.closed is DiscardReason.MEMORY else None
 
     def finish(self, now: float) -> list[Batch]:
         """Take the end of the stream: what is unfinished is not delivered, for it has no answer."""

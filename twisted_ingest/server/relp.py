@@ -1,299 +1,50 @@
 """
-One RELP session: frames go the way of lines, and each is answered once its record is safe.
-
-Thin: what a session may say, the framer decides; what is safe, the lane tells. Nothing is ever answered with a refusal
-for a passing condition: clients of librelp delete what is refused. The answer is withheld instead.
+RELP on top of `AnsweringConnection`: what bounds a session, what is counted of it, and what it is made of.
 """
 
-from collections import deque
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-from twisted.internet import error
-from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
-from twisted.python.failure import Failure
-from zope.interface import implementer
-
-from twisted_ingest.batch import Batch, ConnectionInfo
-from twisted_ingest.errors import CloseReason, DiscardReason, Durability
-from twisted_ingest.flow.answers import AnsweringLane
-from twisted_ingest.flow.watermark import Watermark
+from twisted_ingest.batch import ConnectionInfo
 from twisted_ingest.framing.base import Framer
-from twisted_ingest.framing.relp import OK, SERVERCLOSE, RelpFramer, Reply
-from twisted_ingest.interfaces import IAnsweringProducer
+from twisted_ingest.framing.relp import RelpFramer
 from twisted_ingest.ledger import RelpLedger
-from twisted_ingest.limits import (
-    CLOSE_TIMEOUT,
-    DRAIN_QUIET,
-    RELP_ACKS_UNREAD_TIMEOUT,
-    RELP_DRAIN_QUIET,
-    RELP_EOF_TIMEOUT,
-    RELP_UNACKED_FRAMES,
-)
-from twisted_ingest.server.connection import Connection, ConnectionOwner
-from twisted_ingest.server.factory import ConnectionFactory
+from twisted_ingest.limits import RELP_ACKS_UNREAD_TIMEOUT, RELP_DRAIN_QUIET, RELP_EOF_TIMEOUT, RELP_UNACKED_FRAMES
+from twisted_ingest.server.answering import AnsweringConnection, AnsweringFactory
 
 
-class _Due(NamedTuple):
-    """A reply that waits until ``after`` batches of the session are safe; ``since`` is in reactor seconds."""
-
-    after: int
-    reply: Reply
-    since: float
-
-
-@implementer(IPushProducer)
-class _AnswerFlow:
-    """What the transport pauses when our answers are not read."""
-
-    def __init__(self, session: "RelpProtocol") -> None:
-        self._session = session
-
-    def pauseProducing(self) -> None:
-        """Note that answers pile up."""
-        self._tell(self._session.answers_stalled)
-
-    def resumeProducing(self) -> None:
-        """Note that they flow again."""
-        self._tell(self._session.answers_flow)
-
-    def stopProducing(self) -> None:
-        """Do nothing: ``connectionLost`` says the same."""
-
-    def _tell(self, news: Callable[[], None]) -> None:
-        try:
-            news()
-        except Exception:  # noqa: BLE001 - the reactor would log it without a limit
-            self._session.fail("pausing or resuming answers")
-
-
-@implementer(IAnsweringProducer, IHalfCloseableProtocol)
-class RelpProtocol(Connection):
-    """
-    Receives frames, passes batches of their records to its lane, and answers what the lane says is safe.
-
-    ``unanswered`` counts the records that wait for their answer. A session that is over, for whatever reason, is
-    answered to its end, told so (``serverclose``), and half-closed; what still comes is discarded unanswered, for
-    closing with unread bytes would reset the connection and destroy answers on their way.
-    """
+class RelpProtocol(AnsweringConnection):
+    """Receives frames and answers each once its record is safe; see `AnsweringConnection`."""
 
     framer: RelpFramer
-    lane: AnsweringLane
     _ledger: RelpLedger
 
-    def __init__(self, info: ConnectionInfo, owner: ConnectionOwner, framer: RelpFramer, lane: AnsweringLane) -> None:
-        super().__init__(info, owner, framer, lane)
-        self.unanswered = 0
-        self._due: deque[_Due] = deque()
-        self._written = 0
-        self._settled = 0
-        """Batches given to the lane, and those it says are safe."""
-        # As the lane was made, whatever becomes of the listener's limits.
-        self._answers_at_once = owner.limits.durability is Durability.MEMORY
-        self._mark = Watermark(RELP_UNACKED_FRAMES, RELP_UNACKED_FRAMES // 2)
-        self._unread_since: float | None = None
-        """Since when the transport has had as many answers as it takes."""
-        self._drain_by = 0.0
-        self._is_over = False
-        """Nothing more is taken; what was is answered yet."""
-        self._is_closing = False
-        """Nothing more is said."""
-        self._has_peer_ended = False
+    most_unanswered = RELP_UNACKED_FRAMES
+    unread_timeout = RELP_ACKS_UNREAD_TIMEOUT
+    ended_timeout = RELP_EOF_TIMEOUT
+    drain_quiet = RELP_DRAIN_QUIET
 
-    # Twisted calls these.
+    def note_answered(self, records: int, seconds: float) -> None:
+        """See `AnsweringConnection`."""
+        self._ledger.acked(records, seconds)
 
-    def connectionMade(self) -> None:
-        """Join the flow, and ask to be told when answers are not read."""
-        super().connectionMade()
-        self.transport.registerProducer(_AnswerFlow(self), True)
-
-    def readConnectionLost(self) -> None:
-        """End the session of a peer that has ended its side, and may wait for answers yet."""
-        # Called again whenever reading is resumed.
-        try:
-            self._pass_on(self.framer.finish(self._wall_time()))
-            self._has_peer_ended = True
-            self._end(CloseReason.EOF)
-            self._await_answers()
-        except Exception:  # noqa: BLE001 - Twisted would log it without a limit, and take it for a reset
-            self.fail("readConnectionLost")
-
-    def writeConnectionLost(self) -> None:
-        """Do nothing: we have ended our side."""
-
-    def connectionLost(self, reason: Failure = error.ConnectionDone) -> None:  # type: ignore[assignment]
-        """Count what goes without its answer."""
-        self._is_over = self._is_closing = True
-        self._ledger.relp_unanswered += self.unanswered
-        super().connectionLost(reason)
-        self.unanswered = 0
-        self._due.clear()
-
-    # The transport, the lane and the factory call these.
-
-    def answers_stalled(self) -> None:
-        """Stop reading until the peer reads: it would only add to what it leaves lying."""
-        self._unread_since = self._clock.seconds()
-        self._hold_back()
-
-    def answers_flow(self) -> None:
-        """Read again."""
-        self._unread_since = None
-        self._hold_back()
-
-    def settled(self, count: int) -> None:
-        """See `IAnsweringProducer`: answer what waited for these batches."""
-        if not self._answers_at_once:
-            self._settled += count
-            self._answer()
-
-    def refused(self) -> None:
-        """See `IAnsweringProducer`: without its answer the peer sends again, to whoever can take it."""
-        self._is_over = self._is_closing = True
-        self.close(CloseReason.SINK_FAILED, reset=True)
-
-    def close(self, reason: CloseReason, *, reset: bool) -> None:
-        """See `Connection`; no answer is written afterwards."""
-        self._is_over = self._is_closing = True
-        # Twisted would tell a producer to stop, and not wait for what is written (twisted #6461).
-        self.transport.unregisterProducer()
-        super().close(reason, reset=reset)
-
-    def sweep(self, now: float) -> None:
-        """Look at the deadlines; see `Connection`."""
-        if self._unread_since is not None and now - self._unread_since > RELP_ACKS_UNREAD_TIMEOUT:
-            self._unread_since = None
-            self._owner.events.timed_out(self.info, CloseReason.ACKS_UNREAD, RELP_ACKS_UNREAD_TIMEOUT)
-            self.close(CloseReason.ACKS_UNREAD, reset=True)
-            return
-        super().sweep(now)
-
-    def forgive(self, seconds: float) -> None:
-        """See `Connection`."""
-        super().forgive(seconds)
-        if self._unread_since is not None:
-            self._unread_since += seconds
-
-    def hang_up(self) -> None:
-        """Note that the peer has ended its side while we do not read; it may wait for answers yet."""
-        if not self._due:
-            super().hang_up()
-        elif not self._has_peer_ended:
-            self._has_peer_ended = True
-            self._close_by = self._clock.seconds() + RELP_EOF_TIMEOUT
-
-    def begin_drain(self) -> None:
-        """Read what has arrived, answer it, and end the session; a half-close first would forbid the answers."""
-        if self._enter_drain():
-            self._drain_by = self._clock.seconds() + DRAIN_QUIET
-
-    def drain(self, now: float) -> None:
-        """
-        End the session once what had been sent is read; a peer that never stops has had its second.
-
-        In good order: a reset would destroy answers on their way.
-        """
-        if self.is_quiet(now, DRAIN_QUIET):
-            self.close(CloseReason.DRAIN, reset=False)
-            return
-        if self._is_over or self.paused or self.quiet_since is None:
-            return
-        is_read = now - self.quiet_since >= RELP_DRAIN_QUIET and not self.transport.unread_bytes()
-        if is_read or now >= self._drain_by:
-            self._pass_on(self.framer.finish(self._wall_time()))
-            self._end(CloseReason.DRAIN)
-
-    def is_quiet(self, now: float, seconds: float) -> bool:
-        """See `Connection`: nor may an answer be due."""
-        return not self._due and super().is_quiet(now, seconds)
-
-    # What follows is ours.
-
-    def _pass_on(self, batches: list[Batch]) -> None:
-        """Do as for lines, and answer what may be answered."""
-        replies, self.framer.replies = self.framer.replies, []
-        self._written += len(batches)
-        if replies:
-            # Before the batches are written: the sinks may have taken them when that returns.
-            now = self._clock.seconds()
-            self._due += [_Due(self._written, reply, now) for reply in replies]
-            self.unanswered += sum(reply.frames for reply in replies if reply.text == OK)
-        super()._pass_on(batches)
-        if self._answers_at_once:
-            self._settled = self._written
-        self._answer()
-
-    def _answer(self) -> None:
-        """Write all answers that are due, in one piece; end the session once it is over and all is answered."""
-        due, texts = self._due, []
-        now = self._clock.seconds()
-        while due and due[0].after <= self._settled and not self._is_closing:
-            _, reply, since = due.popleft()
-            if reply.text == OK:
-                self.unanswered -= reply.frames
-                self._ledger.acked(reply.frames, now - since)
-            texts.append(reply.encode())
-        if texts:
-            self.transport.write(b"".join(texts))
-        self._hold_back()
-        if self._is_over and not due and not self._is_closing:
-            self._say_goodbye()
-
-    def _hold_back(self) -> None:
-        """Stop reading while too much waits for its answer, or answers wait to be read."""
-        self._mark.update(self.unanswered)
-        self.lane.withhold(not self._is_over and (self._mark.is_high or self._unread_since is not None))
+    def note_unanswered(self, records: int) -> None:
+        """See `AnsweringConnection`."""
+        self._ledger.relp_unanswered += records
 
     def _end_stream(self, framer: Framer) -> None:
-        if self.framer.ended_well:
-            self._end(CloseReason.EOF)
-        elif self.framer.error is not None:
+        if self.framer.error is not None:
             self._owner.events.relp_error(self.info, self.framer.error)
-            self._end(CloseReason(self.framer.closed or DiscardReason.PROTOCOL))
-        elif framer.closed is DiscardReason.MEMORY:
-            self._end(CloseReason.MEMORY)
-        elif framer.closed is not DiscardReason.UNANSWERED:
-            super()._end_stream(framer)
-
-    def _end(self, reason: CloseReason) -> None:
-        """Take nothing more; what was taken is answered yet."""
-        if self._is_over:
-            return
-        self._is_over = True
-        self.close_reason = self.close_reason or reason
-        self._end_timeout()
-        self.frame_since = None
-        self._answer()
-
-    def _say_goodbye(self) -> None:
-        """Tell the peer that the session is over, and wait for it to close, but not for ever."""
-        self._is_closing = True
-        self.transport.unregisterProducer()
-        self.transport.write(SERVERCLOSE)
-        if self._has_peer_ended:
-            self._end_transport(reset=False)
-        else:
-            self.transport.loseWriteConnection()
-        self._close_by = self._clock.seconds() + CLOSE_TIMEOUT
-
-    def _await_answers(self) -> None:
-        """Of a peer that has ended its side: close, or keep it for as long as it may wait for its answers."""
-        if self._is_closing:
-            self._end_transport(reset=False)
-        elif self._close_by is None:
-            self._close_by = self._clock.seconds() + RELP_EOF_TIMEOUT
+        super()._end_stream(framer)
 
 
 _OF_LINES = ("lineReceived", "delimiter", "MAX_LENGTH")
 
 
-class RelpFactory(ConnectionFactory):
-    """Builds `RelpProtocol` instances; see `ConnectionFactory`."""
+class RelpFactory(AnsweringFactory):
+    """Builds `RelpProtocol` instances; see `AnsweringFactory`."""
 
-    answers = True
     base = RelpProtocol
     ledger: RelpLedger
-    connections: dict[int, RelpProtocol]  # type: ignore[assignment]
 
     def make_ledger(self) -> RelpLedger:
         """Make the listener's counts."""
@@ -312,12 +63,3 @@ class RelpFactory(ConnectionFactory):
         """Make the framer of a session, whose frames have a length and no delimiter."""
         limits = self.limits
         return RelpFramer(info, self.ledger, max_length or limits.max_record_bytes, limits.oversize)
-
-    def open_lane(self) -> AnsweringLane:
-        """Open the lane of a session."""
-        return self._intake.open_answering_lane(needs_sync=self.limits.durability is Durability.FSYNC)
-
-    def unanswered(self) -> tuple[int, int]:
-        """Recount, from the live sessions, the frames that wait for their answer, and the bytes of their records."""
-        live = self.connections.values()
-        return sum(session.unanswered for session in live), sum(session.lane.in_flight for session in live)
