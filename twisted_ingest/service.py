@@ -358,7 +358,7 @@ class IngestService(Service):
             self._heartbeat.cancel()
             self._heartbeat = None
         try:
-            summary = summarize(self.survey.view(), [source.ledger for source in self.sources], unread)
+            summary = summarize(self.survey.view(), unread)
         finally:
             if self._admin is not None:
                 await self._try("closing a port", self._admin.stop())

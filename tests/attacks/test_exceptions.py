@@ -535,14 +535,14 @@ class PortTests(ListeningTestCase):
         await self.until(lambda: listener.factory.connections)
         listener.port.socket.shutdown(socket.SHUT_RDWR)  # as somebody could who shares it
         await self.until(lambda: listener.port is None)
-        self.assertEqual(survey.view().listener_up, {"test": False})
+        self.assertIs(survey.view().listeners["test"].is_up, False)
         self.assertIn("listener test: not listening: its port was lost", survey.reasons()[0])
         with socket.create_server(("127.0.0.1", number)):
             clock.advance(REBIND_BACKOFF_SECONDS[0])
             self.assertIn("cannot be bound again (Address already in use)", survey.reasons()[0])
             self.assertIsNone(survey.status()["listeners"][0]["address"])
         clock.advance(REBIND_BACKOFF_SECONDS[0] * 2)
-        self.assertEqual((listener.port.getHost().port, survey.view().listener_up), (number, {"test": True}))
+        self.assertEqual((listener.port.getHost().port, survey.view().listeners["test"].is_up), (number, True))
         established.sendall(b"here all along\n")
         await self.until(lambda: self.sink.records == [b"here all along"])
         await self.check(listener)
@@ -619,7 +619,7 @@ class SpeechlessTests(AdminTestCase):
         for details in ({"a b": 1}, {"é": 1}, {"fine": 1, "queue": "long"}, {7: 7}, {None: 1}):
             self.make_rig(Odd(details))
             self.assertEqual(self.ask("/metrics").code, 200)
-            self.assertEqual(self.rig.survey.view().sinks[0].details, {})
+            self.assertEqual(self.rig.survey.view().sinks["odd"].details, {})
             self.assertEqual(len(self.flushLoggedErrors(TypeError, ValueError, AttributeError)), 2)
 
 

@@ -192,7 +192,7 @@ class HostileBytesTests(SynchronousTestCase):
     def test_many_sources(self) -> None:
         """Two thousand addresses and contents add no series to the metrics."""
         rig = Rig()
-        before = len(list(rig.survey.view().listeners["test"]))
+        before = len(list(rig.survey.view().listeners["test"].counts))
         for number in range(2000):
             peer = rig.connect(f"198.51.{number // 250}.{number % 250}", number)
             peer.peer_sends(b"<13>Oct 11 22:14:15 host%d app%d: text\n" % (number, number))
@@ -200,7 +200,7 @@ class HostileBytesTests(SynchronousTestCase):
             peer.peer_closes()
             peer.pump()
         rig.turn()
-        self.assertEqual(len(list(rig.survey.view().listeners["test"])), before)
+        self.assertEqual(len(list(rig.survey.view().listeners["test"].counts)), before)
         self.assertEqual((len(rig.admission.by_peer), len(rig.factory.connections)), (0, 0))
         self.assertEqual(len(rig.sink.records), 2000)
         SOURCES.measured("2,000 addresses, hosts and programs: no series and no table entry more than before")

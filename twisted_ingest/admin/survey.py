@@ -17,13 +17,13 @@ from twisted_ingest.flow.intake import Intake
 from twisted_ingest.flow.outlet import Outlet, description_of, details_of, trouble_of
 from twisted_ingest.framing.scan import SCANNER
 from twisted_ingest.interfaces import ISource
-from twisted_ingest.ledger import Balance, SourceBalance
+from twisted_ingest.ledger import Balance, ListenerLedger, SourceBalance
 from twisted_ingest.limits import ADMIN_CONNECTIONS
 from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.lag import LoopLag
 from twisted_ingest.observe.log import LogWriter
-from twisted_ingest.observe.metrics import SinkView, View
 from twisted_ingest.observe.steps import ClockSteps
+from twisted_ingest.observe.view import ListenerView, SinkView, View
 from twisted_ingest.server.admission import Admission
 
 
@@ -31,7 +31,7 @@ from twisted_ingest.server.admission import Admission
 class _Recount:
     """What live objects hold, counted anew; the dear part of a look, hence taken once for each."""
 
-    sources: Mapping[str, SourceBalance]
+    sources: Mapping[ISource, SourceBalance]
     """What each source holds."""
     in_flight: Mapping[Outlet, Counter[str]]
     """Records, by outlet and listener."""
@@ -53,7 +53,7 @@ class Survey:
         limits: Mapping[str, Mapping[str, object]],
         admin_connections: int = ADMIN_CONNECTIONS,
     ) -> None:
-        self._sources = sources
+        self._sources = list(sources)
         self._intake = intake
         self._admission = admission
         self._events = events
@@ -61,12 +61,41 @@ class Survey:
         self._seconds = seconds
         self._limits = limits
         self._started = seconds()
+        self._retired = View.nothing()
+        """What those have counted that are gone."""
+        self._owed: Counter[tuple[str, Outlet]] = Counter()
+        """Records that listeners which are gone have framed, for each sink they were to go to."""
+        self._wrong: Counter[str] = Counter()
+        """What was not accounted for when they went, by place."""
         self.loop_lag = LoopLag()
         self.clients = Clients(admin_connections)
         """Those of the admin endpoint."""
         self.clock_steps = ClockSteps(wall_time, seconds)
         self.state = "starting"
         """``starting``, ``ready`` or ``draining``; the service sets it."""
+
+    # What is gone.
+
+    def retire(self, source: ISource) -> None:
+        """
+        Look at a source no longer: what it has counted stays in every total.
+
+        Its records may still be on their way. Raises ``ValueError`` while it has connections, which count on.
+        """
+        if source.connections():
+            raise ValueError(f"listener {source.name} has connections: let it drain first")
+        held, ledger, name = source.balance(), source.ledger, source.name
+        self._retired += View(listeners={name: _listener(source, held).counted()})
+        self._wrong[f"{name}: bytes"] += Balance.of_bytes(ledger, held.buffered_bytes).error
+        for outlet in self._intake.outlets:
+            self._owed[name, outlet] += ledger.records_framed - sum(ledger.records_dropped.values())
+        self._sources.remove(source)
+
+    def retire_sink(self, outlet: Outlet) -> None:
+        """Look at a sink no longer, which the intake has let go of: what it has counted stays in every total."""
+        self._retired += View(sinks={outlet.sink.name: self._sink(outlet, 0).counted()})
+        for key in [key for key in self._owed if key[1] is outlet]:
+            del self._owed[key]
 
     # Accounting.
 
@@ -84,19 +113,21 @@ class Survey:
 
     def _recount(self) -> "_Recount":
         return _Recount(
-            {source.name: source.balance() for source in self._sources},
+            {source: source.balance() for source in self._sources},
             {outlet: self._intake.in_flight(outlet) for outlet in self._intake.outlets},
         )
 
     def _weigh(self, recount: "_Recount") -> dict[str, int]:
-        errors: dict[str, int] = {}
-        for source in self._sources:
-            ledger, name = source.ledger, source.name
-            errors[f"{name}: bytes"] = Balance.of_bytes(ledger, recount.sources[name].buffered_bytes).error
+        errors = Counter(self._wrong)
+        ledgers = dict.fromkeys((name for name, _ in self._owed), ListenerLedger())
+        for source, held in recount.sources.items():
+            ledgers[source.name] = source.ledger
+            errors[f"{source.name}: bytes"] += Balance.of_bytes(source.ledger, held.buffered_bytes).error
+        for name, ledger in ledgers.items():
             for outlet, in_flight in recount.in_flight.items():
                 balance = Balance.of_records(ledger, outlet.tally(name), in_flight[name])
-                errors[f"{name}: records at {outlet.sink.name}"] = balance.error
-        return errors
+                errors[f"{name}: records at {outlet.sink.name}"] += balance.error + self._owed[name, outlet]
+        return dict(errors)
 
     def _reasons(self, conservation: Mapping[str, int]) -> list[str]:
         state = [] if self.state == "ready" else [self.state]
@@ -125,73 +156,72 @@ class Survey:
 
     def view(self) -> View:
         """Take a look at everything; what is in flight is recounted once."""
-        budget = self._intake.budget
         recount = self._recount()
         conservation = self._weigh(recount)
-        return View(
-            version=__version__,
-            listeners={source.name: source.ledger.snapshot() for source in self._sources},
-            listener_up={source.name: source.is_up for source in self._sources},
-            connections_open={source.name: len(source.connections()) for source in self._sources},
-            buffered_bytes={name: held.buffered_bytes for name, held in recount.sources.items()},
-            durability={source.name: source.durability for source in self._sources},
-            answering=[source.name for source in self._sources if source.answers],
-            unanswered={name: (held[1], held[2]) for name, held in recount.sources.items()},
+        budget, pauses = self._intake.budget, self._intake.pauses
+        live = View(
+            builds=(f"{__version__} {SCANNER}",),
+            reasons=tuple(self._reasons(conservation)),
+            missing={place: max(0, error) for place, error in conservation.items()},
+            surplus={place: max(0, -error) for place, error in conservation.items()},
+            listeners={source.name: _listener(source, held) for source, held in recount.sources.items()},
+            sinks={outlet.sink.name: self._sink(outlet, held.total()) for outlet, held in recount.in_flight.items()},
             connections_limit=self._admission.limit,
-            paused_connections=self._intake.pauses.total,
-            paused_by_reason=dict(self._intake.pauses.lanes),
-            pauses=dict(self._intake.pauses.begun),
-            pause_seconds=self._intake.pauses.seconds(),
             departed_connections=self._admission.departed,
-            loop_lag=self.loop_lag.view(),
-            clock_steps=dict(self.clock_steps.counts),
+            paused_connections=pauses.total,
+            paused_by_reason=dict(pauses.lanes),
+            pauses=dict(pauses.begun),
+            pause_seconds=pauses.seconds(),
             budget_limit=budget.limit,
             budget_used=budget.used,
             budget_partials=budget.partials,
-            sinks=[self._sink(outlet, in_flight.total()) for outlet, in_flight in recount.in_flight.items()],
-            conservation=conservation,
-            reasons=self._reasons(conservation),
+            uptime_seconds=self._seconds() - self._started,
+            loop_lag=self.loop_lag.view(),
+            clock_steps=dict(self.clock_steps.counts),
             internal_errors=self._events.internal_errors,
             log_suppressed=self._events.suppressed,
             log_dropped=self._log.dropped,
-            uptime_seconds=self._seconds() - self._started,
             admin_connections=len(self.clients),
-            admin_requests=self.clients.answered,
+            admin_requests={f"{route} {code}": count for (route, code), count in self.clients.answered.items()},
         )
+        return self._retired + live
 
     def _sink(self, outlet: Outlet, in_flight_records: int) -> SinkView:
         tallies, sink, on_bug = outlet.tallies.values(), outlet.sink, self._events.bug
-        details = details_of(sink, on_bug)
+        details, trouble = details_of(sink, on_bug), trouble_of(sink, on_bug)
         dropped = {reason: sum(tally.records_dropped[reason] for tally in tallies) for reason in DropReason}
         # Lost after they counted as delivered: no part of the accounts, and not to be overlooked all the same.
         dropped[DropReason.SPOOL_FULL] += int(details.get("spool_dropped_records", 0))
         dropped[DropReason.REJECTED] += int(details.get("spool_rejected_records", 0))
         return SinkView(
-            name=sink.name,
-            description=description_of(sink, on_bug),
+            descriptions=(description_of(sink, on_bug),),
             required=outlet.required,
+            is_up=trouble is None,
+            troubles=() if trouble is None else (trouble,),
             delivered_records=sum(tally.records_delivered for tally in tallies),
             delivered_bytes=sum(tally.bytes_delivered for tally in tallies),
             dropped_records=dropped,
             in_flight_records=in_flight_records,
             queued_bytes=outlet.charge,
-            trouble=trouble_of(sink, on_bug),
             details=details,
         )
 
+    # Documents.
+
     def status(self) -> dict[str, Any]:
         """Give the document behind ``/status``."""
-        view = self.view()
+        view, mark = self.view(), self._intake.budget.mark
+        sources = {source.name: source.status() for source in self._sources}
         return {
-            "version": view.version,
+            "version": __version__,
             "scanner": SCANNER,
             "state": self.state,
             "ready": not view.reasons,
-            "reasons": view.reasons,
+            "reasons": list(view.reasons),
             "uptime_seconds": round(view.uptime_seconds, 3),
-            "listeners": [_row(source, view) for source in self._sources],
+            "listeners": [{**row, **_counts(view.listeners[name])} for name, row in sources.items()],
             "connections": {
-                "open": sum(view.connections_open.values()),
+                "open": view.connections_open,
                 "limit": view.connections_limit,
                 "paused": view.paused_connections,
                 "paused_by_reason": view.paused_by_reason,
@@ -201,26 +231,12 @@ class Survey:
                 "limit_bytes": view.budget_limit,
                 "used_bytes": view.budget_used,
                 "partial_bytes": view.budget_partials,
-                "high_bytes": self._intake.budget.mark.high,
-                "low_bytes": self._intake.budget.mark.low,
-                "reading_stopped": self._intake.budget.mark.is_high,
+                "high_bytes": mark.high,
+                "low_bytes": mark.low,
+                "reading_stopped": mark.is_high,
             },
             "admin": {"connections": view.admin_connections, "limit": self.clients.limit},
-            "sinks": [
-                {
-                    "name": sink.name,
-                    "to": sink.description,
-                    "required": sink.required,
-                    "trouble": sink.trouble,
-                    "delivered_records": sink.delivered_records,
-                    "delivered_bytes": sink.delivered_bytes,
-                    "in_flight_records": sink.in_flight_records,
-                    "queued_bytes": sink.queued_bytes,
-                    "dropped_records": {reason.value: count for reason, count in sink.dropped_records.items()},
-                    **sink.details,
-                }
-                for sink in view.sinks
-            ],
+            "sinks": [_row(name, sink) for name, sink in view.sinks.items()],
             "conservation": {"error": view.conservation_error, "by_place": view.conservation},
             "limits": self._limits,
         }
@@ -240,14 +256,40 @@ class Survey:
         )
 
 
-def _row(source: ISource, view: View) -> dict[str, Any]:
-    """Join what a source says of itself, and what was counted of it."""
-    name = source.name
+def _listener(source: ISource, held: SourceBalance) -> ListenerView:
+    return ListenerView(
+        counts=source.ledger.snapshot(),
+        is_up=source.is_up,
+        connections_open=len(source.connections()),
+        buffered_bytes=held.buffered_bytes,
+        durability=source.durability,
+        answers=source.answers,
+        unanswered_frames=held.unanswered_frames,
+        unanswered_bytes=held.unanswered_bytes,
+    )
+
+
+def _counts(listener: ListenerView) -> dict[str, Any]:
+    """Give what was counted of a source, for its row."""
     return {
-        **source.status(),
-        "connections_open": view.connections_open[name],
-        "unanswered_frames": view.unanswered[name][0],
-        "unanswered_bytes": view.unanswered[name][1],
-        "bytes_buffered": view.buffered_bytes[name],
-        "counts": view.listeners[name],
+        "connections_open": listener.connections_open,
+        "unanswered_frames": listener.unanswered_frames,
+        "unanswered_bytes": listener.unanswered_bytes,
+        "bytes_buffered": listener.buffered_bytes,
+        "counts": listener.counts,
+    }
+
+
+def _row(name: str, sink: SinkView) -> dict[str, Any]:
+    return {
+        "name": name,
+        "to": sink.description,
+        "required": sink.required,
+        "trouble": sink.trouble,
+        "delivered_records": sink.delivered_records,
+        "delivered_bytes": sink.delivered_bytes,
+        "in_flight_records": sink.in_flight_records,
+        "queued_bytes": sink.queued_bytes,
+        "dropped_records": sink.dropped_records,
+        **sink.details,
     }

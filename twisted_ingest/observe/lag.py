@@ -2,8 +2,13 @@
 How late the reactor is: the delay that every peer and every timer suffers.
 """
 
+import operator
 from bisect import bisect_left
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
+
+from twisted_ingest.observe.adding import COUNT, COUNTS, Adds, Rule, adds
 
 BEAT_SECONDS = 0.1
 """Seconds between two measurements: ten wake-ups a second cost a thousandth of a core."""
@@ -12,12 +17,16 @@ BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0
 """Upper bounds of the histogram in seconds, each inclusive."""
 
 
-@dataclass(frozen=True, slots=True)
-class LagView:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LagView(Adds):
     """The histogram as Prometheus has it: bounds as text, counts that include the lower buckets."""
 
-    buckets: tuple[tuple[str, int], ...]
-    sum: float
+    buckets: Mapping[str, int] = adds(COUNTS)
+    sum: float = adds(COUNT)
+
+
+LAG = Rule(LagView, operator.add, keep=LagView.counted, read=LagView.from_plain)
+"""How two of them add."""
 
 
 class LoopLag:
@@ -36,8 +45,5 @@ class LoopLag:
 
     def view(self) -> LagView:
         """Give what was counted so far."""
-        total, buckets = 0, []
-        for bound, count in zip((*map(str, BOUNDS), "+Inf"), self._counts, strict=True):
-            total += count
-            buckets.append((bound, total))
-        return LagView(tuple(buckets), self._sum)
+        bounds = (*map(str, BOUNDS), "+Inf")
+        return LagView(buckets=dict(zip(bounds, accumulate(self._counts), strict=True)), sum=self._sum)

@@ -2,7 +2,6 @@
 What the process says of itself: at the start where everything is and what to try, at the end what became of it.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,9 +10,8 @@ from twisted.logger import LogLevel
 from twisted_ingest import __version__
 from twisted_ingest.errors import Caution, DropReason, WireProtocol
 from twisted_ingest.interfaces import ISource
-from twisted_ingest.ledger import ListenerLedger
 from twisted_ingest.observe.events import Events
-from twisted_ingest.observe.metrics import View
+from twisted_ingest.observe.view import View
 
 
 def banner(
@@ -84,18 +82,16 @@ class Summary:
         )
 
 
-def summarize(view: View, ledgers: Sequence[ListenerLedger], unread: int) -> Summary:
+def summarize(view: View, unread: int) -> Summary:
     """Sum up at the end of a stop that left ``unread`` bytes in the kernel."""
-    dropped: Counter[str] = Counter()
-    for losses in (*(sink.dropped_records for sink in view.sinks), *(ledger.records_dropped for ledger in ledgers)):
-        dropped.update({reason.value: lost for reason, lost in losses.items()})
+    dropped = {reason.value: view.dropped(reason) for reason in DropReason}
     return Summary(
-        connections=sum(ledger.connections_opened for ledger in ledgers),
-        records=sum(ledger.records_framed for ledger in ledgers),
-        delivered={sink.name: sink.delivered_records for sink in view.sinks},
+        connections=int(view.total("connections_opened")),
+        records=int(view.total("records_framed")),
+        delivered={name: sink.delivered_records for name, sink in view.sinks.items()},
         dropped={reason: lost for reason, lost in dropped.items() if lost},
-        cut=sum(ledger.records_cut for ledger in ledgers),
+        cut=int(view.total("records_cut")),
         unread=unread,
-        lost=sum(sink.dropped_records[DropReason.SHUTDOWN] for sink in view.sinks if sink.required),
+        lost=sum(sink.dropped_records[DropReason.SHUTDOWN] for sink in view.sinks.values() if sink.required),
         conservation_error=view.conservation_error,
     )
