@@ -1,6 +1,6 @@
 """A spool without threads, for tests that choose every step: the real parts, on a disk of the test's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tests.disk import SimDisk
@@ -62,7 +62,7 @@ class Spool:
         self.disk = disk if disk is not None else SimDisk()
         self.acked: list[Batch] = []
         self.unmade: list[list[Batch]] = []
-        self._jobs: list[list[Batch]] = []
+        self._jobs: dict[int, list[Batch]] = {}
         self.shelf = Shelf(directory, max_bytes, floor, drops_oldest)
         self.target = SegmentTarget(self.disk, self.shelf, segment_bytes)
         self.writer = Writer(self.target, Fsync.ALWAYS, _Now(), self)
@@ -83,8 +83,7 @@ class Spool:
 
     def submit(self, *batches: Batch) -> None:
         """Queue one group."""
-        self._jobs.append(list(batches))
-        self.writer.put(self.target.frames(batches))
+        self._jobs[self.writer.put(self.target.frames(batches))] = list(batches)
 
     def read(self, limit: int = 1 << 30) -> list[Batch]:
         """Read what is durable; it counts as out until `confirm`."""
@@ -110,14 +109,14 @@ class Spool:
         """See `WriterOwner`."""
         call(*arguments)
 
-    def on_written(self, number: int) -> None:
+    def on_written(self, numbers: Sequence[int]) -> None:
         """See `WriterOwner`."""
-        for _ in range(number):
-            self.acked += self._jobs.pop(0)
+        for number in numbers:
+            self.acked += self._jobs.pop(number)
 
-    def on_unmade(self, failure: Exception) -> None:
+    def on_unmade(self, number: int, failure: Exception) -> None:
         """See `WriterOwner`."""
-        self.unmade.append(self._jobs.pop(0))
+        self.unmade.append(self._jobs.pop(number))
 
     def on_stalled(self, trouble: str) -> None:
         """See `WriterOwner`."""

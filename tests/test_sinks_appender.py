@@ -378,17 +378,18 @@ class ScheduleTests(AppenderCase):
         named = {"reopen": reopen} | {name: move(place) for name, place in MOVES.items()}
         for step in writes:
             bench.medium.plan("write", take(step) if isinstance(step, int) else named.get(step, step))
-        seen: list[bytes] = []
+        seen: dict[int, bytes] = {}
         bench.start()
-        outcomes = [
-            bench.submit(*job, note=lambda: seen.append(bench.reactor.seen), sync=sync(number))
-            for number, job in enumerate(jobs)
-        ]
+
+        def note(number: int) -> Callable[[], object]:
+            return lambda: seen.setdefault(number, bench.reactor.seen)
+
+        outcomes = [bench.submit(*job, note=note(number), sync=sync(number)) for number, job in enumerate(jobs)]
         self.assertIsNone(bench.close().error)
         self.assertEqual([outcome.times for outcome in outcomes], [1] * len(jobs))
         self.assertEqual([outcome.error for outcome in outcomes], [None] * len(jobs))
         self.assertIsNone(bench.appender.writer.trouble)
-        return seen
+        return [seen[number] for number in range(len(jobs))]
 
     @SLOW_MACHINE
     @given(SHAPES, WRITES, FAILURES)
@@ -462,13 +463,48 @@ class SyncTests(AppenderCase):
         bench.hear(bench.submit(b"c\n"))
         self.assertEqual(bench.medium.calls, ["write", "write", "sync", "write"])
 
-    def test_one_sync_for_all_that_wait(self) -> None:
-        """Jobs written together are synced together when one of them asks, and answered together."""
+    def test_one_sync_for_all_that_ask(self) -> None:
+        """Jobs written together share one write, and those that ask share one sync."""
         bench = self.bench()
-        jobs = [bench.submit(b"a\n"), bench.submit(b"b\n", sync=True), bench.submit(b"c\n")]
+        asking = [False, True, True, False]
+        jobs = [bench.submit(b"%d\n" % number, sync=asks) for number, asks in enumerate(asking)]
         bench.start()
         bench.hear(*jobs)
         self.assertEqual(bench.medium.calls, ["write", "sync"])
+
+    def test_nobody_waits_for_the_sync_of_others(self) -> None:
+        """Jobs that ask for no sync are answered once written, those written with them that do ask after the sync."""
+        bench = self.bench()
+        hold = Hold()
+        bench.medium.plan("sync", hold)
+        asking = [True, False, True, False]
+        jobs = [bench.submit(b"%d\n" % number, sync=asks) for number, asks in enumerate(asking)]
+        bench.start()
+        hold.wait(hold.entered)
+        bench.hear(jobs[1], jobs[3])
+        self.assertEqual(bench.reactor.seen, b"")
+        self.assertTrue(bench.reactor.is_idle())
+        self.assertEqual([job.times for job in jobs], [0, 1, 0, 1])
+        hold.release()
+        bench.hear(*jobs)
+        self.assertEqual(bench.reactor.seen, b"0\n1\n2\n3\n")
+
+    def test_what_was_answered_before_a_failed_sync(self) -> None:
+        """What was answered without the sync that then failed is kept in the file put aside, and written again."""
+        bench = self.bench()
+        bench.medium.plan("sync", fail(errno.EIO))
+        hold = Hold()
+        bench.medium.plan("retire", hold)
+        jobs = [bench.submit(b"a\n"), bench.submit(b"b\n", sync=True)]
+        bench.start()
+        hold.wait(hold.entered)
+        bench.hear(jobs[0])
+        self.assertEqual(jobs[1].times, 0)
+        hold.release()
+        bench.hear(jobs[1])
+        self.assertEqual(bench.medium.put_aside, 1)
+        self.assertEqual(bench.reactor.seen, b"a\nb\n")
+        self.assertEqual(bench.appender.writer.rewritten_bytes, 4)
 
     def test_no_second_sync_after_a_failed_one(self) -> None:
         """A file whose sync failed under a job that asked is put aside; the job is answered from the new one."""

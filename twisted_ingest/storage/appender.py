@@ -1,12 +1,12 @@
 """
 Appending without waiting: what the reactor sees of a writer thread.
 
-The reactor hands over groups of buffers and gets one completion message per gathered write. Nothing here
-is allowed to block the reactor; a full disk is back-pressure by not answering.
+The reactor hands over groups of buffers and gets a message when some are done: one per gathered write, and one more
+where some of that had to be synced and some had not. Nothing here is allowed to block the reactor; a full disk is
+back-pressure by not answering.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -42,7 +42,8 @@ class Appender:
         self._path = target.name
         self._reactor = reactor
         self._events = events
-        self._outstanding: deque[Deferred[None]] = deque()
+        self._outstanding: dict[int, Deferred[None]] = {}
+        """By the numbers the writer has given them, in order."""
         self._is_started = False
         self._stopped: Deferred[None] | None = None
         self._failure: SinkError | None = None
@@ -80,8 +81,7 @@ class Appender:
         if self._failure is not None or self._stopped is not None:
             done.errback(self._failure or SinkError(f"sink {self._name} is closed"))
         else:
-            self._outstanding.append(done)
-            self.writer.put(buffers, sync=sync)
+            self._outstanding[self.writer.put(buffers, sync=sync)] = done
             if self._look is None:
                 self._look = self._reactor.callLater(LOOK_SECONDS, self._look_after_thread)
         return done
@@ -129,8 +129,9 @@ class Appender:
         if self._look is not None:
             self._look.cancel()
             self._look = None
-        while self._outstanding:
-            self._outstanding.popleft().errback(failure)
+        outstanding, self._outstanding = self._outstanding, {}
+        for done in outstanding.values():
+            done.errback(failure)
 
     # Called by the writer, in the reactor's thread.
 
@@ -138,17 +139,19 @@ class Appender:
         """See `WriterOwner`."""
         self._events.guard(f"sink {self._name}", call, *arguments)
 
-    def on_written(self, number: int) -> None:
+    def on_written(self, numbers: Sequence[int]) -> None:
         """See `WriterOwner`."""
-        # Whoever hears of one job may abandon the rest.
-        while number and self._outstanding:
-            number -= 1
-            self._outstanding.popleft().callback(None)
+        for number in numbers:
+            done = self._outstanding.pop(number, None)
+            # Whoever hears of one job may abandon the rest.
+            if done is not None:
+                done.callback(None)
 
-    def on_unmade(self, failure: Exception) -> None:
+    def on_unmade(self, number: int, failure: Exception) -> None:
         """See `WriterOwner`."""
-        if self._outstanding:
-            self._outstanding.popleft().errback(failure)
+        done = self._outstanding.pop(number, None)
+        if done is not None:
+            done.errback(failure)
 
     def on_stalled(self, trouble: str) -> None:
         """See `WriterOwner`."""

@@ -105,14 +105,18 @@ class Trouble:
             self._error = error
             self._tell(error)
 
-    def is_final(self, failure: Exception) -> str:
+    def end_for_good(self, failure: Exception) -> str:
         """Note what has ended the thread, for good; gives it in words."""
         reason = _reason(failure) if isinstance(failure, OSError) else f"{type(failure).__name__}: {failure}"
         self._error = f"{self._target.name}: {reason}"
         return self._error
 
-    def is_over(self, *, shorten: bool) -> bool:
-        """Note that all is written; true when an error had been told of. ``shorten`` begins with short waits again."""
+    def clear(self, *, shorten: bool) -> bool:
+        """
+        Note that all is written; gives whether an error had been told of.
+
+        ``shorten`` begins with short waits again.
+        """
         if shorten:
             self._backoff.reset()
         had_error, self._error = self._error is not None, None

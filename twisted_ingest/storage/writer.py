@@ -6,19 +6,21 @@ reported as written before the file that has it was seen to have a name still.
 """
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from twisted_ingest.errors import Fsync
+from twisted_ingest.storage.commit import Commit, Job
 from twisted_ingest.storage.fifo import ReaderGoneError
 from twisted_ingest.storage.progress import Progress
 from twisted_ingest.storage.targets import Place, SyncFailedError, Target
 from twisted_ingest.storage.trouble import AbandonedError, Trouble
 
 COMMIT_BYTES = 4 * 1024 * 1024
-"""Bytes written before the groups they belong to are reported; bounds how late the first of a long queue is."""
+"""Bytes written before the groups they belong to are reported; bounds how late the first of a long queue is, and what
+is kept beyond the budget while others wait for a sync."""
 
 SYNC_SECONDS = 1.0
 """Interval of ``Fsync.SECOND``."""
@@ -41,11 +43,11 @@ class WriterOwner(Protocol):
     def hear(self, call: Callable[..., None], *arguments: object) -> None:
         """Make one of the calls below; what it raises must not be raised into the reactor."""
 
-    def on_written(self, number: int) -> None:
-        """Note that the oldest so many jobs count as delivered."""
+    def on_written(self, numbers: Sequence[int]) -> None:
+        """Note that these jobs count as delivered. Those that ask for the same come in the order they were given in."""
 
-    def on_unmade(self, failure: Exception) -> None:
-        """Note that the buffers of the oldest job could not be made: it was passed over."""
+    def on_unmade(self, number: int, failure: Exception) -> None:
+        """Note that the buffers of a job could not be made: it was passed over."""
 
     def on_stalled(self, trouble: str) -> None:
         """Note that nothing is being written until something is mended."""
@@ -75,7 +77,8 @@ class Writer:
     """
     Writes jobs (buffers that end in LF each) to one target, in order.
 
-    ``fsync`` is what every job gets; a job may ask to be synced besides, and all that are written with it are then.
+    ``fsync`` is what every job gets; a job may ask to be synced besides. It is reported once that was done, and those
+    written with it that ask for nothing are reported before: as soon as the file that has them was seen to have a name.
     ``retries``, ``syncs``, ``sync_seconds`` (spent in them), ``sync_failures``, ``rewritten_bytes`` (written a second
     time after a failed sync: possible duplicates), ``torn_records`` (begun in a file and written whole to the next),
     ``moved_files`` (found renamed or removed) and ``rescued_bytes`` (written to a file that was found removed, and
@@ -91,11 +94,10 @@ class Writer:
         self._reactor = reactor
         self._seconds: Callable[[], float] = reactor.seconds
         self._owner = owner
-        self._queue: SimpleQueue[tuple[Iterable[bytes], bool] | _Order] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[int, Iterable[bytes], bool] | _Order] = SimpleQueue()
+        self._last_number = 0
         self._abandoned = threading.Event()
         self._reopen_wanted = False
-        self._is_sync_wanted = False
-        """Whether a job at hand asked for it."""
         self._unsynced_since: float | None = None
         """When the oldest byte was written that was not synced since."""
         self._is_on_trial = False
@@ -103,7 +105,7 @@ class Writer:
         self._has_reported = False
         """Whether the open file may hold a record that was reported as written."""
         self._moved_since: float | None = None
-        self._unmade: Exception | None = None
+        self._unmade: tuple[int, Exception] | None = None
         """What making the buffers of the job behind those at hand has raised."""
         tell = partial(self._tell, owner.on_stalled)
         self._trouble = Trouble(target, reactor.seconds, self._abandoned, tell, meanwhile)
@@ -121,9 +123,15 @@ class Writer:
         """Start the thread."""
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
-    def put(self, buffers: Iterable[bytes], *, sync: bool = False) -> None:
-        """Queue a job, to be synced before it is reported where ``sync`` says so."""
-        self._queue.put((buffers, sync))
+    def put(self, buffers: Iterable[bytes], *, sync: bool = False) -> int:
+        """
+        Queue a job, to be synced before it is reported where ``sync`` says so; gives its number.
+
+        Called in one thread alone.
+        """
+        number = self._last_number = self._last_number + 1
+        self._queue.put((number, buffers, sync))
+        return number
 
     def reopen(self) -> None:
         """Open the target anew before the next record that is written."""
@@ -167,7 +175,7 @@ class Writer:
         except AbandonedError:
             pass
         except Exception as failure:  # noqa: BLE001 - a dead writer must be visible, whatever killed it
-            self._tell(self._owner.on_failed, self._trouble.is_final(failure))
+            self._tell(self._owner.on_failed, self._trouble.end_for_good(failure))
         finally:
             self._trouble.end()
             self._target.close()
@@ -175,74 +183,90 @@ class Writer:
 
     def _step(self) -> bool:
         """Take what waits, write it, report it. False at the end."""
-        jobs, go_on = self._gather()
-        progress = Progress([buffer for job in jobs for buffer in job])
-        while not self._is_settled(progress, is_last=not go_on):
+        commit, go_on = self._gather()
+        while not self._settle(commit, is_last=not go_on):
             pass
-        if self._trouble.is_over(shorten=not self._is_on_trial):
+        if self._trouble.clear(shorten=not self._is_on_trial):
             self._tell(self._owner.on_recovered)
-        if jobs:
-            self._has_reported = True
-            self._tell(self._owner.on_written, len(jobs))
+        self._report(commit.take_all())
         if self._unmade is not None:
-            failure, self._unmade = self._unmade, None
-            self._tell(self._owner.on_unmade, failure)
+            unmade, self._unmade = self._unmade, None
+            self._tell(self._owner.on_unmade, *unmade)
         if go_on and self._target.fifo is not None and not self._target.fifo.has_reader():
             # Known before there is something to write.
             self._open()
         return go_on
 
-    def _is_settled(self, progress: Progress, *, is_last: bool) -> bool:
-        """Write, and sync where that is due; false when some of it must be done again, in another file."""
+    def _report(self, numbers: list[int]) -> None:
+        if numbers:
+            self._has_reported = True
+            self._tell(self._owner.on_written, numbers)
+
+    def _settle(self, commit: Commit, *, is_last: bool) -> bool:
+        """
+        Do for the jobs at hand what each asks for, and report those that need no sync where others do.
+
+        False when some of it must be done again, in another file.
+        """
         try:
-            self._write(progress)
+            self._write(commit)
             self._await_reader()
-            is_now = self._fsync is Fsync.ALWAYS or self._is_sync_wanted or self._is_on_trial
-            if is_now or is_last or self._is_sync_due():
+            if self._is_sync_due(commit, is_last=is_last):
+                if not self._settle_others(commit):
+                    return False
                 self._sync()
         except SyncFailedError as failure:
-            self._begin_again(progress, failure.reason)
+            self._begin_again(commit.progress, failure.reason)
             return False
         except ReaderGoneError as failure:
             self._trouble.end()
-            self.torn_records += progress.step_back(failure.unread)
+            self.torn_records += commit.progress.step_back(failure.unread)
             self._open()
             return False
-        # Looked at after the write: a file removed before it is noticed while what was written is still at hand.
-        has_news = progress.written or self._moved_since is not None
-        return not has_news or self._is_still_here(progress)
+        return self._see_file(commit.progress)
 
-    def _gather(self) -> tuple[list[list[bytes]], bool]:
+    def _settle_others(self, commit: Commit) -> bool:
+        """
+        Report the jobs that need not wait for a sync that others ask for.
+
+        False when they must be written again, in another file.
+        """
+        if self._fsync is Fsync.ALWAYS or self._is_on_trial or not commit.is_mixed:
+            return True
+        if not self._see_file(commit.progress):
+            return False
+        self._report(commit.take_others())
+        return True
+
+    def _gather(self) -> tuple[Commit, bool]:
         """
         Wait for a job, then take all that wait behind it, up to `COMMIT_BYTES`; false when none can follow.
 
         One whose buffers cannot be made is passed over, and ends the gathering: those before it are reported first.
         """
-        jobs: list[list[bytes]] = []
+        jobs: list[Job] = []
         size = 0
-        self._is_sync_wanted = False
         try:
             item = self._queue.get(timeout=self._patience())
             while item is not _STOP:
                 if not isinstance(item, _Order):
-                    buffers = self._made(item[0])
-                    if buffers is None:
-                        return jobs, True
-                    jobs.append(buffers)
-                    self._is_sync_wanted = self._is_sync_wanted or item[1]
-                    size += sum(map(len, buffers))
+                    job = self._make(*item)
+                    if job is None:
+                        return Commit(jobs), True
+                    jobs.append(job)
+                    size += sum(map(len, job.buffers))
                 if size >= COMMIT_BYTES:
-                    return jobs, True
+                    return Commit(jobs), True
                 item = self._queue.get_nowait()
         except Empty:
-            return jobs, True
-        return jobs, False
+            return Commit(jobs), True
+        return Commit(jobs), False
 
-    def _made(self, buffers: Iterable[bytes]) -> list[bytes] | None:
+    def _make(self, number: int, buffers: Iterable[bytes], wants_sync: bool) -> Job | None:
         try:
-            return list(buffers)
+            return Job(number, list(buffers), wants_sync)
         except Exception as failure:  # noqa: BLE001 - what cannot be written must not keep the rest from it
-            self._unmade = failure
+            self._unmade = number, failure
             return None
 
     def _patience(self) -> float | None:
@@ -256,12 +280,13 @@ class Writer:
             due.append(self._seconds() + READER_SECONDS)
         return max(0.0, min(due) - self._seconds()) if due else None
 
-    def _write(self, progress: Progress) -> None:
+    def _write(self, commit: Commit) -> None:
         """Write all that is left, however often it takes, and change files when that is wanted."""
+        progress = commit.progress
         while self._reopen_wanted or not progress.is_done:
             if self._reopen_wanted:
-                self._change_files(progress)
-            elif self._is_sync_due():
+                self._change_files(commit)
+            elif self._is_second_over():
                 self._sync()
             else:
                 self._write_some(progress)
@@ -275,7 +300,7 @@ class Writer:
         except OSError as failure:
             self._trouble.back_off("cannot write", failure)
             # To make room an operator removes or renames the file, or mounts another disk over it.
-            self._is_still_here(progress)
+            self._keep_to_path(progress)
             return
         progress.advance(taken)
         if taken:
@@ -293,8 +318,17 @@ class Writer:
             self._trouble.begin("what was written to the FIFO has not been read")
         self._trouble.end()
 
-    def _is_still_here(self, progress: Progress) -> bool:
-        """Whether readers find the file we write to; where not, have the next file take its place."""
+    def _see_file(self, progress: Progress) -> bool:
+        """
+        See that what was written is where readers find it, before that is reported; false as `_keep_to_path` says.
+
+        Looked at after the write: a file that was removed before is noticed while what it held is still at hand.
+        """
+        has_news = progress.written or self._moved_since is not None
+        return not has_news or self._keep_to_path(progress)
+
+    def _keep_to_path(self, progress: Progress) -> bool:
+        """Look whether readers find the file we write to; where not (false), have the next file take its place."""
         place = self._find_file()
         if place is Place.HERE:
             self._moved_since = None
@@ -323,14 +357,15 @@ class Writer:
         return now - self._moved_since < MOVE_SECONDS
 
     def _rescue(self, progress: Progress) -> None:
-        """Have everything in a removed file that is not reported yet written again to a new one."""
+        """Have everything in a removed file that is still at hand written again to a new one."""
         self.rescued_bytes += progress.written
         progress.restart()
         self._unsynced_since = None
         self._open()
 
-    def _change_files(self, progress: Progress) -> None:
+    def _change_files(self, commit: Commit) -> None:
         """Go on in another file; a record begun in the old one is written whole to the new one."""
+        progress = commit.progress
         place = self._find_file()
         if place is Place.HERE:
             # Nothing was rotated: opening anew would only tear a record that is written in part.
@@ -339,12 +374,20 @@ class Writer:
         elif place is Place.NOWHERE:
             self._rescue(progress)
         else:
-            self._await_reader()
-            self.torn_records += progress.step_back()
+            self._leave(commit)
+
+    def _leave(self, commit: Commit) -> None:
+        """Be done with a file that has another name now, and open the next."""
+        self._await_reader()
+        if self._fsync is not Fsync.NEVER or commit.wants_sync or self._is_on_trial:
             # No later sync, of the new file, can speak for the old one.
             self._sync()
-            progress.mark()
-            self._open()
+            if self._find_file() is Place.NOWHERE:
+                self._rescue(commit.progress)
+                return
+        self.torn_records += commit.progress.step_back()
+        commit.progress.mark()
+        self._open()
 
     def _open(self) -> None:
         # Cleared first: who wants another change while we open gets one.
@@ -353,7 +396,14 @@ class Writer:
         self._moved_since = None
         self._trouble.insist("open", self._target.open)
 
-    def _is_sync_due(self) -> bool:
+    def _is_sync_due(self, commit: Commit, *, is_last: bool) -> bool:
+        """Whether a sync is due once all is written."""
+        if self._fsync is Fsync.ALWAYS or self._is_on_trial or commit.wants_sync:
+            return True
+        return (is_last and self._fsync is Fsync.SECOND) or self._is_second_over()
+
+    def _is_second_over(self) -> bool:
+        """Whether `Fsync.SECOND` asks for a sync now."""
         if self._fsync is not Fsync.SECOND or self._unsynced_since is None:
             return False
         return self._seconds() - self._unsynced_since >= SYNC_SECONDS
@@ -365,8 +415,7 @@ class Writer:
         A sync that failed is never tried again on that file: the kernel may have dropped the pages and
         would report success.
         """
-        is_wanted = self._fsync is not Fsync.NEVER or self._is_sync_wanted or self._is_on_trial
-        if self._unsynced_since is None or not is_wanted:
+        if self._unsynced_since is None:
             return
         self._unsynced_since = None
         began = self._seconds()
@@ -383,7 +432,7 @@ class Writer:
 
     def _begin_again(self, progress: Progress, failure: OSError) -> None:
         """
-        Put aside the file whose sync failed, and have everything that is not reported yet written again to a new one.
+        Put aside the file whose sync failed, and have everything that is still at hand written again to a new one.
 
         Nothing is reported from a new file until a sync of it has worked. So a device whose every sync fails leaves
         one file put aside, whatever the number of tries: the others hold nothing but what is written again.
