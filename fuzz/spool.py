@@ -4,10 +4,10 @@ Coverage-guided fuzzing of what reads a spool's directory.
     PYTHONPATH=. python fuzz/spool.py codec|recovery [libFuzzer options] fuzz/corpus/NAME
 
 `codec` reads any bytes as header, frame and batch, their checksums made good: it gives what can be written again to the
-same, or `DamagedError`. `recovery` damages a directory as an input says. Invariant: a start raises nothing; what it
-delivers was written, in order, each batch once; each frame that is still there whole is delivered; another start
-comes to the same; and what is written afterwards is delivered too. Each frame that is there, whatever the name of its
-segment, is delivered or counted.
+same, or `DamagedError`, or `ForeignError`. `recovery` damages a directory as an input says. Invariant: a start raises
+nothing; what it delivers was written, in order, each batch once; each frame that is still there whole is delivered;
+another start comes to the same; and what is written afterwards is delivered too. Each frame that is there, whatever the
+name of its segment, is delivered or counted.
 """
 
 import sys
@@ -20,13 +20,11 @@ import atheris
 with atheris.instrument_imports(include=["twisted_ingest.spool"]):
     from tests.disk import SimDisk
     from tests.spooling import DIRECTORY, Spool, make_batch, same
+    from twisted_ingest.spool.body import FORMAT, DamagedError, ForeignError, decode_body, refuse_unknown
     from twisted_ingest.spool.codec import (
         HEAD_SIZE,
         SEGMENT_SIZE,
-        DamagedError,
-        ForeignError,
         Header,
-        decode_body,
         decode_head,
         decode_header,
         encode_frame,
@@ -38,6 +36,8 @@ with atheris.instrument_imports(include=["twisted_ingest.spool"]):
 MARKER = b"\x91marker\n"
 AFTERWARDS = 1000
 """The number of the batch that is written after a start."""
+WRITTEN = bytes((0, FORMAT, 0, 0))
+"""Bytes 8 to 12 of a header of ours: others are read as well, and never written."""
 STEP = 6
 """Bytes that say one damage."""
 BEYOND = 240
@@ -56,15 +56,18 @@ def codec(data: bytes) -> None:
     """Read an input as everything there is."""
     with suppress(DamagedError, ForeignError):
         header = signed(data[: SEGMENT_SIZE - 4])
-        if encode_header(decode_header(header)) != header and not any(header[10:12]):
+        if encode_header(decode_header(header)) != header and header[8:12] == WRITTEN:
             raise AssertionError("a header is written otherwise than it was read")
-    with suppress(DamagedError):
+    with suppress(DamagedError, ForeignError):
         decode_head(signed(data[: HEAD_SIZE - 4]), data[:8])
     with suppress(DamagedError):
-        batch = decode_body(data)
+        _ = decode_body(data, 1)
+    with suppress(DamagedError, ForeignError):
+        refuse_unknown(data, FORMAT)
+        batch = decode_body(data, FORMAT)
         frame = encode_frame(MARKER, 1, batch)
         # Compared as bytes: a time may be no number, and that is equal to nothing.
-        if encode_frame(MARKER, 1, decode_body(frame[HEAD_SIZE:])) != frame:
+        if encode_frame(MARKER, 1, decode_body(frame[HEAD_SIZE:], FORMAT)) != frame:
             raise AssertionError("a batch is written otherwise than it was read")
 
 

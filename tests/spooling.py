@@ -1,7 +1,9 @@
 """A spool without threads, for tests that choose every step: the real parts, on a disk of the test's."""
 
-from collections.abc import Callable, Sequence
+import struct
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+from zlib import crc32
 
 from tests.disk import SimDisk
 from twisted_ingest.batch import Batch, ConnectionInfo
@@ -18,6 +20,10 @@ DIRECTORY = "/spool"
 INFO = ConnectionInfo(7, "tcp-1514", "192.0.2.1:40000", "192.0.2.1")
 
 
+CONNECTION = ("id", "listener", "peer", "host", "local", "proxy", "identity")
+"""What a batch says of the connection that it came by."""
+
+
 def make_batch(number: int, size: int = 0, records: int = 1) -> Batch:
     """Make a batch that no other one is equal to."""
     wire = b"".join(b"%d.%d:%b\n" % (number, record, b"x" * size) for record in range(records))
@@ -29,7 +35,7 @@ def same(one: Batch, other: Batch) -> bool:
     return all(
         getattr(one, name) == getattr(other, name)
         for name in ("wire", "count", "size", "received_at", "delimiter", "partial", "truncated")
-    ) and all(getattr(one.info, name) == getattr(other.info, name) for name in ("id", "listener", "peer", "host"))
+    ) and all(getattr(one.info, name) == getattr(other.info, name) for name in CONNECTION)
 
 
 class _Now:
@@ -134,6 +140,21 @@ class Spool:
 
     def on_ended(self) -> None:
         """See `WriterOwner`."""
+
+
+def put_fields(frame: bytes, fields: Iterable[tuple[int, bytes]]) -> bytes:
+    """
+    Give a frame of `encode_frame` with more fields in its body, as a later version would write it.
+
+    By docs/spool-format.md alone, and not by the codec.
+    """
+    head, body = frame[:32], frame[32:]
+    listener, peer, host, size = struct.unpack_from(">HHHI", body, 22)
+    end = 32 + listener + peer + (0 if host == 0xFFFF else host) + size
+    more = b"".join(struct.pack(">HI", tag, len(data)) + data for tag, data in fields)
+    body = body[:28] + struct.pack(">I", size + len(more)) + body[32:end] + more + body[end:]
+    head = head[:8] + struct.pack(">I", 2 << 28 | len(body)) + head[12:24] + struct.pack(">I", crc32(body))
+    return head + struct.pack(">I", crc32(head)) + body
 
 
 def segment_paths(disk: Any) -> list[str]:

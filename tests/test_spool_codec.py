@@ -1,26 +1,25 @@
 """The frames of a spool: what is written comes back, and no cut and no change of a byte goes unnoticed."""
 
 import contextlib
+from zlib import crc32
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.disk import SimDisk
-from tests.spooling import make_batch, same
+from tests.spooling import make_batch, put_fields, same
 from twisted_ingest.batch import Batch, ConnectionInfo
 from twisted_ingest.sinks.rendering import render_json
+from twisted_ingest.spool.body import FORMAT, REQUIRED, DamagedError, ForeignError, decode_body, refuse_unknown
 from twisted_ingest.spool.codec import (
     HEAD_SIZE,
+    MAX_BODY,
     MAX_NUMBER,
     MAX_SEQUENCE,
     SEGMENT_SIZE,
-    VERSION,
-    DamagedError,
-    ForeignError,
     Header,
     count_of,
-    decode_body,
     decode_head,
     decode_header,
     encode_frame,
@@ -28,12 +27,25 @@ from twisted_ingest.spool.codec import (
     is_whole,
     sequence_of,
 )
-from twisted_ingest.spool.reading import Damage, Found, FrameReader
+from twisted_ingest.spool.frames import Damage, FrameReader, Whole
 
 MARKER = b"\x01marker\xff"
 
 TEXTS = st.text(max_size=30) | st.text(st.characters(categories=["Cs"]), max_size=3)
-INFOS = st.builds(ConnectionInfo, st.integers(0, 2**64 - 1), TEXTS, TEXTS, st.none() | TEXTS)
+MAYBE = st.none() | TEXTS
+INFOS = st.builds(
+    ConnectionInfo,
+    st.integers(0, 2**64 - 1),
+    TEXTS,
+    TEXTS,
+    MAYBE,
+    local=MAYBE,
+    proxy=MAYBE,
+    identity=MAYBE | st.just("x" * 2000),
+)
+TAGS = st.integers(4, REQUIRED - 1)
+"""Of fields that this version does not know, and may pass by."""
+FIELDS = st.dictionaries(TAGS, st.binary(max_size=40), max_size=4).map(lambda fields: list(fields.items()))
 RECORDS = st.lists(st.binary(min_size=1, max_size=50).filter(lambda r: b"\n" not in r), min_size=1, max_size=5)
 LINES = st.builds(
     lambda records, info, at: Batch(b"".join(r + b"\n" for r in records), len(records), info, at),
@@ -55,7 +67,7 @@ BATCHES = LINES | SINGLES
 SHORT = settings(max_examples=20, deadline=None)
 
 
-def read(data: bytes) -> list[Found | Damage]:
+def read(data: bytes) -> list[Whole | Damage]:
     """Read a file of frames, from its beginning to its end."""
     disk = SimDisk()
     disk.put("/frames", data)
@@ -69,7 +81,7 @@ class FrameTests(SynchronousTestCase):
         frame = encode_frame(MARKER, sequence, batch)
         head = decode_head(frame, MARKER)
         self.assertTrue(is_whole(head, frame[HEAD_SIZE:]))
-        back = decode_body(frame[HEAD_SIZE:])
+        back = decode_body(frame[HEAD_SIZE:], FORMAT)
         self.assertTrue(same(back, batch))
         self.assertEqual(back.records(), batch.records())
         self.assertEqual(render_json(back), render_json(batch))
@@ -86,7 +98,7 @@ class FrameTests(SynchronousTestCase):
             data[offset] ^= change
             damage, found = read(bytes(data))
             self.assertEqual(damage, Damage(0, len(frame), is_torn=False))
-            self.assertTrue(isinstance(found, Found) and found.sequence == 2 and same(found.batch(), make_batch(2)))
+            self.assertTrue(isinstance(found, Whole) and found.sequence == 2 and same(found.batch(), make_batch(2)))
 
     @SHORT
     @given(BATCHES, st.integers(1, 255))
@@ -105,7 +117,7 @@ class FrameTests(SynchronousTestCase):
         first, second = encode_frame(MARKER, 1, one), encode_frame(MARKER, 2, other)
         for cut in range(len(first) + len(second)):
             items = read((first + second)[:cut])
-            whole = [item for item in items if isinstance(item, Found)]
+            whole = [item for item in items if isinstance(item, Whole)]
             torn = [item for item in items if isinstance(item, Damage)]
             self.assertEqual([item.sequence for item in whole], [1] if cut >= len(first) else [])
             start = len(first) if whole else 0
@@ -121,7 +133,7 @@ class FrameTests(SynchronousTestCase):
     @given(st.binary(max_size=200))
     def test_noise_is_no_frame(self, noise: bytes) -> None:
         """Bytes that nobody wrote are never a frame."""
-        self.assertFalse([item for item in read(noise) if isinstance(item, Found)])
+        self.assertFalse([item for item in read(noise) if isinstance(item, Whole)])
 
     def test_forged_frame_in_a_record(self) -> None:
         """A frame that a sender has put into its record, under a marker it cannot know, is never found there."""
@@ -131,11 +143,12 @@ class FrameTests(SynchronousTestCase):
         self.assertEqual(read(bytes(frame)), [Damage(0, len(frame), is_torn=False)])
         self.assertEqual(read(forged), [Damage(0, len(forged), is_torn=False)])
 
-    @given(st.binary(max_size=60))
-    def test_body_that_is_no_batch(self, body: bytes) -> None:
+    @given(st.binary(max_size=60), st.integers(1, FORMAT))
+    def test_body_that_is_no_batch(self, body: bytes, form: int) -> None:
         """A body that nobody wrote is damage, or a batch by chance; never another error."""
-        with contextlib.suppress(DamagedError):
-            decode_body(body)
+        with contextlib.suppress(DamagedError, ForeignError):
+            refuse_unknown(body, form)
+            decode_body(body, form)
 
     def test_long_damage(self) -> None:
         """The next frame is found behind a region longer than one read, a marker across its edge included."""
@@ -143,7 +156,76 @@ class FrameTests(SynchronousTestCase):
         for length in ((1 << 20) - 4, 1 << 20, (5 << 19) + 3):
             damage, found = read(bytes(length) + frame)
             self.assertEqual(damage, Damage(0, length, is_torn=False))
-            self.assertTrue(isinstance(found, Found) and found.sequence == 9)
+            self.assertTrue(isinstance(found, Whole) and found.sequence == 9)
+
+
+class FieldTests(SynchronousTestCase):
+    @given(BATCHES, FIELDS)
+    def test_unknown_fields(self, batch: Batch, fields: list[tuple[int, bytes]]) -> None:
+        """Fields that a later version has put into a frame are passed by: the batch is the same without them."""
+        frame = put_fields(encode_frame(MARKER, 1, batch), fields)
+        (found,) = read(frame)
+        assert isinstance(found, Whole)
+        refuse_unknown(found.body, found.head.format)
+        self.assertTrue(same(found.batch(), batch))
+
+    @given(BATCHES, FIELDS, TAGS, FIELDS)
+    def test_required_fields(
+        self, batch: Batch, before: list[tuple[int, bytes]], tag: int, after: list[tuple[int, bytes]]
+    ) -> None:
+        """One that must be known is refused, wherever it stands, and by whoever wants the batch too."""
+        after = [field for field in after if field not in before and field[0] not in dict(before)]
+        frame = put_fields(encode_frame(MARKER, 1, batch), [*before, (tag | REQUIRED, b"?"), *after])
+        (found,) = read(frame)
+        assert isinstance(found, Whole)
+        for refuses in (lambda: refuse_unknown(found.body, found.head.format), found.batch):
+            with self.assertRaisesRegex(ForeignError, f"a field {tag | REQUIRED:#06x} that must not be passed by"):
+                refuses()
+
+    @SHORT
+    @given(BATCHES, FIELDS, st.integers(1, 255))
+    def test_every_changed_byte_and_cut(self, batch: Batch, fields: list[tuple[int, bytes]], change: int) -> None:
+        """With fields in it too, no cut and no change of a byte goes unnoticed."""
+        frame = put_fields(encode_frame(MARKER, 1, batch), fields)
+        for offset in range(len(frame)):
+            data = bytearray(frame)
+            data[offset] ^= change
+            self.assertEqual(read(bytes(data)), [Damage(0, len(frame), is_torn=False)])
+            self.assertEqual(read(frame[:offset]), [Damage(0, offset, is_torn=True)] if offset else [])
+
+    def test_fields_that_nobody_writes(self) -> None:
+        """Fields that do not end where they must, or stand there twice, are damage."""
+        for fields in ([(5, b"a"), (5, b"b")], [(1, b"a"), (1, b"a")], [(1, b"\xff")]):
+            (found,) = read(put_fields(encode_frame(MARKER, 1, make_batch(1)), fields))
+            assert isinstance(found, Whole)
+            self.assertRaises(DamagedError, found.batch)
+            # A start does not fall over it: whoever reads it sets it aside.
+            refuse_unknown(found.body, found.head.format)
+        body = encode_frame(MARKER, 1, make_batch(1))[HEAD_SIZE:]
+        for size in (1, 5, 6, 1000, 2**32 - 1):
+            self.assertRaises(DamagedError, decode_body, body[:28] + size.to_bytes(4, "big") + body[32:], FORMAT)
+
+    def test_what_an_older_reader_sees(self) -> None:
+        """A frame of this format is damage to a reader of format 1 with a header lost: its length is beyond all."""
+        length = int.from_bytes(encode_frame(MARKER, 1, make_batch(1))[8:12], "big")
+        self.assertGreater(length, 256 * 1024 * 1024)
+
+    def test_a_later_format(self) -> None:
+        """A head of a later format is told from damage; format 1 says nothing where the others have theirs."""
+        frame = encode_frame(MARKER, 1, make_batch(1))
+        for form, expected in ((0, None), (1, DamagedError), (FORMAT + 1, ForeignError), (15, ForeignError)):
+            head = frame[:8] + (form << 28 | len(frame) - HEAD_SIZE).to_bytes(4, "big") + frame[12:28]
+            head += crc32(head).to_bytes(4, "big")
+            if expected is None:
+                self.assertEqual(decode_head(head, MARKER).format, 1)
+            else:
+                self.assertRaises(expected, decode_head, head, MARKER)
+
+    def test_a_batch_beyond_all(self) -> None:
+        """A batch whose frame could not be read is not written."""
+        batch = make_batch(1)
+        batch.size = MAX_BODY
+        self.assertRaises(OverflowError, encode_frame, MARKER, 1, batch)
 
 
 class HeaderTests(SynchronousTestCase):
@@ -172,9 +254,7 @@ class HeaderTests(SynchronousTestCase):
 
     def test_other_version(self) -> None:
         """A whole header of another version is told from a damaged one."""
-        from zlib import crc32  # noqa: PLC0415 - what another version would have written
-
         data = bytearray(encode_header(Header(3, 100, MARKER))[:-4])
-        data[8:10] = (VERSION + 1).to_bytes(2, "big")
+        data[8:10] = (FORMAT + 1).to_bytes(2, "big")
         with self.assertRaises(ForeignError):
             decode_header(bytes(data) + crc32(data).to_bytes(4, "big"))

@@ -15,14 +15,12 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.disk import Crash, SimDisk, keep_nothing
 from tests.spooling import DIRECTORY, Spool, make_batch, same, segment_paths
+from twisted_ingest.spool.body import FORMAT, ForeignError, decode_body
 from twisted_ingest.spool.codec import (
     HEAD_SIZE,
     MAX_NUMBER,
     SEGMENT_SIZE,
-    VERSION,
-    ForeignError,
     Header,
-    decode_body,
     decode_head,
     decode_header,
     encode_frame,
@@ -30,8 +28,9 @@ from twisted_ingest.spool.codec import (
 )
 from twisted_ingest.spool.disk import RealDisk
 from twisted_ingest.spool.position import Position, read_position, write_position
+from twisted_ingest.spool.quarantine import set_aside
 from twisted_ingest.spool.recovery import Recovered, recover
-from twisted_ingest.spool.segments import POSITION, number_of, segment_name, set_aside
+from twisted_ingest.spool.segments import POSITION, number_of, segment_name
 from twisted_ingest.storage import trouble
 
 POSITION_PATH = f"{DIRECTORY}/{POSITION}"
@@ -266,11 +265,11 @@ class DirectoryTests(SynchronousTestCase):
         """A segment of another version ends the start, and is left as it is."""
         disk = SimDisk()
         header = bytearray(encode_header(Header(1, 1, b"12345678"))[:-4])
-        header[8:10] = (VERSION + 1).to_bytes(2, "big")
+        header[8:10] = (FORMAT + 1).to_bytes(2, "big")
         path = f"{DIRECTORY}/{segment_name(1, b'12345678')}"
         content = bytes(header) + crc32(header).to_bytes(4, "big")
         disk.put(path, content)
-        with self.assertRaisesRegex(ForeignError, "format 2"):
+        with self.assertRaisesRegex(ForeignError, "has format 3, and this version reads formats 1 to 2"):
             recover(disk, DIRECTORY)
         self.assertEqual(disk.content(path), content)
 
@@ -316,7 +315,7 @@ def frames(disk: SimDisk) -> list[tuple[int, bytes]]:
         while offset < len(content):
             head = decode_head(content[offset : offset + HEAD_SIZE], marker)
             offset += HEAD_SIZE + head.length
-            found.append((head.sequence, decode_body(content[offset - head.length : offset]).wire))
+            found.append((head.sequence, decode_body(content[offset - head.length : offset], head.format).wire))
     return found
 
 

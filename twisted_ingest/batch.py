@@ -29,16 +29,31 @@ class ConnectionInfo:
     Who sent it: final once the connection is admitted.
 
     ``id`` is unique within the process, ``peer`` is the remote address as text,
-    ``host`` the part of it that per-peer limits count by (``None`` for a UNIX socket).
+    ``host`` the part of it that per-peer limits count by (``None`` for a UNIX socket). ``local`` is the address that
+    was connected to, ``proxy`` that of the proxy in between, ``identity`` whom a certificate names: ``None`` where
+    nobody has said.
     """
 
-    __slots__ = ("host", "id", "listener", "peer")
+    __slots__ = ("host", "id", "identity", "listener", "local", "peer", "proxy")
 
-    def __init__(self, id: int, listener: str, peer: str, host: str | None) -> None:  # noqa: A002
+    def __init__(
+        self,
+        id: int,  # noqa: A002
+        listener: str,
+        peer: str,
+        host: str | None,
+        *,
+        local: str | None = None,
+        proxy: str | None = None,
+        identity: str | None = None,
+    ) -> None:
         self.id = id
         self.listener = listener
         self.peer = peer
         self.host = host
+        self.local = local
+        self.proxy = proxy
+        self.identity = identity
 
     def __repr__(self) -> str:
         return f"<connection {self.id} from {self.peer} on {self.listener}>"

@@ -4,17 +4,17 @@ The reading side: what is durable, in order, once; how far that was taken; and t
 
 import contextlib
 import errno
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from twisted_ingest.batch import Batch
-from twisted_ingest.spool.codec import SEGMENT_SIZE, DamagedError
+from twisted_ingest.spool.body import DamagedError
+from twisted_ingest.spool.codec import SEGMENT_SIZE
 from twisted_ingest.spool.disk import Disk
+from twisted_ingest.spool.frames import Damage, FrameReader, Whole
 from twisted_ingest.spool.position import Position, write_position
-from twisted_ingest.spool.reading import Damage, Found, FrameReader
-from twisted_ingest.spool.recovery import quarantine
-from twisted_ingest.spool.segments import LOCK, QUARANTINE, Segment, Shelf, set_aside
+from twisted_ingest.spool.quarantine import quarantine, set_aside
+from twisted_ingest.spool.segments import LOCK, QUARANTINE, Segment, Shelf
 
 
 @dataclass(slots=True)
@@ -86,7 +86,7 @@ class Cursor:
         while True:
             segment, end, following, durable = self._here()
             item = self._item(segment, end)
-            if isinstance(item, Found):
+            if isinstance(item, Whole):
                 if item.sequence >= self._next and (batch := self._made(segment, item)) is not None:
                     self._pass(item.sequence)
                     self._next = item.sequence + 1
@@ -122,7 +122,7 @@ class Cursor:
             has_next = segment.is_sealed and index + 1 < len(shelf.segments)
             return segment, segment.end, shelf.segments[index + 1] if has_next else None, shelf.durable
 
-    def _item(self, segment: Segment | None, end: int) -> Found | Damage | None:
+    def _item(self, segment: Segment | None, end: int) -> Whole | Damage | None:
         if self._reader is None:
             if segment is None or end <= SEGMENT_SIZE:
                 return None
@@ -137,14 +137,14 @@ class Cursor:
     def _note_gone(self, segment: Segment) -> None:
         """Note that a segment was taken away, to be passed over. Raises ``OSError`` if the whole directory was."""
         names = self._disk.list(self._shelf.directory)
-        if LOCK not in names or os.path.basename(segment.path) in names:
+        if LOCK not in names or segment.name in names:
             raise FileNotFoundError(errno.ENOENT, "another directory is in its place", self._shelf.directory)
         if not segment.must_keep:
             # Should it come back, it must not be removed: nobody has had what is in it.
             segment.must_keep = True
             self.on_gone(segment.path)
 
-    def _made(self, segment: Segment | None, item: Found) -> Batch | None:
+    def _made(self, segment: Segment | None, item: Whole) -> Batch | None:
         try:
             return item.batch()
         except DamagedError:
@@ -220,7 +220,7 @@ class Cursor:
     def _remove(self, segment: Segment) -> None:
         with contextlib.suppress(FileNotFoundError):
             if segment.must_keep:
-                set_aside(self._disk, self._shelf.directory, os.path.basename(segment.path), QUARANTINE)
+                set_aside(self._disk, self._shelf.directory, segment.name, QUARANTINE)
             else:
                 self._disk.unlink(segment.path)
 

@@ -2,14 +2,14 @@
 What lies in the spools' directory for sinks that are not there: renamed, taken away, or left without their spool.
 """
 
-import errno
 import os
 from collections.abc import Collection, Iterator
 
-from twisted_ingest.spool.codec import ForeignError
-from twisted_ingest.spool.disk import RealDisk
-from twisted_ingest.spool.recovery import Report, recover
-from twisted_ingest.spool.segments import LOCK, POSITION, parse_name
+from twisted_ingest.spool.body import ForeignError
+from twisted_ingest.spool.disk import Disk, RealDisk
+from twisted_ingest.spool.recovery import look
+from twisted_ingest.spool.scan import Report
+from twisted_ingest.spool.segments import LOCK, parse_name
 from twisted_ingest.units import format_size
 
 _PREFIX = "sink-"
@@ -20,45 +20,42 @@ def spool_directory(base: str, sink: str) -> str:
     return os.path.join(os.path.abspath(base), f"{_PREFIX}{sink}")
 
 
-class _Spectator(RealDisk):
-    """The same disk for somebody to whom nothing on it belongs."""
-
-    def create(self, path: str) -> int:
-        """See `Disk`: no damaged region is copied aside."""
-        raise OSError(errno.EROFS, "not ours to change")
-
-    def unlink(self, path: str) -> None:
-        """See `Disk`."""
-        raise OSError(errno.EROFS, "not ours to change")
-
-    def rename(self, source: str, target: str) -> None:
-        """See `Disk`: what cannot be read is not set aside; a position that is not believed only counts as gone."""
-        if os.path.basename(source).startswith(POSITION):
-            return
-        raise OSError(errno.EROFS, "a segment is unreadable")
-
-
 def find_leftovers(base: str, sinks: Collection[str]) -> Iterator[str]:
     """
     Say, in one line for each, which spools below ``base`` hold records for nobody of ``sinks``, and what to do.
 
     Nothing is changed. It takes as long as a start of those spools would. One that another process uses is passed over.
     """
-    disk = _Spectator()
+    disk = RealDisk()
     for name in _others(base, sinks):
         directory = spool_directory(base, name)
         try:
-            # Let go at once: its owner may be about to start, and must not find it taken.
-            disk.close(disk.lock(os.path.join(directory, LOCK)))
-            report = recover(disk, directory).report
-        except BlockingIOError:
-            continue
+            if _is_used(disk, directory):
+                continue
+            report = look(disk, directory).recovered.report
         except (ForeignError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             yield f"{directory} is no sink's, and cannot be looked through: {reason}; {_fix(name)}"
-        else:
-            if report.size or report.quarantined_bytes:
-                yield f"{directory}: {_waiting(report)} for a spooled sink {name!r} that is not there; {_fix(name)}"
+            continue
+        if report.unreadable:
+            yield (
+                f"{directory} is no sink's, and cannot be looked through: a segment is unreadable: "
+                f"{', '.join(report.unreadable)}; {_fix(name)}"
+            )
+        elif report.size or report.quarantined_bytes:
+            yield f"{directory}: {_waiting(report)} for a spooled sink {name!r} that is not there; {_fix(name)}"
+
+
+def _is_used(disk: Disk, directory: str) -> bool:
+    """Whether a process has a spool's lock. Where there is none it is not made."""
+    if LOCK not in disk.list(directory):
+        return False
+    try:
+        # Let go at once: its owner may be about to start, and must not find it taken.
+        disk.close(disk.lock(os.path.join(directory, LOCK)))
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _others(base: str, sinks: Collection[str]) -> Iterator[str]:

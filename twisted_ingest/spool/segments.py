@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from twisted_ingest.spool.codec import SEGMENT_SIZE
-from twisted_ingest.spool.disk import Disk
 
 _NAME = re.compile(r"([0-9]{10,20})-([0-9a-f]{16})\.segment")
 
@@ -41,6 +40,11 @@ class Segment:
     is_sealed: bool = False
     must_keep: bool = False
 
+    @property
+    def name(self) -> str:
+        """The file's name in its directory."""
+        return os.path.basename(self.path)
+
 
 def segment_name(number: int, marker: bytes) -> str:
     """Name a segment; number and marker are in it, so that it can be read with its header damaged."""
@@ -57,17 +61,6 @@ def number_of(name: str) -> int:
     """Give the number in the name of a segment, or of what is left of one; 0 for any other file."""
     match = _NAME.match(name)
     return int(match[1]) if match else 0
-
-
-def set_aside(disk: Disk, directory: str, name: str, suffix: str) -> str:
-    """Give a file another name that nothing has, of its own and a suffix; gives that name. Raises ``OSError``."""
-    names = set(disk.list(directory))
-    number, target = 1, name + suffix
-    while target in names:
-        number += 1
-        target = f"{name}{suffix}-{number}"
-    disk.rename(f"{directory}/{name}", f"{directory}/{target}")
-    return target
 
 
 @dataclass(slots=True)

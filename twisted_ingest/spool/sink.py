@@ -19,11 +19,12 @@ from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import MIB
 from twisted_ingest.observe.events import Events
 from twisted_ingest.spool.behind import Behind
-from twisted_ingest.spool.codec import ForeignError
+from twisted_ingest.spool.body import ForeignError
 from twisted_ingest.spool.cursor import Cursor, Window
 from twisted_ingest.spool.disk import Disk, RealDisk
-from twisted_ingest.spool.recovery import Recovered, Report, recover
+from twisted_ingest.spool.recovery import Recovered, look, recover
 from twisted_ingest.spool.replay import Replay
+from twisted_ingest.spool.scan import Report
 from twisted_ingest.spool.segments import LOCK, Shelf
 from twisted_ingest.spool.target import SegmentTarget
 from twisted_ingest.storage.appender import Appender
@@ -109,6 +110,9 @@ class SpoolSink:
         """
         try:
             self._disk.make_directory(self._shelf.directory)
+            if LOCK not in self._disk.list(self._shelf.directory):
+                # Should it be refused, not even a lock is left in it.
+                look(self._disk, self._shelf.directory)
             self._lock = self._disk.lock(self._shelf.path(LOCK))
             began = time.perf_counter()
             recovered = recover(self._disk, self._shelf.directory)

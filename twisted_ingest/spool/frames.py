@@ -1,5 +1,5 @@
 """
-Reading a segment, whatever has happened to it: frames that are whole, and the regions between them that are not.
+The frames of one segment, whatever has happened to it: those that are whole, and the regions between them that are not.
 """
 
 from collections.abc import Iterator
@@ -7,15 +7,8 @@ from dataclasses import dataclass
 
 from twisted_ingest.batch import Batch
 from twisted_ingest.limits import MIB
-from twisted_ingest.spool.codec import (
-    HEAD_SIZE,
-    MARKER_SIZE,
-    DamagedError,
-    Head,
-    decode_body,
-    decode_head,
-    is_whole,
-)
+from twisted_ingest.spool.body import DamagedError, decode_body
+from twisted_ingest.spool.codec import HEAD_SIZE, MARKER_SIZE, Head, decode_head, is_whole
 from twisted_ingest.spool.disk import Disk
 
 BLOCK_BYTES = MIB
@@ -23,7 +16,7 @@ BLOCK_BYTES = MIB
 
 
 @dataclass(slots=True)
-class Found:
+class Whole:
     """A whole frame, from one offset to another. Its batch is made when it is asked for: a start only counts."""
 
     head: Head
@@ -38,7 +31,7 @@ class Found:
 
     def batch(self) -> Batch:
         """Read the batch; raises `DamagedError` for one that we could not have written."""
-        return decode_body(self.body)
+        return decode_body(self.body, self.head.format)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +59,7 @@ class FrameReader:
         self._block_at = 0
         self.offset = offset
 
-    def read(self, end: int) -> Found | Damage | None:
+    def read(self, end: int) -> Whole | Damage | None:
         """Give what comes next before the offset ``end``; ``None`` at it. Raises ``OSError``."""
         if self.offset >= end:
             return None
@@ -74,12 +67,12 @@ class FrameReader:
         self.offset = found.end
         return found
 
-    def read_all(self, end: int) -> Iterator[Found | Damage]:
+    def read_all(self, end: int) -> Iterator[Whole | Damage]:
         """Give everything before the offset ``end``."""
         while (item := self.read(end)) is not None:
             yield item
 
-    def _frame(self, offset: int, end: int) -> Found | None:
+    def _frame(self, offset: int, end: int) -> Whole | None:
         try:
             head = decode_head(self._bytes(offset, HEAD_SIZE), self._marker)
         except DamagedError:
@@ -88,7 +81,7 @@ class FrameReader:
         if after > end:
             return None
         body = self._bytes(offset + HEAD_SIZE, head.length)
-        return Found(head, body, offset, after) if is_whole(head, body) else None
+        return Whole(head, body, offset, after) if is_whole(head, body) else None
 
     def _damage(self, end: int) -> Damage:
         if self._is_torn(self.offset, end):
