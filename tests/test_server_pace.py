@@ -22,7 +22,7 @@ class Read:
     def turn(self, pace: Pace) -> float:
         """Read once; give the seconds it took."""
         seconds = self.read_size * self.cost
-        pace.judge(self, self.read_size, seconds)
+        pace.adjust(self, self.read_size, seconds)
         return seconds
 
 
@@ -96,7 +96,7 @@ class PaceTests(SynchronousTestCase):
         pace, connections = Pace(), [Read(0.0) for _ in range(5)]
         for index, seconds in reads:
             connection = connections[index]
-            pace.judge(connection, connection.read_size, seconds)
+            pace.adjust(connection, connection.read_size, seconds)
             self.assertEqual(pace.dear, sum(c.is_dear for c in connections))
             self.assertTrue(SMALLEST_READ <= connection.read_size <= READ_SIZE)
             self.assertFalse(connection.is_dear and connection.read_size == READ_SIZE)

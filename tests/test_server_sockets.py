@@ -24,8 +24,9 @@ from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.gate import ACCEPT_BACKOFF_SECONDS
 from twisted_ingest.server.lines import IngestFactory
 from twisted_ingest.server.protocol import IngestProtocol
+from twisted_ingest.server.reading import PortReading
 from twisted_ingest.server.sockets import ListeningReactor, TCPPort
-from twisted_ingest.server.transports import address_text
+from twisted_ingest.server.transports import UNIXTransport, address_text
 from twisted_ingest.sources.listener import Listener
 from twisted_ingest.testing import MemorySink, Rig, StalledSink
 
@@ -39,7 +40,7 @@ class AdmissionTests(SynchronousTestCase):
         admission.on_room = lambda: opened.append(admission.open)
         alive: list[str | None] = []
         for enters, host in steps:
-            if enters and admission.room and admission.judge(host, 0.0) is None:
+            if enters and admission.room and admission.refusal(host, 0.0) is None:
                 admission.enter(host)
                 alive.append(host)
             elif not enters and host in alive:
@@ -324,6 +325,32 @@ class ListeningTests(ListeningTestCase):
             self.assertEqual(keepalive, int(family == socket.AF_INET))
             peer.close()
             await self.until(lambda: not self.admission.open)
+
+    async def test_a_descriptor_that_was_handed_over(self) -> None:
+        """A connection needs no port: read with a `PortReading` it frames, pauses, is half-closed and ends as any."""
+        factory = self.listener().factory
+        reading = PortReading(reactor, self.events.internal_error)
+        handed, peer = socket.socketpair()
+        self.addCleanup(peer.close)
+        handed.setblocking(False)
+        protocol = factory.buildProtocol(UNIXAddress(None))
+        assert protocol is not None
+        transport = UNIXTransport(handed, protocol, "", reading, reactor)
+        protocol.makeConnection(transport)
+        reading.retire()
+        peer.sendall(b"handed\nover\nhalf")
+        await self.until(lambda: len(self.sink.records) == 2)
+        protocol.pauseProducing()
+        peer.sendall(b" a line\n")
+        await self.until(lambda: transport.unread_bytes() == 8)
+        protocol.resumeProducing()
+        protocol.begin_drain()
+        self.assertEqual(peer.recv(1), b"")
+        peer.close()
+        await self.until(lambda: not factory.connections)
+        self.assertEqual(self.sink.records, [b"handed", b"over", b"half a line"])
+        if reading.readiness is not None:
+            self.assertEqual(reading.readiness.fileno(), -1)
 
     async def test_refused_and_broken_connections(self) -> None:
         """A refused peer is reset at once; a bug as a connection is made resets that one; the port goes on."""

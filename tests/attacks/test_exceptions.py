@@ -464,7 +464,7 @@ class PortTests(ListeningTestCase):
     async def test_no_more_watches(self) -> None:
         """A connection that the kernel cannot watch is reset and counted; accepting waits, and goes on."""
         listener = await self.listen(self.listener())
-        readiness = listener.port.readiness
+        readiness = listener.port.reading.readiness
         if readiness is None:
             raise SkipTest("needs epoll (Linux)")
         real, readiness._epoll = readiness._epoll, Full(readiness._epoll, 1)

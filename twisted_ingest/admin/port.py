@@ -20,17 +20,27 @@ ACCEPTS_PER_TURN = 2
 """Newcomers of one turn of the reactor: at the cap each needs the place of one that is gone in the next turn only."""
 
 
-class AdminTCPPort(TCPPort):
-    """A listening TCP socket whose connections are Twisted's own."""
+class _PlainTransports:
+    """Connections that are Twisted's own, which know their port."""
 
     accepts_per_turn = ACCEPTS_PER_TURN
+    transport: Any
+    reactor: Any
+
+    def make_transport(self, accepted: sockets.socket, protocol: Any, address: Any) -> Any:
+        """See `GatedPort`."""
+        return self.transport(accepted, protocol, address, self, 0, self.reactor)
+
+
+class AdminTCPPort(_PlainTransports, TCPPort):  # type: ignore[misc]
+    """A listening TCP socket."""
+
     transport: Any = tcp.Server
 
 
-class AdminUNIXPort(UNIXPort):
-    """The same for a UNIX socket."""
+class AdminUNIXPort(_PlainTransports, UNIXPort):  # type: ignore[misc]
+    """A listening UNIX socket."""
 
-    accepts_per_turn = ACCEPTS_PER_TURN
     transport: Any = unix.Server
 
 

@@ -61,7 +61,7 @@ class Admission:
         """Say whom an address belongs to, for limits per peer."""
         return peer_of(host, self._peer_prefix_ipv6)
 
-    def judge(self, host: str | None, now: float) -> RefuseReason | None:
+    def refusal(self, host: str | None, now: float) -> RefuseReason | None:
         """Say why a peer may not come in at ``now`` (reactor seconds), or ``None`` when it may."""
         if self.draining:
             return RefuseReason.DRAINING
@@ -85,21 +85,21 @@ class Admission:
         was_full = self.room == 0
         self.open -= 1
         self._let_go(host)
-        self._tell(was_full)
+        self._call_for_more(was_full)
 
     def depart(self) -> None:
         """Count out one whose peer is gone; it holds on to its descriptor, and to its peer's share, until `bury`."""
         was_full = self.room == 0
         self.open -= 1
         self.departed += 1
-        self._tell(was_full)
+        self._call_for_more(was_full)
 
     def bury(self, host: str | None) -> None:
         """Let go of a departed connection."""
         was_full = self.room == 0
         self.departed -= 1
         self._let_go(host)
-        self._tell(was_full)
+        self._call_for_more(was_full)
 
     def _let_go(self, host: str | None) -> None:
         if host is None:
@@ -109,6 +109,6 @@ class Admission:
         if not self.by_peer[peer]:
             del self.by_peer[peer]
 
-    def _tell(self, was_full: bool) -> None:
+    def _call_for_more(self, was_full: bool) -> None:
         if was_full and self.room:
             self.on_room()

@@ -70,7 +70,7 @@ class ConnectionFactory(ServerFactory):
         """Admit a peer, or return ``None``. Never raises: an exception here would leave the socket open."""
         try:
             peer, host = address_text(addr) if addr is not None else ("unknown", None)
-            refused = self._judge(host)
+            refused = self._refusal(host)
             if refused is not None:
                 self.events.connection_refused(self.ledger, self.name, peer, refused)
                 return None
@@ -80,11 +80,11 @@ class ConnectionFactory(ServerFactory):
             self.events.internal_error("buildProtocol")
             return None
 
-    def _judge(self, host: str | None) -> RefuseReason | None:
+    def _refusal(self, host: str | None) -> RefuseReason | None:
         allow = self.limits.allow
         if allow is not None and not allow.admits(host):
             return RefuseReason.NOT_ALLOWED
-        return self._admission.judge(host, self.clock.seconds())
+        return self._admission.refusal(host, self.clock.seconds())
 
     @property
     def protocol(self) -> type[Connection]:

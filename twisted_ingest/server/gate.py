@@ -18,8 +18,7 @@ from twisted_ingest.errors import AcceptError
 from twisted_ingest.limits import ACCEPTS_PER_TURN
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
-from twisted_ingest.server.pace import Pace
-from twisted_ingest.server.readiness import Readiness
+from twisted_ingest.server.reading import PortReading
 
 ACCEPT_BACKOFF_SECONDS = (0.1, 5.0)
 """First and longest wait after the kernel could not give us a connection; doubled each time."""
@@ -57,18 +56,14 @@ class GatedPort:
     admission: Admission
     events: Events
     receive_buffer: int | None
-    read_buffer: memoryview
-    """What the connections read into, one after the other."""
-    pace: Pace
-    readiness: Readiness | None = None
-    """Who reads from the connections; ``None`` where that is the reactor itself."""
+    reading: PortReading | None = None
+    """What the connections are read with; ``None`` while there can be none, or where they are Twisted's own."""
     on_lost: Callable[[Failure], None]
     # Of the Twisted port:
     factory: Any
     reactor: Any
     socket: sockets.socket
     transport: Any
-    sessionno: int
     connected: bool
     disconnecting: bool
 
@@ -143,8 +138,8 @@ class GatedPort:
             super().connectionLost(reason)  # type: ignore[misc]
         except Exception:  # noqa: BLE001 - it is lost all the same
             self.events.internal_error("closing a port")
-        if self.readiness is not None:
-            self.readiness.retire()
+        if self.reading is not None:
+            self.reading.retire()
         if not was_asked:
             self.on_lost(reason)
 
@@ -171,14 +166,16 @@ class GatedPort:
             # A reset, so that a sender that writes without reading learns it was turned away.
             _reset(accepted)
             return
-        number = self.sessionno
-        self.sessionno = number + 1
-        transport = self.transport(accepted, protocol, address, self, number, self.reactor)
+        transport = self.make_transport(accepted, protocol, address)
         try:
             protocol.makeConnection(transport)
         except Exception:  # noqa: BLE001 - one connection's bug must not stop accepting
             self.events.internal_error("makeConnection")
             transport.abortConnection()
+
+    def make_transport(self, accepted: sockets.socket, protocol: Any, address: Any) -> Any:
+        """Make the transport of a connection, which reads from now on."""
+        return self.transport(accepted, protocol, address, self.reading, self.reactor)
 
     def _count(self, failure: OSError) -> AcceptError:
         reason = _REASONS.get(failure.errno or 0, AcceptError.OTHER)

@@ -21,8 +21,8 @@ FIRST_READ = 1024
 ``n`` dear bytes costs a flooder n²/3072 cheap ones first, on each connection anew: 5 MB where reads are whole. Of a
 peer that stays, 127 reads are smaller than they might be."""
 
-JUDGED_SIZE = 4096
-"""Bytes. A shorter read cannot hold up a turn (0.6 µs/B at most was measured): it is not worth asking the clock."""
+TIMED_SIZE = 4096
+"""Bytes. A shorter read cannot hold up a turn (0.6 µs/B at most was measured): it is not worth timing."""
 
 
 class Paced(Protocol):
@@ -45,7 +45,7 @@ class Pace:
     def __init__(self) -> None:
         self.dear = 0
 
-    def judge(self, transport: Paced, size: int, seconds: float) -> None:
+    def adjust(self, transport: Paced, size: int, seconds: float) -> None:
         """Set the size of a connection's next read by what the last one of ``size`` bytes has cost."""
         share = WORK_SECONDS / max(1, self.dear)
         if seconds > share:

@@ -19,15 +19,13 @@ from twisted_ingest.limits import (
     KEEPALIVE_COUNT,
     KEEPALIVE_IDLE,
     KEEPALIVE_INTERVAL,
-    READ_SIZE,
     USER_TIMEOUT_MS,
 )
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.claim import ClaimedPort
 from twisted_ingest.server.gate import ACCEPT_BACKOFF_SECONDS, GatedPort
-from twisted_ingest.server.pace import Pace
-from twisted_ingest.server.readiness import HAS_EPOLL, Readiness
+from twisted_ingest.server.reading import PortReading
 from twisted_ingest.server.transports import TCPTransport, UNIXTransport
 
 
@@ -51,7 +49,7 @@ def set_options(listening: sockets.socket, receive_buffer: int | None) -> None:
 class TCPPort(GatedPort, tcp.Port):  # type: ignore[misc]
     """A listening TCP socket, IPv4 or IPv6."""
 
-    transport = TCPTransport
+    transport: Any = TCPTransport
 
     def createInternetSocket(self) -> sockets.socket:
         """Make the socket with our options on it."""
@@ -63,7 +61,7 @@ class TCPPort(GatedPort, tcp.Port):  # type: ignore[misc]
 class UNIXPort(GatedPort, ClaimedPort):  # type: ignore[misc]
     """A listening UNIX socket."""
 
-    transport = UNIXTransport
+    transport: Any = UNIXTransport
 
 
 def _ignore(_: Failure) -> None:
@@ -167,8 +165,5 @@ class ListeningReactor:
 
     def _equip(self, port: Any) -> None:
         """Give a port what its connections are read with."""
-        port.read_buffer = memoryview(bytearray(READ_SIZE))
-        port.pace = Pace()
         answers = getattr(port.factory, "answers", False)
-        if HAS_EPOLL:
-            port.readiness = Readiness(self._reactor, self._events.internal_error, rests=not answers)
+        port.reading = PortReading(self._reactor, self._events.internal_error, answers=answers)

@@ -10,16 +10,14 @@ import struct
 import termios
 from collections.abc import Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from twisted.internet import error, main, tcp, unix
 from twisted.internet.interfaces import IAddress
 from twisted.python.failure import Failure
 
-from twisted_ingest.server.pace import FIRST_READ, JUDGED_SIZE
-
-if TYPE_CHECKING:
-    from twisted_ingest.server.gate import GatedPort
+from twisted_ingest.server.pace import FIRST_READ, TIMED_SIZE
+from twisted_ingest.server.reading import PortReading
 
 
 class IngestTransport(Protocol):
@@ -89,15 +87,15 @@ def unread_bytes(handle: sockets.socket) -> int:
 
 class _Reading:
     """
-    Reading through a buffer that the connections of a port share, mixed into Twisted's transports.
+    Reading with what the connections of a port share, mixed into Twisted's transports.
 
     Twisted's own `Connection.doRead` has Python allocate the whole of a read in advance and give most of it back: for
-    a line of 200 bytes that costs more than the line. What was read is copied out before the next read.
+    a line of 200 bytes that costs more than the line. What was read is copied out before the next read. ``peer`` is
+    its address as the socket gives it. No listening port is needed: a descriptor that was handed over will do.
     """
 
     # Of the Twisted transport:
     protocol: Any
-    server: "GatedPort"
     socket: sockets.socket
     dataBuffer: bytes
     _tempDataBuffer: list[bytes]
@@ -112,9 +110,17 @@ class _Reading:
 
     endings = 0
 
+    def __init__(self, accepted: sockets.socket, protocol: Any, peer: Any, reading: PortReading, reactor: Any) -> None:
+        self._reading = reading
+        super().__init__(accepted, protocol, peer, None, 0, reactor)  # type: ignore[call-arg]
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.protocol!r}>"
+
     def doRead(self) -> error.ConnectionDone | error.ConnectionLost | None:
         """Read once, and hand it on."""
-        view = self.server.read_buffer
+        reading = self._reading
+        view = reading.buffer
         try:
             size = self.socket.recv_into(view, self.read_size)
         except BlockingIOError:
@@ -125,27 +131,27 @@ class _Reading:
             return main.CONNECTION_DONE
         protocol = self.protocol
         data = view[:size] if protocol.takes_views else bytes(view[:size])
-        if size < JUDGED_SIZE and size < self.read_size and not self.is_dear:
+        if size < TIMED_SIZE and size < self.read_size and not self.is_dear:
             protocol.dataReceived(data)
             return None
-        if self.server.readiness is not None:
-            self.server.readiness.is_bulk = True
+        if reading.readiness is not None:
+            reading.readiness.is_bulk = True
         begun = perf_counter()
         protocol.dataReceived(data)
-        self.server.pace.judge(self, size, perf_counter() - begun)
+        reading.pace.adjust(self, size, perf_counter() - begun)
         return None
 
     def startReading(self) -> None:
         """Have the port's `Readiness` watch us, where there is one."""
-        if self.server.readiness is not None:
-            self.server.readiness.add(self)
+        if self._reading.readiness is not None:
+            self._reading.readiness.add(self)
         else:
             super().startReading()  # type: ignore[misc]
 
     def stopReading(self) -> None:
         """Be watched no longer."""
-        if self.server.readiness is not None:
-            self.server.readiness.remove(self)
+        if self._reading.readiness is not None:
+            self._reading.readiness.remove(self)
         else:
             super().stopReading()  # type: ignore[misc]
 
@@ -154,7 +160,7 @@ class _Reading:
         if not hasattr(self, "socket"):
             return
         protocol, socket = self.protocol, self.socket
-        self.server.pace.forget(self)
+        self._reading.pace.forget(self)
         self.unread_at_close = unread_bytes(self.socket)
         try:
             super().connectionLost(reason)  # type: ignore[misc]
@@ -162,8 +168,8 @@ class _Reading:
             protocol.end_badly()
         finally:
             socket.close()
-            if self.server.readiness is not None:
-                self.server.readiness.leave(self)
+            if self._reading.readiness is not None:
+                self._reading.readiness.leave(self)
 
     def loseWriteConnection(self) -> None:
         """
