@@ -178,3 +178,14 @@ class AcknowledgedTests(FolderTestCase):
         rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")][1:]
         found = [(row[0], row[1], row[-1]) for row in rows if "---" not in row]
         self.assertEqual(found, [(n, name, "0") for n in ("1", "16") for name in ("ours", "syncloop")])
+
+    def test_beside_a_flood(self) -> None:
+        """Sessions alone, lines alone and both together: each row has what it measured, and all that was answered."""
+        done = run(sys.executable, FOLDER / "beside.py", "--quick", "--sessions", 3)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")][2:]
+        self.assertEqual(
+            [(row[0], row[-1]) for row in rows], [(n, "0") for n in ("answers alone", "lines alone", "both")]
+        )
+        self.assertEqual([bool(row[3].strip()) for row in rows], [True, False, True])
+        self.assertEqual([float(row[6]) > 0 for row in rows], [False, True, True])
