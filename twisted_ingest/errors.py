@@ -7,7 +7,8 @@ The tree::
     ├── ConfigurationError   the operator's mistake; carries every problem found
     ├── SinkError            a sink has failed for good: it takes nothing any more
     │   └── MisconfiguredError   only another configuration can help
-    └── ListenError          an address could not be bound
+    ├── ListenError          an address could not be bound
+    └── SourceError          another source cannot start as things are
 
 A peer's mistake is never an exception on the hot path: it is a member of one
 of the enumerations below. Their values are the only ones that a metric label
@@ -72,6 +73,10 @@ class MisconfiguredError(SinkError):
 
 class ListenError(IngestError):
     """An address could not be bound; the message names the address and the reason."""
+
+
+class SourceError(IngestError):
+    """A source cannot start as things are; the message names it, and what it lacks."""
 
 
 class PauseReason(StrEnum):
@@ -200,6 +205,8 @@ class DiscardReason(StrEnum):
     UNANSWERED = "unanswered"
     """A RELP frame cut off, or sent to a session that has ended: its sender has no answer and sends it again."""
     WRONG_PROTOCOL = "wrong_protocol"
+    UNFINISHED = "unfinished"
+    """The beginning of a record in a polled body that was not read to its end: the body is asked for again."""
     INTERNAL_ERROR = "internal_error"
 
 
@@ -245,6 +252,57 @@ class WireProtocol(StrEnum):
     """Records one after the other, in one of the framings; nothing is answered."""
     RELP = "relp"
     """Numbered frames, each answered once it is safe."""
+
+
+class Redirects(StrEnum):
+    """Where a poller follows a redirect to; never from https to http, nor with credentials to another server."""
+
+    SAME_HOST = "same-host"
+    ANY = "any"
+    OFF = "off"
+
+
+class PollResult(StrEnum):
+    """What became of a poll. Every poll ends with exactly one."""
+
+    OK = "ok"
+    """The whole body was read, or there is none (204)."""
+    NOT_MODIFIED = "not_modified"
+    """304: what we have is the latest."""
+    CONNECT = "connect"
+    """No connection: the name is unknown, or nobody listens there."""
+    TLS = "tls"
+    """No secure connection: a certificate that is not trusted, mostly."""
+    PROTOCOL = "protocol"
+    """What came is no answer in HTTP, or its headers are too long."""
+    TIMEOUT = "timeout"
+    """Not done in time."""
+    REDIRECT = "redirect"
+    """A redirect that is not followed."""
+    THROTTLED = "throttled"
+    """429."""
+    CLIENT_ERROR = "client_error"
+    """Any other 4xx."""
+    SERVER_ERROR = "server_error"
+    """5xx."""
+    STATUS = "status"
+    """A status that answers no GET of ours."""
+    ENCODING = "encoding"
+    """The body is compressed, which we have not asked for."""
+    TOO_LONG = "too_long"
+    """The body is longer than ``max_bytes``."""
+    OVERSIZE = "oversize"
+    """A record was too long, and the policy is ``close``."""
+    UNFINISHED = "unfinished"
+    """The connection ended before the body did."""
+    STOPPED = "stopped"
+    """Cut off by a stop of ours."""
+    INTERNAL_ERROR = "internal_error"
+
+    @property
+    def is_good(self) -> bool:
+        """Whether all went well."""
+        return self in (PollResult.OK, PollResult.NOT_MODIFIED)
 
 
 class RelpCommand(StrEnum):

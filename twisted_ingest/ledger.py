@@ -16,6 +16,7 @@ from twisted_ingest.errors import (
     CloseReason,
     DiscardReason,
     DropReason,
+    PollResult,
     RefuseReason,
     RelpCommand,
     RelpError,
@@ -125,6 +126,18 @@ class RelpLedger(ListenerLedger):
         self.relp_acks += count
         self.relp_ack_seconds_sum += seconds * count
         self.relp_ack_seconds[next((bound for bound in ACK_SECONDS if seconds <= bound), math.inf)] += count
+
+
+class PollLedger(ListenerLedger):
+    """The counts of a poller. Its bytes are those of bodies."""
+
+    __slots__ = ("polls", "polls_begun")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.polls_begun = 0
+        self.polls = dict.fromkeys(PollResult, 0)
+        """Polls that have ended, by what became of them."""
 
 
 class SourceBalance(NamedTuple):

@@ -188,6 +188,30 @@ class Events:
             address=address,
         )
 
+    # Polls.
+
+    def poll_failed(self, source: str, url: str, detail: str, seconds: float) -> None:
+        """Note that a poll did not go well; ``url`` is without secrets, and ``detail`` may be a server's words."""
+        self._limited(
+            f"poll_failed:{source}",
+            LogLevel.warn,
+            "{source}: polling {url}: {detail}; again in {seconds} s",
+            source=source,
+            url=url,
+            detail=escape(detail),
+            seconds=round(seconds, 1),
+        )
+
+    def poll_recovered(self, source: str, url: str) -> None:
+        """Note that a poll went well after others that did not."""
+        self._limited(
+            f"poll_recovered:{source}",
+            LogLevel.info,
+            "{source}: polling {url}: well again",
+            source=source,
+            url=url,
+        )
+
     # Records.
 
     def record_oversize(self, info: ConnectionInfo, limit: int, action: str, start: bytes) -> None:

@@ -1,0 +1,323 @@
+"""
+A poller: the source that asks an HTTP server, again and again, for a body of lines.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_ingest.backoff import Backoff
+from twisted_ingest.batch import ConnectionInfo
+from twisted_ingest.errors import DiscardReason, Durability, PollResult, SourceError
+from twisted_ingest.flow.intake import Intake
+from twisted_ingest.flow.lane import Lane
+from twisted_ingest.framing.base import Framer
+from twisted_ingest.framing.lines import LineFramer
+from twisted_ingest.interfaces import IBatchProducer, ILiveConnection, ISource
+from twisted_ingest.ledger import PollLedger, SourceBalance
+from twisted_ingest.limits import PREVIEW
+from twisted_ingest.observe.events import Events
+from twisted_ingest.sources.outcome import PollError
+from twisted_ingest.sources.plan import PollPlan, redacted
+from twisted_ingest.sources.poll import Poll
+from twisted_ingest.sources.validator import Validator
+from twisted_ingest.sources.wire import Exchange
+from twisted_ingest.units import format_duration
+
+JITTER = 0.1
+"""Share of the interval by which each poll comes earlier or later, by chance: a fleet that was started at one moment
+does not ask at one moment for long."""
+
+FIRST_SECONDS = 1.0
+"""Seconds within which the first poll begins, by chance, or the share of the interval where that is less."""
+
+LONGEST_BACKOFF = 600.0
+"""Seconds between polls that fail, where the interval is no longer."""
+
+LONGEST_RETRY_AFTER = 3600.0
+"""Seconds that a server may have us wait (``Retry-After``): its clock or its word may be wrong for ever."""
+
+
+@implementer(ISource, IBatchProducer)
+class HttpPoller:
+    """
+    Polls one URL from `start` until `stop`.
+
+    Its lane is its own for as long as it runs. While that is paused, because the sinks do not take what was read, a
+    body is not read on, and a poll that is due waits. ``reactor`` connects, ``clock`` drives the timers, ``chance``
+    gives numbers from 0 up to 1.
+    """
+
+    protocol = "http-poll"
+    answers = False
+    durability = Durability.WRITTEN
+    trouble: str | None = None
+    """Always ``None``: who cannot be asked is somebody else's trouble (docs/decisions/0021-pollers.md)."""
+
+    def __init__(
+        self,
+        name: str,
+        plan: PollPlan,
+        *,
+        intake: Intake,
+        events: Events,
+        clock: IReactorTime,
+        reactor: Any,
+        wall_time: Callable[[], float],
+        ids: Iterator[int],
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.name = name
+        self.plan = plan
+        self.ledger = PollLedger()
+        self.lane: Lane = intake.open_lane()
+        self.validator = Validator()
+        self.authorization: Mapping[bytes, bytes] = {}
+        self._policy: Any = None
+        self._events = events
+        self._clock = clock
+        self._reactor = reactor
+        self._wall_time = wall_time
+        self._chance = chance
+        target = plan.target
+        self._info = ConnectionInfo(next(ids), name, f"{target.host}:{target.port}", None)
+        self._backoff = Backoff(plan.interval_seconds * 2, max(LONGEST_BACKOFF, plan.interval_seconds), jitter=True)
+        self._is_running = False
+        self._timer: IDelayedCall | None = None
+        self._next_at: float | None = None
+        self._is_due = False
+        """Whether a poll waits for the lane."""
+        self._poll: Poll | None = None
+        self._began_at: float | None = None
+        self._last: tuple[PollResult, int | None] | None = None
+
+    # What it is.
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the latest poll went well, or none has ended yet."""
+        return self._is_running and (self._last is None or self._last[0].is_good)
+
+    def describe(self) -> str:
+        """See `ISource`."""
+        return f"polling {self.plan.target.shown} ({self.name}, every {format_duration(self.plan.interval_seconds)})"
+
+    def hints(self) -> list[tuple[str, str]]:
+        """See `ISource`: nothing to be tried."""
+        return []
+
+    def connections(self) -> Mapping[int, ILiveConnection]:
+        """See `ISource`: none that others have made."""
+        return {}
+
+    def balance(self) -> SourceBalance:
+        """See `ISource`."""
+        framer = self._poll.framer if self._poll is not None else None
+        return SourceBalance(0 if framer is None else framer.buffered, 0, 0)
+
+    def status(self) -> dict[str, Any]:
+        """See `ISource`."""
+        now = self._clock.seconds()
+        result, code = self._last or (None, None)
+        bad = sum(count for each, count in self.ledger.polls.items() if not each.is_good)
+        return {
+            "name": self.name,
+            **redacted(self.plan),
+            "running": self._is_running,
+            "polling": self._poll is not None,
+            "paused": self.lane.pause_reason,
+            "polls": self.ledger.polls_begun,
+            "errors": bad,
+            "last_result": result,
+            "last_status": code,
+            "last_age_seconds": None if self._began_at is None else round(now - self._began_at, 3),
+            "next_seconds": None if self._next_at is None else round(max(0.0, self._next_at - now), 3),
+            "records": self.ledger.records_framed,
+        }
+
+    # From start to stop.
+
+    def bind(self) -> None:
+        """Read what only root may be able to. Raises `SourceError`, which names the file."""
+        try:
+            self._policy = self.plan.policy()
+            self.authorization = self.plan.authorization()
+        except SourceError as error:
+            raise SourceError(f"source {self.name}: {error}") from error
+
+    def start(self) -> None:
+        """Begin; the first poll comes within a second, and nobody waits for it."""
+        self._is_running = True
+        self.lane.registerProducer(self, True)
+        self._schedule(self._chance() * min(FIRST_SECONDS, self.plan.interval_seconds))
+
+    async def stop(self) -> None:
+        """Begin no more polls."""
+        was_running, self._is_running, self._is_due = self._is_running, False, False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = self._next_at = None
+        if was_running:
+            self._leave()
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether no poll is under way."""
+        return self._poll is None
+
+    def begin_drain(self) -> None:
+        """Give up a poll that has brought nothing yet; a body is read to its end."""
+        if self._poll is not None and not self._poll.is_reading:
+            self._poll.end(PollResult.STOPPED, "the server is stopping")
+
+    def drain(self, now: float) -> None:
+        """Wait: a body ends by itself, or at the deadline."""
+
+    def end_drain(self) -> None:
+        """Cut off a body that has not ended; it is asked for again after the next start."""
+        if self._poll is not None:
+            self._poll.end(PollResult.STOPPED, "the server is stopping")
+
+    def _leave(self) -> None:
+        """Leave the flow, once nothing is under way."""
+        if self._poll is None and self.lane.producer is self:
+            self.lane.unregisterProducer()
+
+    def sweep(self, now: float, overslept: float) -> None:
+        """Look at the time limit of the poll under way."""
+        if self._poll is not None:
+            self._poll.sweep(now, overslept)
+
+    # One poll after the other.
+
+    def _schedule(self, seconds: float) -> None:
+        self._next_at = self._clock.seconds() + seconds
+        self._timer = self._clock.callLater(seconds, self._come_due)
+
+    def _come_due(self) -> None:
+        self._timer = self._next_at = None
+        self._is_due = self.lane.is_paused
+        if not self._is_due:
+            self._begin()
+
+    def _begin(self) -> None:
+        self._began_at = self._clock.seconds()
+        self.ledger.polls_begun += 1
+        self._poll = poll = Poll(self)
+        _ = poll.run().addBoth(self._ended, poll).addErrback(self._go_on)
+
+    def _ended(self, outcome: PollResult | Failure, poll: Poll) -> None:
+        """Note how a poll went, and when the next one comes."""
+        self._poll = None
+        error: PollError | None = None
+        if isinstance(outcome, Failure):
+            error = self._read_error(outcome)
+            outcome = error.result
+        result = outcome
+        self.ledger.polls[result] += 1
+        was_good = self._last is None or self._last[0].is_good
+        self._last = (result, poll.status)
+        if not self._is_running:
+            self._leave()
+            return
+        self._renew_authorization(poll.status)
+        wait = self._wait(error)
+        self._schedule(wait)
+        if error is not None:
+            self._events.poll_failed(self.name, self.plan.target.shown, error.detail, wait)
+        elif not was_good:
+            self._events.poll_recovered(self.name, self.plan.target.shown)
+
+    def _go_on(self, bug: Failure) -> None:
+        """Poll on, whatever our own bug was."""
+        self._events.bug(f"source {self.name}", bug)
+        if self._is_running and self._timer is None:
+            self._schedule(self.plan.interval_seconds)
+
+    def _read_error(self, failure: Failure) -> PollError:
+        if isinstance(failure.value, PollError):
+            return failure.value
+        self._events.bug(f"a poll of source {self.name}", failure)
+        return PollError(PollResult.INTERNAL_ERROR, "internal error: see the log")
+
+    def _wait(self, error: PollError | None) -> float:
+        """Give the seconds until the next poll."""
+        now, interval = self._clock.seconds(), self.plan.interval_seconds
+        took = now - (self._began_at or now)
+        usual = max(0.0, interval * (1 + JITTER * (2 * self._chance() - 1)) - took)
+        if error is None:
+            self._backoff.reset()
+            return usual
+        asked = min(error.retry_after or 0.0, LONGEST_RETRY_AFTER)
+        return max(usual, self._backoff.lengthen(), asked)
+
+    def _renew_authorization(self, status: int | None) -> None:
+        """Read the credentials again where they were refused: they may have been replaced."""
+        if status in (401, 403):
+            try:
+                self.authorization = self.plan.authorization()
+            except SourceError as error:
+                self._events.poll_failed(self.name, self.plan.target.shown, str(error), 0.0)
+
+    # The lane calls these.
+
+    def pauseProducing(self) -> None:
+        """Hold back: the sinks do not take what was read."""
+        if self._poll is not None:
+            self._poll.pause()
+
+    def resumeProducing(self) -> None:
+        """Go on."""
+        if self._poll is not None:
+            self._poll.resume()
+        elif self._is_due:
+            self._is_due = False
+            # Not from inside the call that relieved the lane.
+            self._schedule(0.0)
+
+    def stopProducing(self) -> None:
+        """See `IPushProducer`: nobody calls it."""
+        self.end_drain()
+
+    def evict_partial(self) -> None:
+        """See `IBatchProducer`."""
+        if self._poll is not None:
+            start = self._poll.evict()
+            self._events.record_evicted(self._info, len(start), start[:PREVIEW])
+
+    def fail(self, where: str) -> None:
+        """See `IBatchProducer`; the unfinished line is counted as lost to a bug."""
+        self._events.internal_error(where, self._info)
+        poll = self._poll
+        if poll is not None:
+            if poll.framer is not None:
+                poll.framer.discard(DiscardReason.INTERNAL_ERROR)
+            poll.end(PollResult.INTERNAL_ERROR, "internal error: see the log")
+
+    # A poll calls these.
+
+    def open(self) -> Exchange:
+        """See `PollOwner`."""
+        return Exchange(self._reactor, self._policy, self.plan.timeout_seconds)
+
+    def make_framer(self) -> Framer:
+        """See `PollOwner`: content is what it is, and no protocol of ours or another's."""
+        return LineFramer(self._info, self.ledger, self.plan.max_record_bytes, self.plan.oversize, sniff=False)
+
+    def now(self) -> float:
+        """See `PollOwner`."""
+        return self._clock.seconds()
+
+    def wall_time(self) -> float:
+        """See `PollOwner`."""
+        return self._wall_time()
+
+    def heard(self, framer: Framer) -> None:
+        """See `PollOwner`."""
+        found, framer.oversized = framer.oversized, []
+        for start in found:
+            self._events.record_oversize(self._info, self.plan.max_record_bytes, self.plan.oversize.value, start)
