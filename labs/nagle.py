@@ -16,7 +16,8 @@ from labs.programs.receiver import MESSAGE
 from labs.report import Figures, Lab, Tell
 from labs.running import Child
 from twisted_ingest.limits import GATHER_SECONDS
-from twisted_ingest.storage.targets import IOV_MAX, StreamTarget
+from twisted_ingest.storage.stream import StreamTarget
+from twisted_ingest.storage.target import IOV_MAX
 
 TCP = socket.IPPROTO_TCP
 

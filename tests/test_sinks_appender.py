@@ -21,7 +21,7 @@ from twisted_ingest.storage import trouble, writer
 from twisted_ingest.storage.appender import Appender
 from twisted_ingest.storage.fifo import Fifo
 from twisted_ingest.storage.progress import Progress
-from twisted_ingest.storage.targets import IOV_MAX, Place
+from twisted_ingest.storage.target import IOV_MAX, Place
 
 PATIENCE = 10.0
 """Seconds after which a thread that should have done something counts as hung."""

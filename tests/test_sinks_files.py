@@ -29,7 +29,8 @@ from twisted_ingest.observe.events import Events
 from twisted_ingest.sinks.writing import FileSink
 from twisted_ingest.storage import trouble, writer
 from twisted_ingest.storage.access import FileAccess
-from twisted_ingest.storage.targets import FileTarget, naming_inodes
+from twisted_ingest.storage.directories import naming_inodes
+from twisted_ingest.storage.file import FileTarget
 
 INFO = ConnectionInfo(1, "test", "192.0.2.1:1", "192.0.2.1")
 

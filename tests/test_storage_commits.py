@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.test_sinks_appender import Medium
 from twisted_ingest.errors import Fsync
 from twisted_ingest.storage import trouble, writer
-from twisted_ingest.storage.targets import Place
+from twisted_ingest.storage.target import Place
 from twisted_ingest.storage.writer import Writer
 
 FAULTS = {

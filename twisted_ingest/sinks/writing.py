@@ -23,7 +23,8 @@ from twisted_ingest.sinks.registry import STANDARD_OUTPUT, Place, SinkContext, S
 from twisted_ingest.sinks.rendering import RENDERERS
 from twisted_ingest.storage.access import OURS, FileAccess
 from twisted_ingest.storage.appender import Appender
-from twisted_ingest.storage.targets import FileTarget, IrregularError, StreamTarget
+from twisted_ingest.storage.file import FileTarget, IrregularError
+from twisted_ingest.storage.stream import StreamTarget
 from twisted_ingest.storage.writer import HELD_BACK
 
 # At the start neither is waited for; anything else is tried again.

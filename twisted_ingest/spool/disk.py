@@ -11,7 +11,7 @@ import stat
 from collections.abc import Sequence
 from typing import Protocol
 
-from twisted_ingest.storage.targets import free_inodes, naming_inodes, sync_directory
+from twisted_ingest.storage.directories import free_inodes, naming_inodes, sync_directory
 
 
 class Disk(Protocol):

@@ -24,7 +24,7 @@ from twisted_ingest.spool.codec import (
 from twisted_ingest.spool.disk import Disk
 from twisted_ingest.spool.segments import Segment, Shelf, segment_name
 from twisted_ingest.storage.fifo import Fifo
-from twisted_ingest.storage.targets import Place, SyncFailedError
+from twisted_ingest.storage.target import Place, SyncFailedError
 from twisted_ingest.units import format_size
 
 ROOM_SECONDS = 0.1
@@ -44,7 +44,7 @@ class _Open:
 
 class SegmentTarget:
     """
-    See `twisted_ingest.storage.targets.Target`.
+    See `twisted_ingest.storage.target.Target`.
 
     ``sequence`` is the number of the next frame, ``number`` that of the next segment. ``trouble`` says why there is no
     room, or is ``None``; ``on_trouble`` is called in the thread when it changes. ``records`` and ``bytes`` count what

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 
 from twisted_ingest.limits import FILE_MODE
+from twisted_ingest.storage.directories import missing_directories
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +70,3 @@ class FileAccess:
 
 OURS = FileAccess()
 """Our own user's, readable by its group."""
-
-
-def missing_directories(directory: str) -> list[str]:
-    """Give this directory and those above it, as far as they are missing; the deepest first."""
-    missing = []
-    while not os.path.isdir(directory):
-        missing.append(directory)
-        directory = os.path.dirname(directory)
-    return missing

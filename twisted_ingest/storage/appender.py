@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 
 from twisted_ingest.errors import Fsync, SinkError
 from twisted_ingest.observe.events import Events
-from twisted_ingest.storage.targets import Target
+from twisted_ingest.storage.target import Target
 from twisted_ingest.storage.writer import HELD_BACK, Writer
 
 LOOK_SECONDS = 1.0

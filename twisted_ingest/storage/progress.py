@@ -5,7 +5,7 @@ How far a sequence of lines is written, whatever sizes the writes had.
 from collections.abc import Sequence
 
 from twisted_ingest.batch import LF
-from twisted_ingest.storage.targets import IOV_MAX
+from twisted_ingest.storage.target import IOV_MAX
 
 
 class Progress:

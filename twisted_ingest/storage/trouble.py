@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from twisted_ingest.backoff import Backoff
-from twisted_ingest.storage.targets import Target
+from twisted_ingest.storage.target import Target
 
 RETRY_SECONDS = (0.1, 5.0)
 """First and longest wait after an error; doubled each time until everything at hand is written."""

@@ -15,7 +15,7 @@ from twisted_ingest.errors import Fsync
 from twisted_ingest.storage.commit import Commit, Job
 from twisted_ingest.storage.fifo import ReaderGoneError
 from twisted_ingest.storage.progress import Progress
-from twisted_ingest.storage.targets import Place, SyncFailedError, Target
+from twisted_ingest.storage.target import Place, SyncFailedError, Target
 from twisted_ingest.storage.trouble import AbandonedError, Trouble
 
 COMMIT_BYTES = 4 * 1024 * 1024

@@ -1,131 +1,21 @@
 """
-What an appender writes to: a file of ours, or a stream we were given.
+A file of ours, opened by its path and appended to.
 """
 
 import contextlib
 import errno
 import os
-import select
 import stat
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from enum import Enum
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
-from twisted_ingest.storage.access import OURS, FileAccess, missing_directories
+from twisted_ingest.storage.access import OURS, FileAccess
+from twisted_ingest.storage.directories import missing_directories, naming_inodes, sync_directory
 from twisted_ingest.storage.fifo import Fifo, is_fifo, open_fifo
-
-IOV_MAX = 1024
-"""Buffers of one ``writev``: the kernel's own limit (``UIO_MAXIOV``)."""
-
-POLL_MILLISECONDS = 100
-"""How long a full stream is waited for at a time, so that the appender can look whether it was told to stop."""
-
-
-class Place(Enum):
-    """Where the open file is, seen from the path it was opened by."""
-
-    HERE = "here"
-    """The path names it."""
-    ELSEWHERE = "elsewhere"
-    """It has another name: what was written to it can be read there."""
-    NOWHERE = "nowhere"
-    """It has no name: nobody will ever read what was written to it."""
+from twisted_ingest.storage.target import Place
 
 
 class IrregularError(OSError):
     """What was opened cannot be synced, and somebody relies on that."""
-
-
-class SyncFailedError(Exception):
-    """What was written since the last sync may be lost: it must be written again, elsewhere."""
-
-    def __init__(self, reason: OSError) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-class Target(Protocol):
-    """
-    The file behind an appender, called from its thread only (but for ``open`` at the start).
-
-    ``open``, ``write``, ``sync`` and ``retire`` may raise ``OSError``. A failed ``sync`` is final for the file;
-    the others are tried again, except after an error that is in ``final_errors``. A ``write`` that has to sync first
-    and cannot raises `SyncFailedError`; one whose reader has left raises `ReaderGoneError`.
-    """
-
-    final_errors: frozenset[int]
-    name: str
-    """What it is called in messages: a path, where it has one."""
-    fifo: Fifo | None
-    """What is open, where somebody must read it for anything to be delivered."""
-
-    def open(self) -> None:
-        """Open, or open anew; what was open before is closed."""
-
-    def write(self, buffers: Sequence[bytes | memoryview]) -> int:
-        """Write some of the buffers, at most `IOV_MAX` of them; gives the number of bytes taken, maybe none."""
-
-    def sync(self) -> None:
-        """Return once the device has what was written."""
-
-    def place(self) -> Place:
-        """Say where the open file is now. Never raises."""
-
-    def retire(self, *, worthless: bool) -> None:
-        """
-        Put aside the file whose sync failed, so that ``open`` makes a new one.
-
-        With ``worthless`` all that was written to it since it was opened will be written again: where there is
-        nothing else in it, it may go.
-        """
-
-    def close(self) -> None:
-        """Close; never raises."""
-
-
-def sync_directory(path: str) -> None:
-    """
-    Make the names in a directory durable, where that can be done at all.
-
-    Some file systems cannot, and one that we may not read cannot be opened for it: the operator's choice. Any other
-    error is raised: the device could not.
-    """
-    try:
-        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except PermissionError:
-        return
-    try:
-        os.fsync(directory)
-    except OSError as failure:
-        if failure.errno not in _CANNOT_SYNC:
-            raise
-    finally:
-        os.close(directory)
-
-
-_CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EROFS})
-"""What ``fsync`` says of something that it does not work on (fsync(2))."""
-
-
-@contextlib.contextmanager
-def naming_inodes() -> Iterator[None]:
-    """Where a file cannot be made for want of inodes, say so: the kernel says "no space", of which there is plenty."""
-    try:
-        yield
-    except OSError as failure:
-        directory = os.path.dirname(failure.filename)
-        if failure.errno == errno.ENOSPC and not free_inodes(directory):
-            reason = f"no inodes are left on the file system of {directory} (see df -i)"
-            raise OSError(errno.ENOSPC, reason) from failure
-        raise
-
-
-def free_inodes(path: str) -> int:
-    """Give the number of files that we may still make on the file system of a path."""
-    status = os.statvfs(path)
-    # Some make inodes as they are wanted (btrfs), and say that they have 0 of 0.
-    return status.f_favail if status.f_files else sys.maxsize
 
 
 class FileTarget:
@@ -283,41 +173,3 @@ class FileTarget:
             descriptor, self._descriptor = self._descriptor, -1
             with contextlib.suppress(OSError):  # the descriptor is gone either way (close(2))
                 os.close(descriptor)
-
-
-class StreamTarget:
-    """A stream we did not open and do not close, such as standard output."""
-
-    # Its reader is gone for good.
-    final_errors = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EBADF})
-    fifo: Fifo | None = None
-
-    def __init__(self, descriptor: int, name: str) -> None:
-        self._descriptor = descriptor
-        self.name = name
-
-    def open(self) -> None:
-        """See `Target`: it is open already."""
-
-    def write(self, buffers: Sequence[bytes | memoryview]) -> int:
-        """See `Target`: takes nothing where a stream that was left non-blocking stays full."""
-        try:
-            return os.writev(self._descriptor, buffers)
-        except BlockingIOError:
-            poll = select.poll()
-            poll.register(self._descriptor, select.POLLOUT)
-            poll.poll(POLL_MILLISECONDS)
-            return 0
-
-    def sync(self) -> None:
-        """See `Target`: a stream cannot be synced."""
-
-    def place(self) -> Place:
-        """See `Target`: it has no path it could be missing from."""
-        return Place.HERE
-
-    def retire(self, *, worthless: bool) -> None:
-        """See `Target`."""
-
-    def close(self) -> None:
-        """See `Target`: it is not ours to close."""
