@@ -367,8 +367,8 @@ class FileMistakeTests(LoadingTestCase):
         """Each kind of mistake in a file gives one line: place, what is wrong, the nearest valid word."""
         unknown_listener = (
             "unknown key 'zzz' in [listeners.a] "
-            "(known: endpoint, protocol, durability, framing, max_length, oversize, idle_timeout, "
-            "frame_timeout, rate, rate_per_peer, allow, receive_buffer)"
+            "(known: endpoint, protocol, durability, max_length, oversize, idle_timeout, frame_timeout, "
+            "rate, rate_per_peer, allow, receive_buffer, framing)"
         )
         listener = '[listeners.a]\nendpoint = "tcp:1"\n'
         for text, line, message in [
@@ -376,6 +376,14 @@ class FileMistakeTests(LoadingTestCase):
             ("\n[limits]\nmemry = 1", 3, "unknown key 'memry' in [limits]; did you mean 'memory'?"),
             ("[admin]\nendpiont = 'off'", 2, "unknown key 'endpiont' in [admin]; did you mean 'endpoint'?"),
             (f"{listener}zzz = 1", 3, unknown_listener),
+            (
+                f"{listener}protocol = 'rlep'",
+                3,
+                "protocol: 'rlep' is not known; did you mean 'relp'? (one of lines, relp)",
+            ),
+            (f"{listener}protocol = 7", 3, "protocol: 7 is not known (one of lines, relp)"),
+            (f"{listener}protocol = 'relp'\nframing = 'nul'", 4, "framing: RELP has its own; the key is for lines"),
+            ("listeners.a = 5", 1, "a: 5 is not a table"),
             (
                 "[sinks.x]\ntype = 'null'\nrequird = 1",
                 3,

@@ -10,9 +10,10 @@ from tests.test_config_load import LoadingTestCase
 from twisted_ingest.config import owners
 from twisted_ingest.config.load import FLAG_PATHS
 from twisted_ingest.config.meant import endpoint_meant, path_caution, quotes_meant, sink_meant
-from twisted_ingest.config.model import AdminSettings, LimitSettings, ListenerSettings, SpoolSettings
+from twisted_ingest.config.model import AdminSettings, LimitSettings, SpoolSettings
 from twisted_ingest.errors import ConfigurationError
 from twisted_ingest.sinks.registry import sink_types
+from twisted_ingest.sources.registry import source_types
 
 WRONG = (
     "true", "-1", "0", "1", "1.5", "nan", "-inf", "1" * 40, '""', '"x"', '"\\u0000"', '"1" ', "[]", "[1, true]",
@@ -30,7 +31,10 @@ TABLES: list[tuple[str, dict[str, str], type[BaseModel]]] = [
     ("limits", {}, LimitSettings),
     ("admin", {}, AdminSettings),
     ("spool", {}, SpoolSettings),
-    ("listeners.a", {"endpoint": '"tcp:1"'}, ListenerSettings),
+    *(
+        ("listeners.a", {"endpoint": '"tcp:1"', "protocol": f'"{word}"'}, kind.table)
+        for word, kind in source_types().items()
+    ),
     *((f"sinks.{name}", {"type": f'"{name}"', "path": '"x"'}, kind.table) for name, kind in sink_types().items()),
 ]
 

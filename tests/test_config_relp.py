@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.server import RELP_ENDPOINT, Server
 from twisted_ingest.config.load import Loaded, load
-from twisted_ingest.errors import ConfigurationError, Durability, Oversize, WireProtocol
+from twisted_ingest.errors import ConfigurationError, Durability, Oversize
 from twisted_ingest.limits import IDLE_TIMEOUT, KIB, MAX_LENGTH, RELP_MAX_LENGTH
 
 
@@ -34,7 +34,7 @@ class FlagTests(ConfigCase):
         self.assertEqual(list(alone.listeners), ["relp-20514", "relp"])
         both = load(None, {"framing": "nul"}, ["tcp:1514"], [], relp=["tcp:20514"]).settings
         self.assertEqual(list(both.listeners), ["tcp-1514", "relp-20514"])
-        self.assertEqual([table.protocol for table in both.listeners.values()], [WireProtocol.LINES, WireProtocol.RELP])
+        self.assertEqual([table.protocol for table in both.listeners.values()], ["lines", "relp"])
 
     def test_one_endpoint_once(self) -> None:
         """The same endpoint for lines and for RELP is refused."""

@@ -15,7 +15,7 @@ from twisted.internet.task import Clock
 from twisted.protocols.basic import LineReceiver
 
 from tests.test_server_protocol import ProtocolCase, protocol_of
-from twisted_ingest.errors import DiscardReason, Framing, Oversize, WireProtocol
+from twisted_ingest.errors import DiscardReason, Framing, Oversize
 from twisted_ingest.limits import CLOSE_TIMEOUT, KIB, READ_SIZE
 from twisted_ingest.server.protocol import IngestProtocol
 from twisted_ingest.server.relp import RelpProtocol
@@ -373,7 +373,7 @@ class DeclarationTests(ContractCase):
 
     def test_of_what_kind(self) -> None:
         """A listener of one protocol takes no class of another."""
-        problem = self.assertRaises(TypeError, Rig, protocol=Commanded, wire=WireProtocol.RELP)
+        problem = self.assertRaises(TypeError, Rig, protocol=Commanded, wire="relp")
         self.assertIn("a subclass of RelpProtocol", str(problem))
 
 
@@ -662,7 +662,7 @@ class SessionTests(ContractCase):
         vain: dict[str, Any] = {"lineReceived": lambda _, line: None, "delimiter": b"\0", "MAX_LENGTH": 5}
         for name, value in vain.items():
             declared = type("Declared", (RelpProtocol,), {name: value})
-            problem = self.assertRaises(TypeError, Rig, protocol=declared, wire=WireProtocol.RELP)
+            problem = self.assertRaises(TypeError, Rig, protocol=declared, wire="relp")
             self.assertIn(f"Declared.{name}", str(problem))
             self.assertIn("add a sink of your own", str(problem))
 

@@ -5,7 +5,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_ingest.errors import CloseReason, WireProtocol
+from twisted_ingest.errors import CloseReason
 from twisted_ingest.flow.drain import DRAIN_TICK, drain_sources
 from twisted_ingest.limits import DRAIN_QUIET, DRAIN_TIMEOUT, FLUSH_GRACE
 from twisted_ingest.server.protocol import IngestProtocol
@@ -74,7 +74,7 @@ class ConnectionTests(DrainCase):
 
     def test_quiet_session_is_not(self) -> None:
         """A RELP session is closed in good order: its last answers may be on their way."""
-        rig = self.rig(wire=WireProtocol.RELP)
+        rig = self.rig(wire="relp")
         peer = rig.send(b"1 open 30 relp_version=0\ncommands=syslog\n2 syslog 1 x\n")
         self.drain(rig, peer)
         self.assertFalse(peer.was_reset or peer.connected)

@@ -10,7 +10,7 @@ from zope.interface.verify import verifyObject
 
 from tests.test_framing_relp import OPEN, frame, session
 from tests.test_server_protocol import ProtocolCase
-from twisted_ingest.errors import DiscardReason, DropReason, Durability, Oversize, PauseReason, WireProtocol
+from twisted_ingest.errors import DiscardReason, DropReason, Durability, Oversize, PauseReason
 from twisted_ingest.interfaces import IAnsweringProducer, IBatchConsumer
 from twisted_ingest.limits import (
     CLOSE_TIMEOUT,
@@ -44,7 +44,7 @@ class RelpCase(ProtocolCase):
 
     def rig(self, *sinks: Any, **options: Any) -> Rig:
         options = {"durability": Durability.FSYNC, "idle_timeout_seconds": None, **options}
-        return super().rig(*sinks, wire=WireProtocol.RELP, **options)
+        return super().rig(*sinks, wire="relp", **options)
 
 
 class OrderedSink(StalledSink):
@@ -189,7 +189,7 @@ class AnswerTests(RelpCase):
         """Whatever the order of reading and taking: an answer only after its record was taken, each once, in order."""
         records = [b"" if is_empty else b"record %d" % number for number, is_empty in enumerate(are_empty)]
         sink = OrderedSink()
-        rig = Rig(sink, wire=WireProtocol.RELP, durability=Durability.FSYNC)
+        rig = Rig(sink, wire="relp", durability=Durability.FSYNC)
         transport = rig.connect()
         transport.peer_sends(session(*records))
         while transport.unread or sink.waiting or rig.intake.pending:

@@ -381,7 +381,7 @@ class ServerMachine(RuleBasedStateMachine):
     def expected(self, peer: Peer) -> list[bytes]:
         """Frame what was read of a peer once more, by itself and in one piece."""
         limits, reason = self.rig.factory.limits, peer.protocol.close_reason
-        framer = FRAMERS[limits.framing](
+        framer = FRAMERS[limits.framing or Framing.AUTO](
             ConnectionInfo(1, "again", "", None), ListenerLedger(), limits.max_record_bytes, limits.oversize
         )
         batches = framer.feed(peer.read, 0.0)

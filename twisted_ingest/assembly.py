@@ -19,7 +19,7 @@ from twisted_ingest.limits import OPTIONAL_SHARE
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.sinks.registry import SinkContext, SinkTable, sink_types
-from twisted_ingest.sources.listener import FACTORIES, Listener
+from twisted_ingest.sources.registry import SourceContext, source_types
 from twisted_ingest.spool.leftovers import find_leftovers, spool_directory
 from twisted_ingest.spool.sink import SpoolSink
 from twisted_ingest.units import Rate
@@ -70,19 +70,24 @@ def share_out(intake: Intake) -> None:
         outlet.limit = int(intake.budget.limit * OPTIONAL_SHARE / len(optional))
 
 
-def make_sources(settings: Settings, reactor: Any, wall_time: Callable[[], float], **parts: Any) -> list[ISource]:
-    """Make the sources; ``parts`` are the intake, the admission and the events that they share."""
+def make_sources(
+    settings: Settings,
+    reactor: Any,
+    wall_time: Callable[[], float],
+    *,
+    intake: Intake,
+    admission: Admission,
+    events: Events,
+) -> list[ISource]:
+    """Make the sources; they share the intake and the admission."""
     ids = count(1)
     return [
-        Listener(
-            listener.endpoint,
-            FACTORIES[listener.protocol](
-                name, settings.listener_limits(name), clock=reactor, wall_time=wall_time, ids=ids, **parts
-            ),
-            reactor,
-            parts["admission"],
+        source_types()[table.protocol].make(
+            name,
+            table,
+            SourceContext(reactor, events, wall_time, ids, settings.listener_limits(name), intake, admission),
         )
-        for name, listener in settings.listeners.items()
+        for name, table in settings.listeners.items()
     ]
 
 

@@ -245,15 +245,6 @@ class Framing(StrEnum):
     """A decimal length and a blank stand before each record (RFC 6587)."""
 
 
-class WireProtocol(StrEnum):
-    """What a listener speaks."""
-
-    LINES = "lines"
-    """Records one after the other, in one of the framings; nothing is answered."""
-    RELP = "relp"
-    """Numbered frames, each answered once it is safe."""
-
-
 class Redirects(StrEnum):
     """Where a poller follows a redirect to; never from https to http, nor with credentials to another server."""
 

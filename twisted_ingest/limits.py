@@ -7,7 +7,7 @@ workload was found that wants them different.
 
 from dataclasses import dataclass
 
-from twisted_ingest.errors import Durability, Framing, Oversize, WireProtocol
+from twisted_ingest.errors import Durability, Framing, Oversize
 from twisted_ingest.networks import AllowList
 from twisted_ingest.units import Rate
 
@@ -175,11 +175,11 @@ PREVIEW = 64
 class ListenerLimits:
     """The bounds of one listener's connections. Replaced as a whole when they change."""
 
-    protocol: WireProtocol = WireProtocol.LINES
+    protocol: str = "lines"
     durability: Durability = Durability.WRITTEN
     """What the listener's records must have reached before a sink counts them as taken (and RELP answers)."""
-    framing: Framing = Framing.AUTO
-    """Of lines."""
+    framing: Framing | None = Framing.AUTO
+    """Of lines; ``None`` for a protocol that has its own."""
     max_record_bytes: int = MAX_LENGTH
     """Inclusive, delimiter excluded."""
     oversize: Oversize = Oversize.TRUNCATE

@@ -16,7 +16,7 @@ from twisted_ingest.config.checks import nearest
 from twisted_ingest.config.fields import OFF
 from twisted_ingest.config.load import Loaded, load
 from twisted_ingest.config.look import NOT_LOOKED_AT, look
-from twisted_ingest.config.model import DEFAULT_ADMIN, LimitSettings, ListenerSettings, Settings
+from twisted_ingest.config.model import DEFAULT_ADMIN, LimitSettings, Settings
 from twisted_ingest.daemon import Daemon
 from twisted_ingest.errors import ConfigurationError
 from twisted_ingest.framing.scan import SCANNER
@@ -26,6 +26,7 @@ from twisted_ingest.process import signals, standard, tuning
 from twisted_ingest.process.detach import detach
 from twisted_ingest.service import IngestService
 from twisted_ingest.sinks.registry import STANDARD_OUTPUT, sink_types
+from twisted_ingest.sources.registry import LINES, source_types
 from twisted_ingest.units import exact_size, format_duration
 
 EX_CONFIG = 78
@@ -50,7 +51,8 @@ def _default(key: str, table: type[BaseModel] = LimitSettings) -> str:
 
 _PARAMETERS = {
     "config": "TOML file; a flag overrides it",
-    "framing": f"auto|newline|nul|octet-counted: how records are told apart ({_default('framing', ListenerSettings)})",
+    "framing": "auto|newline|nul|octet-counted: how records are told apart "
+    f"({_default('framing', source_types()[LINES].table)})",
     "max-length": f"SIZE of a record, delimiter excluded ({_default('max_length')})",
     "oversize": f"truncate|drop|close: a record longer than that ({_default('oversize')})",
     "idle-timeout": "DURATION|off: silence that ends a connection "

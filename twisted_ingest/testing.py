@@ -7,6 +7,7 @@ Twisted's own doubles cannot show back-pressure: `StringTransport` never reads, 
 from collections import deque
 from collections.abc import Sequence
 from enum import Enum
+from itertools import count
 from typing import Any
 
 from twisted.internet import error
@@ -19,7 +20,7 @@ from zope.interface import implementer
 
 from twisted_ingest.admin.survey import Survey
 from twisted_ingest.batch import Batch, Group, Rejected
-from twisted_ingest.errors import Durability, SinkError, WireProtocol
+from twisted_ingest.errors import Durability, SinkError
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.drain import drain_sources, flush_sinks
 from twisted_ingest.flow.intake import Intake
@@ -30,7 +31,9 @@ from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.log import LogWriter
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.connection import Connection
-from twisted_ingest.sources.listener import FACTORIES, Listener
+from twisted_ingest.server.factory import ConnectionFactory
+from twisted_ingest.sources.listener import Listener
+from twisted_ingest.sources.registry import LINES, SourceContext, source_types
 
 
 class PumpTransport:
@@ -327,7 +330,7 @@ class Rig:
         per_peer: int | None = None,
         descriptors: int | None = None,
         protocol: type[Connection] | None = None,
-        wire: WireProtocol = WireProtocol.LINES,
+        wire: str = LINES,
         arrivals: PeerBuckets | None = None,
         required: bool = True,
         **limits: Any,
@@ -341,20 +344,23 @@ class Rig:
         self.sinks = sinks or (MemorySink(),)
         for sink in self.sinks:
             self.intake.add_sink(sink, required=required)
-        bounds = ListenerLimits(protocol=wire, **limits)
-        self.factory = FACTORIES[wire](
-            "test",
-            bounds,
-            intake=self.intake,
-            admission=self.admission,
-            events=self.events,
-            clock=self.clock,
-            wall_time=self.clock.seconds,
+        kind = source_types()[wire]
+        context = SourceContext(
+            self.clock,
+            self.events,
+            self.clock.seconds,
+            count(1),
+            ListenerLimits(protocol=kind.word, **limits),
+            self.intake,
+            self.admission,
         )
+        table = kind.table(endpoint="none", protocol=kind.word)
+        made: Any = kind.make("test", table, context)
+        self.listener: Listener = made
+        self.factory: ConnectionFactory = self.listener.factory
         if protocol is not None:
             self.factory.protocol = protocol
         self.factory.find_hung_up = _hung_up
-        self.listener = Listener("none", self.factory, self.clock, self.admission)
         self.survey = Survey(
             sources=[self.listener],
             intake=self.intake,

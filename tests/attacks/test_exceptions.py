@@ -29,7 +29,7 @@ from tests.test_server_sockets import ListeningTestCase
 from twisted_ingest.admin.site import ROWS_PER_PIECE
 from twisted_ingest.admin.survey import Survey
 from twisted_ingest.batch import Batch, Group
-from twisted_ingest.errors import AcceptError, CloseReason, DropReason, WireProtocol
+from twisted_ingest.errors import AcceptError, CloseReason, DropReason
 from twisted_ingest.flow.lane import Lane
 from twisted_ingest.framing.auto import AutoFramer
 from twisted_ingest.limits import KIB, MIB
@@ -289,13 +289,13 @@ class CallbackTests(SynchronousTestCase):
     def test_answers(self) -> None:
         """A bug in what a RELP session is told of its answers, or of its peer's end, costs that session."""
         for where, call in (("answers_stalled", "pauseProducing"), ("answers_flow", "resumeProducing")):
-            rig = Rig(wire=WireProtocol.RELP, protocol=raises_in(where, RelpProtocol))
+            rig = Rig(wire="relp", protocol=raises_in(where, RelpProtocol))
             bad, good = rig.connect(VICTIM), rig.connect()
             getattr(bad.producer, call)()
             rig.turn()
             self.assertEqual((bad.was_reset, good.connected, rig.events.internal_errors), (True, True, 1))
             self.closed(rig, CloseReason.INTERNAL_ERROR)
-        rig = Rig(wire=WireProtocol.RELP, protocol=raises_in("_end", RelpProtocol))
+        rig = Rig(wire="relp", protocol=raises_in("_end", RelpProtocol))
         bad, good = rig.connect(VICTIM), rig.connect()
         bad.peer_closes()
         bad.pump()

@@ -14,10 +14,10 @@ from twisted_ingest.config.meant import HIGHEST_PORT, endpoint_meant
 from twisted_ingest.config.model import Settings
 from twisted_ingest.config.overlaps import overlaps
 from twisted_ingest.config.positions import Path
-from twisted_ingest.errors import Oversize, WireProtocol
 from twisted_ingest.limits import ADMIN_CONNECTIONS, DESCRIPTOR_SHARE, KIB, MAX_CONNECTIONS, READ_SIZE
 from twisted_ingest.server.endpoints import server_endpoint
 from twisted_ingest.sinks.registry import Place, sink_types
+from twisted_ingest.sources.registry import source_types
 from twisted_ingest.spool.sink import SpoolSink
 from twisted_ingest.units import exact_size
 
@@ -176,8 +176,9 @@ def _rates(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
 def _answers(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
     """Refuse what would make an answer a lie, and what a client that waits for answers could not live with."""
     for name, listener in settings.listeners.items():
-        if listener.protocol is WireProtocol.RELP:
-            yield from _relp(settings, name)
+        limits = settings.listener_limits(name)
+        for key, problem in source_types()[listener.protocol].problems(listener, limits):
+            yield (("listeners", name, key), ("limits", key)), problem
     for name, wanted in settings.promises().items():
         for sink_name, sink in settings.sinks.items():
             able = SpoolSink.durability if sink.spool else sink_types()[sink.type].durability
@@ -188,17 +189,6 @@ def _answers(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
                     f"({sink.type}) can give {able.value!r} at most: put a spool in front of that sink (spool = true), "
                     f"set required = false on it, or set durability = {able.value!r} on the listener",
                 )
-
-
-def _relp(settings: Settings, name: str) -> Iterator[tuple[tuple[Path, ...], str]]:
-    listener = settings.listeners[name]
-    if "framing" in listener.model_fields_set:
-        yield (("listeners", name, "framing"),), "framing: RELP has its own; the key is for lines"
-    if settings.listener_limits(name).oversize is Oversize.CLOSE:
-        yield (
-            (("listeners", name, "oversize"), ("limits", "oversize")),
-            "oversize: 'close' would have a RELP client send the same record for ever (one of truncate, drop)",
-        )
 
 
 def _required(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:

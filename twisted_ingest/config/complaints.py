@@ -2,15 +2,18 @@
 What pydantic found, in the operator's words.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from pydantic import BaseModel
-
 from twisted_ingest.config.checks import nearest
-from twisted_ingest.config.model import AdminSettings, LimitSettings, ListenerSettings, Settings, SpoolSettings
+from twisted_ingest.config.model import Settings
 from twisted_ingest.config.positions import Path
 from twisted_ingest.sinks.registry import sink_types
+from twisted_ingest.sources.registry import source_types
 from twisted_ingest.units import quote
+
+KINDS: dict[str, Callable[[], Mapping[str, Any]]] = {"listeners": source_types, "sinks": sink_types}
+"""What there are kinds of, by the tables that hold them."""
 
 
 def path_of(detail: Any) -> Path:
@@ -18,8 +21,10 @@ def path_of(detail: Any) -> Path:
     parts = [str(part) for part in detail["loc"]]
     if detail["type"] == "string_pattern_mismatch":
         parts.pop()
-    if len(parts) > 3 and parts[0] == "sinks":  # noqa: PLR2004
+    if len(parts) > 2 and parts[0] in KINDS:  # noqa: PLR2004
         del parts[2]
+    if detail["type"] == "union_tag_invalid" and parts[0] == "listeners":
+        parts.append("protocol")
     return tuple(parts)
 
 
@@ -39,15 +44,15 @@ def complaint(path: Path, detail: Any) -> str:
     kind, value, key = detail["type"], detail["input"], path[-1]
     table = f"[{'.'.join(path[:-1])}]" if len(path) > 1 else "the file"
     if kind == "extra_forbidden":
-        return f"unknown key {key!r} in {table}{nearest(key, _keys(path, detail))}"
+        return _unknown(path, detail, table)
     if kind == "missing":
         return f"{table} needs the key {key!r}"
     if kind in ("enum", "literal_error"):
         words = [word.strip("' ") for word in detail["ctx"]["expected"].replace(" or ", ",").split(",")]
-        hint = nearest(value, words) if isinstance(value, str) else ""
-        hint = "" if hint.startswith(" (known") else hint
-        return f"{key}: {quote(value)} is not known{hint} (one of {', '.join(words)})"
+        return _not_known(key, value, words)
     if kind == "union_tag_invalid":
+        if key == "protocol":
+            return _not_known(key, value[key], list(source_types()))
         tag = value["type"]
         return f"type: {quote(tag)} is not a sink{nearest(str(tag), list(sink_types()))}"
     if kind == "union_tag_not_found":
@@ -61,16 +66,26 @@ def complaint(path: Path, detail: Any) -> str:
     return f"{key}: {detail['msg'].removeprefix('Value error, ')}"
 
 
+def _not_known(key: str, value: object, words: list[str]) -> str:
+    hint = nearest(value, words) if isinstance(value, str) else ""
+    hint = "" if hint.startswith(" (known") else hint
+    return f"{key}: {quote(value)} is not known{hint} (one of {', '.join(words)})"
+
+
+def _unknown(path: Path, detail: Any, table: str) -> str:
+    key = path[-1]
+    if path[0] == "listeners":
+        reason = source_types()[str(detail["loc"][2])].foreign.get(key)
+        if reason is not None:
+            return f"{key}: {reason}"
+    return f"unknown key {key!r} in {table}{nearest(key, _keys(path, detail))}"
+
+
 def _keys(path: Path, detail: Any) -> list[str]:
     """List the keys that the table of an unknown key may have."""
-    tables: dict[str, type[BaseModel]] = {
-        "limits": LimitSettings,
-        "admin": AdminSettings,
-        "spool": SpoolSettings,
-        "listeners": ListenerSettings,
-    }
-    if len(path) == 1:
-        return list(Settings.model_fields)
-    if path[0] == "sinks":
-        return list(sink_types()[str(detail["loc"][2])].table.model_fields)
-    return list(tables[path[0]].model_fields)
+    if path[0] in KINDS and len(path) > 1:
+        return list(KINDS[path[0]]()[str(detail["loc"][2])].table.model_fields)
+    table: Any = Settings
+    for part in path[:-1]:
+        table = table.model_fields[part].annotation
+    return list(table.model_fields)

@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -22,14 +23,14 @@ from twisted_ingest.config.model import (
     DEFAULT_ENDPOINT,
     DEFAULT_PATH,
     LimitSettings,
-    ListenerSettings,
     Settings,
     settings_model,
 )
 from twisted_ingest.config.positions import Path, key_lines
-from twisted_ingest.errors import Caution, ConfigurationError, Problem, WireProtocol
+from twisted_ingest.errors import Caution, ConfigurationError, Problem
 from twisted_ingest.escaping import escape
 from twisted_ingest.sinks.registry import sink_types
+from twisted_ingest.sources.registry import LINES, ListenerTable, SourceType, source_types
 
 # Flags that stand for one key; the others (listen, framing, sink) make or change tables.
 FLAG_PATHS: dict[str, Path] = {
@@ -100,6 +101,7 @@ def load(
     allow: Sequence[str] = (),
     *,
     relp: Sequence[str] = (),
+    sources: Mapping[str, Sequence[str]] = MappingProxyType({}),
     admin_hosts: Sequence[str] = (),
     has_own_sinks: bool = False,
 ) -> Loaded:
@@ -107,14 +109,15 @@ def load(
     Build the settings from a file and flags; a flag overrides the file.
 
     ``flags`` holds single-valued flags without their dashes, ``allow`` the networks that every listener admits;
-    ``listen`` and ``relp`` are endpoints for lines and for RELP, ``admin_hosts`` names of the admin endpoint. With
-    ``has_own_sinks`` an application adds sinks of its own: then there need be no other, and none is made by default.
+    ``listen`` and ``relp`` are endpoints for lines and for RELP, ``sources`` the addresses of any kind of source by its
+    flag, ``admin_hosts`` names of the admin endpoint. With ``has_own_sinks`` an application adds sinks of its own: then
+    there need be no other, and none is made by default.
     Raises `ConfigurationError` with every mistake found.
     """
     draft = _Draft()
     if file is not None:
         _read(draft, file)
-    _overlay_listeners(draft, listen, relp, is_allow_given=bool(allow))
+    _overlay_listeners(draft, {"listen": listen, "relp": relp, **sources}, is_allow_given=bool(allow))
     _overlay_sinks(draft, sinks, has_own_sinks=has_own_sinks)
     _overlay(draft, flags)
     if allow:
@@ -186,20 +189,20 @@ def _syntax_problem(file: str, text: str, message: str) -> tuple[str, str]:
     return f"{file}:{line}", _POSITION.sub("", message) + hint
 
 
-def _overlay_listeners(draft: _Draft, listen: Sequence[str], relp: Sequence[str], *, is_allow_given: bool) -> None:
-    given = [(endpoint, "--listen") for endpoint in listen] + [(endpoint, "--relp") for endpoint in relp]
+def _overlay_listeners(draft: _Draft, sources: Mapping[str, Sequence[str]], *, is_allow_given: bool) -> None:
+    kinds = {kind.flag: kind for kind in source_types().values()}
+    given = [(kinds[flag], address, f"--{flag}") for flag, addresses in sources.items() for address in addresses]
     if not given and draft.raw.get("listeners", {}) != {}:
         return
     if given:
-        _tell_replaced_listeners(draft, given[0][1], is_allow_given=is_allow_given)
+        _tell_replaced_listeners(draft, given[0][2], is_allow_given=is_allow_given)
     draft.raw["listeners"] = {}
     draft.forget("listeners")
-    for endpoint, origin in given or [(DEFAULT_ENDPOINT, "default")]:
-        is_relp = origin == "--relp"
-        name = _free_name(draft.raw["listeners"], _listener_name(endpoint, is_relp=is_relp))
-        draft.put(("listeners", name, "endpoint"), endpoint, origin)
-        if is_relp:
-            draft.put(("listeners", name, "protocol"), WireProtocol.RELP.value, origin)
+    for kind, address, origin in given or [(source_types()[LINES], DEFAULT_ENDPOINT, "default")]:
+        name = _free_name(draft.raw["listeners"], _listener_name(kind, address))
+        draft.put(("listeners", name, kind.address), address, origin)
+        if kind.word != LINES:
+            draft.put(("listeners", name, "protocol"), kind.word, origin)
 
 
 def _tell_replaced_listeners(draft: _Draft, flag: str, *, is_allow_given: bool) -> None:
@@ -238,11 +241,11 @@ def _overlay_sinks(draft: _Draft, sinks: Sequence[str], *, has_own_sinks: bool) 
 def _overlay(draft: _Draft, flags: Mapping[str, str]) -> None:
     for flag, value in flags.items():
         if flag == "framing":
-            _put_in_listeners(draft, "framing", value, lines_only=True)
+            _put_in_listeners(draft, "framing", value)
         else:
             path = FLAG_PATHS[flag]
             draft.put(path, value, f"--{flag}")
-            if path[-1] in ListenerSettings.model_fields and path[0] == "limits":
+            if path[-1] in ListenerTable.model_fields and path[0] == "limits":
                 # A flag overrides the file, also where the file has it per listener.
                 _take_from_listeners(draft, path[-1])
 
@@ -254,11 +257,12 @@ def _tables(draft: _Draft) -> list[tuple[str, dict[str, Any]]]:
     return [(name, table) for name, table in listeners.items() if isinstance(table, dict)]
 
 
-def _put_in_listeners(draft: _Draft, key: str, value: Any, *, lines_only: bool = False) -> None:
+def _put_in_listeners(draft: _Draft, key: str, value: Any) -> None:
+    """Put a value into every listener whose kind has such a key, or may have: its kind is a mistake."""
     for name, table in _tables(draft):
-        if lines_only and table.get("protocol") == WireProtocol.RELP.value:
-            continue
-        draft.put(("listeners", name, key), value, f"--{key}")
+        kind = source_types().get(str(table.get("protocol", LINES)))
+        if kind is None or key in kind.table.model_fields:
+            draft.put(("listeners", name, key), value, f"--{key}")
 
 
 def _take_from_listeners(draft: _Draft, key: str) -> None:
@@ -270,15 +274,14 @@ def _take_from_listeners(draft: _Draft, key: str) -> None:
 _TRANSPORT_AND_PORT = re.compile(r"(tcp6?):(?:(?:.*:)?port=)?([0-9]{1,5})(?::|$)", re.ASCII)
 
 
-def _listener_name(endpoint: str, *, is_relp: bool) -> str:
-    """Name a listener by transport (or RELP) and port. Wrong endpoints get a name too: the complaint comes later."""
+def _listener_name(kind: SourceType[Any], endpoint: str) -> str:
+    """Name a listener by transport (or protocol) and port; wrong endpoints too, the complaint comes later."""
+    own = "" if kind.word == LINES else kind.word
     match = _TRANSPORT_AND_PORT.match(endpoint)
     if match:
-        return f"{'relp' if is_relp else match[1]}-{match[2]}"
-    if is_relp:
-        return "relp"
+        return f"{own or match[1]}-{match[2]}"
     scheme = endpoint.partition(":")[0]
-    return scheme if scheme in ENDPOINT_SCHEMES else "listener"
+    return own or (scheme if scheme in ENDPOINT_SCHEMES else "listener")
 
 
 def _free_name(taken: Mapping[str, object], name: str) -> str:
@@ -335,8 +338,9 @@ def _validate(draft: _Draft) -> tuple[Settings, list[Path]]:
             return settings_model().model_validate(draft.raw), mistaken
         except ValidationError as error:
             found = [(path_of(detail), detail) for detail in error.errors()]
-        if not mistaken:
-            for path, detail in found:
+        for path, detail in found:
+            # What follows from a mistake that was taken out is none of its own.
+            if not any(_overlap(path, wrong) for wrong in mistaken):
                 draft.complain(draft.where(path), complaint(path, detail))
         # Without a value that it needs, a table is missing something in the next round, and goes as a whole.
         wrong = [path[:-1] if detail["type"] == "missing" else path for path, detail in found]

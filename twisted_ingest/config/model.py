@@ -2,22 +2,19 @@
 The one model of all settings. Flags and TOML both fill it; defaults come from `twisted_ingest.limits`.
 """
 
-from functools import cache, reduce
-from operator import or_
-from typing import Annotated, Any, Literal
+from functools import cache
+from typing import Annotated, Any, Literal, Union
 
-from pydantic import Field, create_model
+from pydantic import Discriminator, Field, Tag, create_model
 
 from twisted_ingest import limits
 from twisted_ingest.admin.hosts import HostList
 from twisted_ingest.config.fields import (
-    BufferSize,
     Count,
     Duration,
     FilePath,
     HostNames,
     Name,
-    Networks,
     OptionalCount,
     OptionalDuration,
     OptionalRate,
@@ -26,9 +23,11 @@ from twisted_ingest.config.fields import (
     Size,
     Table,
 )
-from twisted_ingest.errors import Durability, Framing, Oversize, SpoolPolicy, WireProtocol
+from twisted_ingest.errors import Durability, Oversize, SpoolPolicy
 from twisted_ingest.limits import ListenerLimits
 from twisted_ingest.sinks.registry import SinkTable, sink_types
+from twisted_ingest.sources.registry import LINES, ListenerTable, source_types
+from twisted_ingest.units import quote
 
 DEFAULT_ENDPOINT = "tcp:1514:interface=127.0.0.1"
 DEFAULT_ADMIN = "tcp:9108:interface=127.0.0.1"
@@ -54,23 +53,6 @@ class LimitSettings(Table):
     drain_timeout: Duration = limits.DRAIN_TIMEOUT
 
 
-class ListenerSettings(Table):
-    """``[listeners.NAME]``. What is not set here comes from ``[limits]``."""
-
-    endpoint: str
-    protocol: WireProtocol = WireProtocol.LINES
-    durability: Durability | None = None
-    framing: Framing = Framing.AUTO
-    max_length: Size | None = None
-    oversize: Oversize | None = None
-    idle_timeout: OptionalDuration = None
-    frame_timeout: OptionalDuration = None
-    rate: OptionalRate = None
-    rate_per_peer: OptionalRate = None
-    allow: Networks | None = None
-    receive_buffer: BufferSize | None = None
-
-
 class SpoolSettings(Table):
     """``[spool]``: of every sink that has ``spool = true``, in a directory of its own below this one."""
 
@@ -87,18 +69,10 @@ class AdminSettings(Table):
     hosts: HostNames = HostList()
 
 
-PROTOCOL_DEFAULTS: dict[WireProtocol, dict[str, Any]] = {
-    WireProtocol.LINES: {},
-    # Silence is normal for a client that keeps a session; closing it would cost what it sends next.
-    WireProtocol.RELP: {"max_length": limits.RELP_MAX_LENGTH, "idle_timeout": None},
-}
-"""What ``[limits]`` is for a protocol where neither it nor the listener says so."""
-
-
 class Settings(Table):
     """Everything an operator can set."""
 
-    listeners: dict[Name, ListenerSettings]
+    listeners: dict[Name, ListenerTable]
     sinks: dict[Name, SinkTable]
     limits: LimitSettings = LimitSettings()
     spool: SpoolSettings = SpoolSettings()
@@ -119,21 +93,20 @@ class Settings(Table):
     def durability(self, name: str) -> Durability:
         """Give what a listener asks for; a protocol that answers promises the disk unless told otherwise."""
         listener = self.listeners[name]
-        is_answered = listener.protocol is WireProtocol.RELP
-        return listener.durability or (Durability.FSYNC if is_answered else Durability.WRITTEN)
+        return listener.durability or source_types()[listener.protocol].promises or Durability.WRITTEN
 
     def promises(self) -> dict[str, Durability]:
         """Give what is promised of the records of each listener of which something is: it answers, or was asked to."""
         return {
             name: self.durability(name)
             for name, listener in self.listeners.items()
-            if listener.protocol is WireProtocol.RELP or listener.durability is not None
+            if listener.durability or source_types()[listener.protocol].promises
         }
 
     def listener_limits(self, name: str) -> ListenerLimits:
         """Join a listener's own settings with the common ones."""
         own, common = self.listeners[name], self.limits
-        defaults = PROTOCOL_DEFAULTS[own.protocol]
+        defaults = source_types()[own.protocol].defaults
 
         def pick(field: str) -> Any:
             if field in own.model_fields_set:
@@ -145,7 +118,7 @@ class Settings(Table):
         return ListenerLimits(
             protocol=own.protocol,
             durability=self.durability(name),
-            framing=own.framing,
+            framing=getattr(own, "framing", None),
             max_record_bytes=pick("max_length"),
             oversize=pick("oversize"),
             idle_timeout_seconds=pick("idle_timeout"),
@@ -160,7 +133,15 @@ class Settings(Table):
 
 @cache
 def settings_model() -> type[Settings]:
-    """Give the model with a table for each kind of sink that there is."""
-    tables: Any = reduce(or_, [kind.table for kind in sink_types().values()])
+    """Give the model with a table for each kind of sink and of source that there is."""
+    tagged: Any = Union[tuple(Annotated[kind.table, Tag(word)] for word, kind in source_types().items())]  # noqa: UP007
+    listeners: Any = dict[Name, Annotated[tagged, Discriminator(_protocol)]]
+    tables: Any = Union[tuple(kind.table for kind in sink_types().values())]  # noqa: UP007
     sinks: Any = dict[Name, Annotated[tables, Field(discriminator="type")]]
-    return create_model("Settings", __base__=Settings, sinks=(sinks, ...))
+    return create_model("Settings", __base__=Settings, listeners=(listeners, ...), sinks=(sinks, ...))
+
+
+def _protocol(table: Any) -> str:
+    """Say by which table a listener is to be read."""
+    word = table.get("protocol", LINES) if isinstance(table, dict) else LINES
+    return word if isinstance(word, str) else quote(word)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from twisted.logger import LogLevel
 
 from twisted_ingest import __version__
-from twisted_ingest.errors import Caution, DropReason, WireProtocol
+from twisted_ingest.errors import Caution, DropReason
 from twisted_ingest.interfaces import ISource
 from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.view import View
+from twisted_ingest.sources.registry import LINES
 
 
 def banner(
@@ -37,7 +38,7 @@ def _line(word: str, text: str = "") -> str:
 
 def _hints(sources: Sequence[ISource]) -> Sequence[tuple[str, str]]:
     """Ask the first source that has something to say, one for lines before the others."""
-    lines_first = sorted(sources, key=lambda source: source.protocol != WireProtocol.LINES.value)
+    lines_first = sorted(sources, key=lambda source: source.protocol != LINES)
     return next((hints for source in lines_first if (hints := source.hints())), ())
 
 

@@ -95,7 +95,7 @@ class IngestFactory(ConnectionFactory):
         return FRAMERS[framing](info, self.ledger, max_length or limits.max_record_bytes, limits.oversize)
 
     def _framing(self, delimiter: bytes | None) -> Framing:
-        listed = self.limits.framing
+        listed = self.limits.framing or Framing.AUTO
         wanted = listed if delimiter is None else Framing.NUL if delimiter == NUL else Framing.NEWLINE
         if listed not in (Framing.AUTO, wanted):
             raise ValueError(

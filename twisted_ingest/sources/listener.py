@@ -7,7 +7,7 @@ from typing import Any
 
 from zope.interface import implementer
 
-from twisted_ingest.errors import CloseReason, Durability, WireProtocol
+from twisted_ingest.errors import CloseReason, Durability
 from twisted_ingest.interfaces import IListener
 from twisted_ingest.ledger import ListenerLedger, SourceBalance
 from twisted_ingest.limits import OVERSLEPT
@@ -15,13 +15,7 @@ from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.binding import Binding
 from twisted_ingest.server.connection import Connection
 from twisted_ingest.server.factory import ConnectionFactory
-from twisted_ingest.server.lines import IngestFactory
-from twisted_ingest.server.relp import RelpFactory
-
-FACTORIES: dict[WireProtocol, type[ConnectionFactory]] = {
-    WireProtocol.LINES: IngestFactory,
-    WireProtocol.RELP: RelpFactory,
-}
+from twisted_ingest.sources.registry import ListenerTable, SourceContext
 
 LOOPBACK = frozenset({"127.0.0.1", "::1"})
 
@@ -49,8 +43,8 @@ class Listener(Binding):
 
     @property
     def protocol(self) -> str:
-        """What is spoken: a word of `WireProtocol`."""
-        return self.factory.limits.protocol.value
+        """What is spoken, in one word of the configuration."""
+        return self.factory.limits.protocol
 
     @property
     def answers(self) -> bool:
@@ -75,7 +69,7 @@ class Listener(Binding):
     def describe(self) -> str:
         """See `ISource`."""
         limits, about = self.factory.limits, self.name
-        if limits.protocol is not WireProtocol.LINES:
+        if self.answers:
             about = f"{self.name}: {self.protocol.upper()}, answers once {_PROMISES[limits.durability]}"
         return f"listening {self.address} ({about})"
 
@@ -165,7 +159,7 @@ class Listener(Binding):
             "trouble": self.trouble,
             "protocol": self.protocol,
             "durability": limits.durability.value,
-            "framing": limits.framing.value if limits.protocol is WireProtocol.LINES else None,
+            "framing": limits.framing and limits.framing.value,
             "max_length": limits.max_record_bytes,
             "oversize": limits.oversize.value,
             "idle_timeout_seconds": limits.idle_timeout_seconds,
@@ -175,3 +169,22 @@ class Listener(Binding):
             "rate": None if limits.rate is None else str(limits.rate),
             "rate_per_peer": None if limits.rate_per_peer is None else str(limits.rate_per_peer),
         }
+
+
+def make_listener(factory: type[ConnectionFactory]) -> Callable[[str, ListenerTable, SourceContext], Listener]:
+    """Give what makes a listener from its table, whose connections a factory of this class builds."""
+
+    def make(name: str, table: ListenerTable, context: SourceContext) -> Listener:
+        made = factory(
+            name,
+            context.limits,
+            intake=context.intake,
+            admission=context.admission,
+            events=context.events,
+            clock=context.reactor,
+            wall_time=context.wall_time,
+            ids=context.ids,
+        )
+        return Listener(table.endpoint, made, context.reactor, context.admission)
+
+    return make

@@ -1,0 +1,27 @@
+"""
+Lines: records one after the other, in one of the framings; nothing is answered.
+"""
+
+from typing import Literal
+
+from twisted_ingest.errors import Framing
+from twisted_ingest.server.lines import IngestFactory
+from twisted_ingest.sources.listener import make_listener
+from twisted_ingest.sources.registry import ListenerTable, SourceType
+
+
+class LinesTable(ListenerTable):
+    """``[listeners.NAME]`` where lines are received."""
+
+    protocol: Literal["lines"] = "lines"
+    framing: Framing = Framing.AUTO
+
+
+KINDS = (
+    SourceType(
+        table=LinesTable,
+        make=make_listener(IngestFactory),
+        flag="listen",
+        summary="to receive on: tcp, tcp6, unix or systemd",
+    ),
+)

@@ -1,0 +1,118 @@
+"""
+Which sources there are, and what each kind of them is, in one place.
+
+A module of this room names its kinds in ``KINDS``; other distributions add theirs by the entry point
+``twisted_ingest.sources`` (docs/plugins.md). Settings, flags, ``--help``, checks and the making of sources go by these.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args, get_origin
+
+from twisted_ingest.config.fields import BufferSize, Networks, OptionalDuration, OptionalRate, Size, Table
+from twisted_ingest.config.kinds import Kinds, find_kinds
+from twisted_ingest.errors import Durability, Oversize
+from twisted_ingest.flow.intake import Intake
+from twisted_ingest.interfaces import ISource
+from twisted_ingest.limits import ListenerLimits
+from twisted_ingest.observe.events import Events
+from twisted_ingest.server.admission import Admission
+
+GROUP = "twisted_ingest.sources"
+"""The group of entry points, each of which names a `SourceType`."""
+
+LINES = "lines"
+"""What a listener speaks where its table does not say."""
+
+
+class ListenerTable(Table):
+    """
+    ``[listeners.NAME]``, as far as all protocols have it in common. What is not set here comes from ``[limits]``.
+
+    The table of a kind adds its own keys, and says by ``protocol: Literal["word"]`` which it is.
+    """
+
+    endpoint: str
+    protocol: str
+    durability: Durability | None = None
+    max_length: Size | None = None
+    oversize: Oversize | None = None
+    idle_timeout: OptionalDuration = None
+    frame_timeout: OptionalDuration = None
+    rate: OptionalRate = None
+    rate_per_peer: OptionalRate = None
+    allow: Networks | None = None
+    receive_buffer: BufferSize | None = None
+
+
+class SourceContext(NamedTuple):
+    """What a source may need to be made."""
+
+    reactor: Any
+    events: Events
+    wall_time: Callable[[], float]
+    """Gives Unix time."""
+    ids: Iterator[int]
+    """Numbers connections; the sources of a process share it."""
+    limits: ListenerLimits
+    intake: Intake
+    admission: Admission
+
+
+T = TypeVar("T", bound=ListenerTable)
+
+
+def _nothing(_: Any, __: ListenerLimits) -> tuple[()]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceType(Generic[T]):
+    """A kind of source. `word` is what stands in its table's ``protocol``."""
+
+    table: type[T]
+    """Its keys."""
+    make: Callable[[str, T, SourceContext], ISource]
+    """Makes a source from its name and its table; acquires nothing yet. Raises nothing."""
+    flag: str
+    """The flag, without its dashes, that makes one from its address alone."""
+    summary: str
+    """What comes from where, for ``--help``: a few words that follow the address."""
+    address: str = "endpoint"
+    """The key whose value follows the flag."""
+    page: str = "docs/operations.md"
+    """Where to read about it: a page of ours, or an address."""
+    promises: Durability | None = None
+    """What each record is promised, unless the operator says otherwise, by an answer; ``None``: there is none."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """What ``[limits]`` is for this kind where neither it nor the table says so, by keys of it."""
+    foreign: Mapping[str, str] = field(default_factory=dict)
+    """Keys that other kinds have and this one refuses, with the reason."""
+    problems: Callable[[T, ListenerLimits], Iterable[tuple[str, str]]] = _nothing
+    """Gives keys and what is wrong with them, where one key alone cannot say it."""
+
+    @property
+    def word(self) -> str:
+        """The word that operators write."""
+        return str(get_args(self.table.model_fields["protocol"].annotation)[0])
+
+
+@cache
+def source_types() -> Kinds[SourceType[Any]]:
+    """Give all kinds of sources; found once, since what is installed does not change while a process lives."""
+    return find_kinds(__name__.rpartition(".")[0], GROUP, _check)
+
+
+def _check(kind: object) -> SourceType[Any]:
+    if not isinstance(kind, SourceType):
+        raise TypeError(f"{type(kind).__name__} is no SourceType")
+    table: object = kind.table
+    if not (isinstance(table, type) and issubclass(table, ListenerTable)):
+        raise TypeError("its table is no subclass of ListenerTable")
+    words = table.model_fields["protocol"].annotation
+    if get_origin(words) is not Literal or len(get_args(words)) != 1:
+        raise TypeError('its table lacks protocol: Literal["word"]')
+    if kind.address not in table.model_fields:
+        raise TypeError(f"its table has no key {kind.address!r}, which it names as the address")
+    return kind
