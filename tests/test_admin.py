@@ -516,6 +516,7 @@ class StatusTests(AdminTestCase):
                 "trouble": None,
                 "protocol": "lines",
                 "durability": "written",
+                "sinks": ["memory"],
                 "framing": "auto",
                 "max_length": 10,
                 "oversize": "drop",

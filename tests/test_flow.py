@@ -120,7 +120,7 @@ class FlowCase(SynchronousTestCase):
         return intake
 
     def lane(self, intake: Intake) -> tuple[Lane, Producer]:
-        lane, producer = intake.open_lane(), Producer()
+        lane, producer = intake.open_lane(intake.route()), Producer()
         lane.registerProducer(producer, True)
         return lane, producer
 
@@ -141,7 +141,8 @@ class LaneTests(FlowCase):
         """A second producer and a pull producer are refused."""
         lane, producer = self.lane(self.intake(MemorySink()))
         self.assertRaises(RuntimeError, lane.registerProducer, producer, True)
-        self.assertRaises(RuntimeError, self.intake(MemorySink()).open_lane().registerProducer, producer, False)
+        intake = self.intake(MemorySink())
+        self.assertRaises(RuntimeError, intake.open_lane(intake.route()).registerProducer, producer, False)
 
     def test_greedy_peer_pauses_alone(self) -> None:
         """A lane at its own limit pauses its producer, and resumes it when half has been taken."""
@@ -334,7 +335,7 @@ class IntakeTests(FlowCase):
         for is_rejected, heard in ((True, "settled 1"), (False, "refused")):
             sink = StalledSink()
             intake, producer = self.intake(sink), AnsweringProducer()
-            lane = intake.open_answering_lane(needs_sync=False)
+            lane = intake.open_answering_lane(intake.route())
             lane.registerProducer(producer, True)
             lane.write(batch(10))
             self.turn()
@@ -489,7 +490,7 @@ class IntakeTests(FlowCase):
         lane, _ = self.lane(intake)
         lane.write(batch(10))
         self.turn()
-        intake._settle = None  # type: ignore[method-assign,assignment]
+        intake.route()._settle = None  # type: ignore[method-assign,assignment]
         sink.release()
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
 
@@ -552,7 +553,7 @@ class FlowPropertyTests(FlowCase):
 
     def check(self, intake: Intake, lanes: list[Lane]) -> None:
         alive = {id(b): b for outlet in intake.outlets for group in outlet.outstanding for b in group.batches}
-        alive.update({id(b): b for b in intake.pending})
+        alive.update({id(b): b for b in intake.route().pending})
         groups = {id(group) for outlet in intake.outlets for group in outlet.outstanding}
         charged = sum(b.size + BATCH_OVERHEAD for b in alive.values()) + sum(lane.held for lane in lanes)
         charged += len(groups) * GROUP_OVERHEAD
@@ -585,7 +586,7 @@ class AnsweringProducer(Producer):
 
 class AnsweringLaneTests(FlowCase):
     def answering(self, intake: Intake) -> tuple[AnsweringLane, AnsweringProducer]:
-        lane, producer = intake.open_answering_lane(needs_sync=False), AnsweringProducer()
+        lane, producer = intake.open_answering_lane(intake.route()), AnsweringProducer()
         lane.registerProducer(producer, True)
         return lane, producer
 

@@ -409,7 +409,7 @@ class ConservationTests(MetricsTestCase):
         transport = self.rig.connect()
         transport.peer_sends(b"gathered\n")
         transport.pump()
-        self.assertTrue(self.rig.intake.pending)
+        self.assertTrue(self.rig.factory.route.pending)
         self.assertEqual(self.error(), 0)
 
     def test_lost_byte(self) -> None:
@@ -441,7 +441,7 @@ class ConservationTests(MetricsTestCase):
         transport = self.rig.connect()
         transport.peer_sends(b"a\nb\nc\n")
         transport.pump()
-        self.rig.intake.pending.pop()
+        self.rig.factory.route.pending.pop()
         self.assertEqual(self.error(), 6)
         self.assertEqual(
             self.rig.survey.reasons(),

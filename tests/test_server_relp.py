@@ -192,7 +192,7 @@ class AnswerTests(RelpCase):
         rig = Rig(sink, wire="relp", durability=Durability.FSYNC)
         transport = rig.connect()
         transport.peer_sends(session(*records))
-        while transport.unread or sink.waiting or rig.intake.pending:
+        while transport.unread or sink.waiting or rig.factory.route.pending:
             choice = choices.pop() if choices else 0
             if sink.waiting and choice % 2 == 0:
                 sink.answer(choice // 2 % len(sink.waiting))
@@ -302,7 +302,7 @@ class BoundTests(RelpCase):
         self.assertFalse(transport.reading)
         self.assertIs(protocol.lane.pause_reason, PauseReason.ANSWERS)
         self.assertLess(protocol.unanswered, RELP_UNACKED_FRAMES + READ_SIZE // 13)
-        while transport.unread or sink.waiting or rig.intake.pending:
+        while transport.unread or sink.waiting or rig.factory.route.pending:
             sink.release()
             rig.turn()
             transport.pump()

@@ -30,6 +30,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_ingest.batch import Batch, ConnectionInfo
 from twisted_ingest.errors import CloseReason, DiscardReason, DropReason, Framing, Oversize
+from twisted_ingest.flow.intake import Intake
 from twisted_ingest.ledger import ListenerLedger
 from twisted_ingest.limits import BATCH_OVERHEAD, DRAIN_TIMEOUT, FLUSH_GRACE, GROUP_OVERHEAD, KIB, READ_SIZE
 from twisted_ingest.server.lines import FRAMERS
@@ -76,7 +77,8 @@ class Watched(IngestProtocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Look at the pressure, then go on."""
-        intake = self.lane._intake
+        intake = self.lane._owner
+        assert isinstance(intake, Intake)
         assert not intake.budget.mark.is_high, "read above the high mark"
         assert not self.lane.is_paused, "a paused producer read"
         super().dataReceived(data)
@@ -282,7 +284,8 @@ class ServerMachine(RuleBasedStateMachine):
         """Weigh what is held, from the live objects."""
         intake = self.rig.intake
         groups = {id(group): group for outlet in intake.outlets for group in outlet.outstanding}
-        batches = [batch for group in groups.values() for batch in group.batches] + intake.pending
+        batches = [batch for group in groups.values() for batch in group.batches]
+        batches += [batch for route in intake.routes for batch in route.pending]
         partials = sum(each.framer.memory for each in self.rig.factory.connections.values())
         assert partials == intake.budget.partials
         return sum(batch.size + BATCH_OVERHEAD for batch in batches) + len(groups) * GROUP_OVERHEAD + partials

@@ -6,12 +6,7 @@ Pure values. A batch is what one chunk completed: many records, one object.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Self
-
-from twisted_ingest.limits import BATCH_OVERHEAD, GROUP_OVERHEAD
-
-if TYPE_CHECKING:
-    from twisted_ingest.flow.lane import Lane
+from typing import NamedTuple, Self
 
 LF = b"\n"
 NUL = b"\0"
@@ -69,10 +64,7 @@ class Batch:
     never came, ``truncated`` a single one whose end was cut off.
     """
 
-    __slots__ = ("count", "delimiter", "info", "lane", "partial", "received_at", "size", "truncated", "wire")
-
-    lane: "Lane"
-    """Set by the lane that took the batch, for the way back."""
+    __slots__ = ("count", "delimiter", "info", "partial", "received_at", "size", "truncated", "wire")
 
     def __init__(
         self,
@@ -117,45 +109,37 @@ class Batch:
 
 class Group:
     """
-    Batches of many connections, in order, on their way to every sink.
+    Batches of many connections, in order, as a sink sees them.
 
-    ``charge`` is what they cost the budget; ``holders`` counts the sinks that have it still, ``required``
-    those among them that settlement waits for. ``needs_sync`` asks sinks to answer only once the device has the
-    records. ``is_refused`` marks a group that a required sink will never take. ``records`` are its
-    records by listener, of its first ``counted`` batches: counted once, so that whoever asks what is in flight need not
-    look at every batch, unless one has been lost since.
+    ``size`` is what their ``wire`` takes in bytes, ``records`` are their records by listener. ``needs_sync`` asks the
+    sink to answer only once the device has them.
     """
 
-    __slots__ = (
-        "batches",
-        "charge",
-        "counted",
-        "holders",
-        "is_refused",
-        "needs_sync",
-        "records",
-        "required",
-        "size",
-    )
+    __slots__ = ("batches", "needs_sync", "records", "size")
 
-    def __init__(self, batches: list[Batch], size: int, *, needs_sync: bool = False) -> None:
+    def __init__(
+        self, batches: list[Batch], size: int, records: dict[str, int] | None = None, *, needs_sync: bool = False
+    ) -> None:
         self.batches = batches
         self.size = size
+        self.records = count_records(batches) if records is None else records
         self.needs_sync = needs_sync
-        self.is_refused = False
-        self.charge = size + len(batches) * BATCH_OVERHEAD + GROUP_OVERHEAD
-        self.holders = 0
-        self.required = 0
-        self.counted = len(batches)
-        self.records = count_records(batches)
 
 
 def count_records(batches: list[Batch]) -> dict[str, int]:
     """Count records by listener."""
     counts: dict[str, int] = {}
+    name, number = "", 0
     for batch in batches:
-        name = batch.info.listener
-        counts[name] = counts.get(name, 0) + batch.count
+        # Added up as long as the listener stays the same, as it mostly does: this is asked for each group.
+        listener = batch.info.listener
+        if listener is not name:
+            if number:
+                counts[name] = counts.get(name, 0) + number
+            name, number = listener, 0
+        number += batch.count
+    if number:
+        counts[name] = counts.get(name, 0) + number
     return counts
 
 

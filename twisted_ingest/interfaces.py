@@ -173,6 +173,10 @@ class ISource(Interface):
     durability: Durability = Attribute("What it asks of the sinks.")
     answers: bool = Attribute("Whether senders are told what is safe; its ledger counts the answers then.")
     ledger: ListenerLedger = Attribute("Its counts.")
+    route: Any = Attribute(
+        "The way of its records to their sinks, a `Route` of the intake: it is weighed against the ``outlets`` of that "
+        "only."
+    )
     trouble: str | None = Attribute(
         "Why it can take nothing although it should, for ``/readyz``; ``None``: all is well, as far as that lies here."
     )

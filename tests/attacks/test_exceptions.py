@@ -125,7 +125,7 @@ class FaultyParts(IngestProtocol):
         if info.host == VICTIM:
             framer = FaultyFramer(info, factory.ledger, 1000)
         elif info.host == "192.0.2.67":
-            lane = FaultyLane(lane._intake, 100 * KIB)
+            lane = FaultyLane(lane._owner, lane._route, 100 * KIB)
         super().__init__(info, factory, framer, lane)
 
 
@@ -307,13 +307,14 @@ class CallbackTests(SynchronousTestCase):
     def test_gathering(self) -> None:
         """A bug as a group is handed over is counted; what comes later is handed over."""
         rig = self.rig(IngestProtocol, connection_memory=MIB)
-        flush = rig.intake.flush
+        route = rig.factory.route
+        flush = route.flush
 
         def broken() -> None:
-            rig.intake.flush = flush  # type: ignore[method-assign]
+            route.flush = flush  # type: ignore[method-assign]
             raise BugError("flush")
 
-        rig.intake.flush = broken  # type: ignore[method-assign]
+        route.flush = broken  # type: ignore[method-assign]
         good = rig.connect()
         self.say(rig, good, b"first\n")
         self.check(rig, good)

@@ -87,7 +87,7 @@ class Survey:
         held, ledger, name = source.balance(), source.ledger, source.name
         self._retired += View(listeners={name: _listener(source, held).counted()})
         self._wrong[f"{name}: bytes"] += Balance.of_bytes(ledger, held.buffered_bytes).error
-        for outlet in self._intake.outlets:
+        for outlet in source.route.outlets:
             self._owed[name, outlet] += ledger.records_framed - sum(ledger.records_dropped.values())
         self._sources.remove(source)
 
@@ -119,19 +119,20 @@ class Survey:
 
     def _weigh(self, recount: "_Recount") -> dict[str, int]:
         errors = Counter(self._wrong)
-        ledgers = dict.fromkeys((name for name, _ in self._owed), ListenerLedger())
+        ledgers = dict.fromkeys(self._owed, ListenerLedger())
         for source, held in recount.sources.items():
-            ledgers[source.name] = source.ledger
+            ledgers.update({(source.name, outlet): source.ledger for outlet in source.route.outlets})
             errors[f"{source.name}: bytes"] += Balance.of_bytes(source.ledger, held.buffered_bytes).error
-        for name, ledger in ledgers.items():
-            for outlet, in_flight in recount.in_flight.items():
-                balance = Balance.of_records(ledger, outlet.tally(name), in_flight[name])
+        for (name, outlet), ledger in ledgers.items():
+            if outlet in recount.in_flight:
+                balance = Balance.of_records(ledger, outlet.tally(name), recount.in_flight[outlet][name])
                 errors[f"{name}: records at {outlet.sink.name}"] += balance.error + self._owed[name, outlet]
         return dict(errors)
 
     def _reasons(self, conservation: Mapping[str, int]) -> list[str]:
         state = [] if self.state == "ready" else [self.state]
-        required = [outlet.sink for outlet in self._intake.outlets if outlet.required]
+        used = {outlet for source in self._sources for outlet in source.route.outlets}
+        required = [outlet.sink for outlet in self._intake.outlets if outlet.required and outlet in used]
         troubles = ((sink.name, trouble_of(sink, self._events.bug)) for sink in required)
         wrong = ((place, error) for place, error in conservation.items() if error)
         lost = (source for source in self._sources if source.trouble is not None)

@@ -3,17 +3,21 @@ The way back: a lane whose producer hears which of its batches are safe, so that
 """
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from zope.interface import implementer
 
 from twisted_ingest.batch import Batch
 from twisted_ingest.errors import PauseReason
-from twisted_ingest.flow.lane import Lane
+from twisted_ingest.flow.lane import Lane, LaneOwner, LaneRoute
 from twisted_ingest.interfaces import IAnsweringProducer, IBatchConsumer
 
-if TYPE_CHECKING:
-    from twisted_ingest.flow.intake import Intake
+
+class AnsweringRoute(LaneRoute, Protocol):
+    """Where batches go whose sender waits for an answer."""
+
+    def tell_later(self, lane: "AnsweringLane") -> None:
+        """Call `AnsweringLane.tell` once the group at hand is settled."""
 
 
 @implementer(IBatchConsumer)
@@ -30,8 +34,10 @@ class AnsweringLane(Lane):
     is_answered = True
     producer: IAnsweringProducer | None
 
-    def __init__(self, intake: "Intake", limit: int, *, needs_sync: bool = False) -> None:
-        super().__init__(intake, limit, needs_sync=needs_sync)
+    _route: AnsweringRoute
+
+    def __init__(self, owner: LaneOwner, route: AnsweringRoute, limit: int) -> None:
+        super().__init__(owner, route, limit)
         self._untold: deque[Batch] = deque()
         """Batches the producer has not heard of, in order."""
         self._fate: dict[Batch, bool] = {}
@@ -51,7 +57,7 @@ class AnsweringLane(Lane):
         self._fate[batch] = taken
         if not self._is_telling:
             self._is_telling = True
-            self._intake.telling.append(self)
+            self._route.tell_later(self)
 
     def tell(self) -> None:
         """Tell the producer of the batches at the front whose fate is known."""

@@ -1,32 +1,28 @@
 """
-Where all lanes meet: the budget, the gathering of groups, and the way to the sinks and back.
+Where all lanes meet: the one budget, the sinks, and the routes between.
 
 Knows the reactor's clock only. What it reports goes through callbacks, so that it needs no log.
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_ingest.batch import Batch, Group, Rejected, count_records
-from twisted_ingest.errors import DropReason, SinkError
+from twisted_ingest.batch import count_records
+from twisted_ingest.errors import DropReason
 from twisted_ingest.flow.answers import AnsweringLane
 from twisted_ingest.flow.budget import Budget
+from twisted_ingest.flow.claims import add_records
 from twisted_ingest.flow.lane import Lane
-from twisted_ingest.flow.outlet import Outlet, deliver
+from twisted_ingest.flow.outlet import Outlet
 from twisted_ingest.flow.pauses import Pauses
+from twisted_ingest.flow.route import Route
 from twisted_ingest.interfaces import IBatchProducer, ISink
-from twisted_ingest.limits import (
-    GATHER_BYTES,
-    GATHER_SECONDS,
-    GROUP_OVERHEAD,
-    OPTIONAL_SHARE,
-    RESUME_PER_TURN,
-)
+from twisted_ingest.limits import OPTIONAL_SHARE, RESUME_PER_TURN
 
 
 def _ignore(*_: object) -> None:
@@ -47,11 +43,10 @@ def _evict(producer: IBatchProducer) -> None:
 
 class Intake:
     """
-    Collects the batches of all lanes, charges them, and hands them to the sinks in groups.
+    Has the sinks, the routes to them, and one budget for all lanes, which it pauses and resumes.
 
-    A group is handed over once per reactor turn (after ``GATHER_SECONDS`` where a sink ``wants_groups``, unless a lane
-    that gave to it is paused and cannot give more), or when ``GATHER_BYTES`` have gathered: not with each batch of a
-    paused lane, for one chunk of counted frames can make thousands. ``on_high`` and ``on_low`` are called when the
+    A sink that stalls holds back the lanes of its routes, each at its own limit; the others read on, until
+    what waits for that sink has used up the budget. ``on_high`` and ``on_low`` are called when the
     budget crosses its marks, ``on_sink_failed`` when a sink has failed for good, ``on_rejected`` with its name,
     how many records it will never take, and why, ``on_bug`` with where it was met.
     """
@@ -64,15 +59,7 @@ class Intake:
         self.connection_limit = connection_limit
         self.outlets: list[Outlet] = []
         self.lanes: set[Lane] = set()
-        self.pending: list[Batch] = []
-        self._pending_size = 0
-        self._needs_sync = False
-        self.telling: list[AnsweringLane] = []
-        """Lanes that have something to tell of the group being settled."""
-        self._gather_seconds = 0.0
-        self._gathering: IDelayedCall | None = None
-        self._hurried = False
-        """Whether gathering ends with this turn."""
+        self._routes: dict[tuple[frozenset[str] | None, bool], Route] = {}
         self._evicting = False
         self._waiting: OrderedDict[Lane, None] = OrderedDict()
         """Lanes that the budget keeps paused, longest first."""
@@ -83,24 +70,54 @@ class Intake:
         self.on_sink_failed: Callable[[Outlet], None] = _ignore
         self.on_rejected: Callable[[str, int, str], None] = _ignore
         self.on_bug: Callable[[str, Failure], None] = _log_bug
-        self._idle_waiters: list[Deferred[None]] = []
+        self.idle_waiters: list[Deferred[None]] = []
 
     def add_sink(self, sink: ISink, *, required: bool, share: float = OPTIONAL_SHARE) -> Outlet:
         """Attach a sink. ``share`` is the part of the budget that one not required may keep queued."""
         limit = None if required else int(self.budget.limit * share)
         outlet = Outlet(sink, required=required, limit=limit)
         self.outlets.append(outlet)
-        if sink.wants_groups:
-            self._gather_seconds = GATHER_SECONDS
+        for (names, _), route in self._routes.items():
+            if names is None:
+                route.add(outlet)
         return outlet
 
-    def open_lane(self, *, needs_sync: bool = False) -> Lane:
-        """Make the lane of a new connection; it joins when a producer registers with it."""
-        return Lane(self, self.connection_limit, needs_sync=needs_sync)
+    def route(self, sinks: Iterable[str] | None = None, *, needs_sync: bool = False) -> Route:
+        """
+        Give the route to some sinks by name; ``None`` is all of them, those included that are added later.
 
-    def open_answering_lane(self, *, needs_sync: bool) -> AnsweringLane:
+        There is one for each set of sinks and ``needs_sync``, so that what must be synced holds nobody else up. Raises
+        `LookupError` for a name that no sink has.
+        """
+        names = None if sinks is None else frozenset(sinks)
+        route = self._routes.get((names, needs_sync))
+        if route is None:
+            route = Route(self, needs_sync=needs_sync)
+            for outlet in self._chosen(names):
+                route.add(outlet)
+            self._routes[names, needs_sync] = route
+        return route
+
+    def _chosen(self, names: frozenset[str] | None) -> list[Outlet]:
+        if names is None:
+            return self.outlets
+        unknown = names.difference(outlet.sink.name for outlet in self.outlets)
+        if unknown:
+            raise LookupError(f"no sink has the name {', '.join(sorted(unknown))}")
+        return [outlet for outlet in self.outlets if outlet.sink.name in names]
+
+    @property
+    def routes(self) -> Collection[Route]:
+        """All routes that have been asked for."""
+        return self._routes.values()
+
+    def open_lane(self, route: Route) -> Lane:
+        """Make the lane of a new connection; it joins when a producer registers with it."""
+        return Lane(self, route, self.connection_limit)
+
+    def open_answering_lane(self, route: Route) -> AnsweringLane:
         """Make the lane of a new connection that answers its peer."""
-        return AnsweringLane(self, self.connection_limit, needs_sync=needs_sync)
+        return AnsweringLane(self, route, self.connection_limit)
 
     # Called by lanes.
 
@@ -118,147 +135,17 @@ class Intake:
             self.pauses.change(lane.pause_reason, None)
             lane.pause_reason, lane.is_paused = None, False
 
-    def take(self, batch: Batch, charge: int) -> None:
-        """Charge a batch and gather it."""
-        self.pending.append(batch)
-        self._pending_size += batch.size
-        if batch.lane.needs_sync:
-            self._needs_sync = True
-        if self.budget.charge(charge):
-            self._budget_crossed()
-        if self._pending_size >= GATHER_BYTES:
-            self.flush()
-        elif self._gathering is None:
-            self._hurried = batch.lane.is_paused or batch.lane.is_answered
-            self._gathering = self.clock.callLater(0 if self._hurried else self._gather_seconds, self._gathered)
-        elif not self._hurried and (batch.lane.is_paused or batch.lane.is_answered):
-            # Neither sends more meanwhile: there is nothing to gather but delay. Anew, because `reset` would search all
-            # timers of the reactor for it.
-            self._gathering.cancel()
-            self._hurried, self._gathering = True, self.clock.callLater(0, self._gathered)
-
     def hold(self, delta: int) -> None:
         """Charge a change in what unfinished records take; evict the oldest where they take too much."""
         if self.budget.charge_partial(delta):
-            self._budget_crossed()
+            self.budget_crossed()
         if delta > 0 and self.budget.partials > self.budget.partials_limit and not self._evicting:
             self._evict()
 
-    # The way to the sinks.
-
-    def flush(self) -> None:
-        """Hand what was gathered to the sinks now."""
-        if not self.pending:
-            return
-        group = Group(self.pending, self._pending_size, needs_sync=self._needs_sync)
-        self.pending = []
-        self._pending_size = 0
-        self._needs_sync = False
-        if self.budget.charge(GROUP_OVERHEAD):
-            self._budget_crossed()
-        takers = [outlet for outlet in self.outlets if self._admits(outlet, group)]
-        # Counted before the first call: a sink may take the group before `deliver` returns.
-        group.holders = len(takers)
-        group.required = sum(outlet.required for outlet in takers)
-        for outlet in takers:
-            outlet.outstanding[group] = None
-            outlet.charge += group.charge
-        for outlet in takers:
-            done = deliver(outlet.sink, group)
-            settled = (outlet, group)
-            answered = done.addCallbacks(self._answered, self._refused, callbackArgs=settled, errbackArgs=settled)
-            _ = answered.addErrback(self._broken)
-        if not any(outlet.required for outlet in takers):
-            self._settle(group)  # nobody's answer is waited for
-        if not takers:
-            self._release(group)
-
-    def _gathered(self) -> None:
-        self._gathering = None
-        try:
-            self.flush()
-        except Exception:  # noqa: BLE001 - counted, where the reactor would log it without a limit
-            self.on_bug("handing over a group", Failure())
-
-    def _admits(self, outlet: Outlet, group: Group) -> bool:
-        if outlet.limit is None or outlet.charge + group.charge <= outlet.limit:
-            return True
-        outlet.drop(group, DropReason.OVERFLOW)
-        return False
-
-    # The way back.
-
-    def _answered(self, answer: object, outlet: Outlet, group: Group) -> None:
-        if isinstance(answer, Rejected) and answer.refusals:
-            self._rejected(answer, outlet, group)
-        elif group in outlet.outstanding:
-            outlet.delivered(group)
-            self._let_go(outlet, group)
-
-    def _rejected(self, answer: Rejected, outlet: Outlet, group: Group) -> None:
-        """Count what was rejected; the group is settled as taken, for nobody may bring such records for ever."""
-        try:
-            lost = answer.lost(group.batches)
-        except Exception:  # noqa: BLE001 - the answer may hold anything
-            self._refused(Failure(), outlet, group)
-            return
-        if group in outlet.outstanding:
-            outlet.delivered(group)
-            outlet.rejected(lost)
-            self._let_go(outlet, group)
-            self.on_rejected(outlet.sink.name, sum(records for _, records, _ in lost), str(answer))
-
-    def _refused(self, failure: Failure, outlet: Outlet, group: Group) -> None:
-        if group in outlet.outstanding:
-            self._lose(outlet, group, DropReason.SINK_FAILED)
-        if failure.check(SinkError):
-            self.on_sink_failed(outlet)
-        else:
-            self.on_bug(f"sink {outlet.sink.name}", failure)
-
-    def _broken(self, failure: Failure) -> None:
-        """Report an error of ours in the way back; it must not stay unseen in a Deferred."""
-        self.on_bug("settling a group", failure)
-
-    def _lose(self, outlet: Outlet, group: Group, reason: DropReason) -> None:
-        """Count a group as lost to a sink; where that is required, nobody may be told that it is safe."""
-        group.is_refused = group.is_refused or outlet.required
-        outlet.drop(group, reason)
-        self._let_go(outlet, group)
-
-    def _let_go(self, outlet: Outlet, group: Group) -> None:
-        del outlet.outstanding[group]
-        outlet.charge -= group.charge
-        group.holders -= 1
-        if outlet.required:
-            group.required -= 1
-            if group.required == 0:
-                self._settle(group)
-        if group.holders == 0:
-            self._release(group)
-        if self._idle_waiters and self.is_idle:
-            waiters, self._idle_waiters = self._idle_waiters, []
-            for waiter in waiters:
-                waiter.callback(None)
-
-    def _settle(self, group: Group) -> None:
-        """Tell the lanes that the required sinks have answered."""
-        taken = not group.is_refused
-        for batch in group.batches:
-            batch.lane.settle(batch, taken=taken)
-        if self.telling:
-            lanes, self.telling = self.telling, []
-            for lane in lanes:
-                lane.tell()
-
-    def _release(self, group: Group) -> None:
-        """Give the charge back: nobody holds the bytes any more."""
-        if self.budget.charge(-group.charge):
-            self._budget_crossed()
-
     # Pressure.
 
-    def _budget_crossed(self) -> None:
+    def budget_crossed(self) -> None:
+        """Pause everybody above the high mark; let them resume at the low one."""
         if self.budget.mark.is_high:
             for lane in list(self.lanes):
                 self._wait(lane)
@@ -308,10 +195,22 @@ class Intake:
 
     # What is left.
 
+    def flush(self) -> None:
+        """Hand what was gathered to the sinks now."""
+        for route in self.routes:
+            route.flush()
+
     @property
     def is_idle(self) -> bool:
         """Whether nothing is gathered and no sink has anything outstanding."""
-        return not self.pending and not any(outlet.outstanding for outlet in self.outlets)
+        return not any(route.pending for route in self.routes) and not any(each.outstanding for each in self.outlets)
+
+    def sink_answered(self) -> None:
+        """See `RouteOwner`: fire the Deferreds of those who wait for idleness, where that was the last one."""
+        if self.is_idle:
+            waiters, self.idle_waiters = self.idle_waiters, []
+            for waiter in waiters:
+                waiter.callback(None)
 
     def when_idle(self) -> "Deferred[None]":
         """Hand over what was gathered; the Deferred fires with ``None`` once every sink has answered."""
@@ -320,24 +219,20 @@ class Intake:
         if self.is_idle:
             idle.callback(None)
         else:
-            self._idle_waiters.append(idle)
+            self.idle_waiters.append(idle)
         return idle
 
     def abandon(self) -> None:
         """Count what no sink has taken as dropped, reason ``shutdown``, and let go of it; no timer is left."""
-        self.flush()
-        if self._gathering is not None:
-            self._gathering.cancel()
-            self._gathering = None
+        for route in self.routes:
+            route.close()
         for outlet in self.outlets:
-            for group in list(outlet.outstanding):
-                self._lose(outlet, group, DropReason.SHUTDOWN)
+            for claims, owner in list(outlet.outstanding.items()):
+                owner.lose(outlet, claims, DropReason.SHUTDOWN)
 
     def in_flight(self, outlet: Outlet) -> Counter[str]:
         """Recount, from what was gathered and the live groups, the records by listener that a sink has yet to take."""
-        held = count_records(self.pending)
-        for group in outlet.outstanding:
-            records = group.records if len(group.batches) == group.counted else count_records(group.batches)
-            for listener in records:
-                held[listener] = held.get(listener, 0) + records[listener]
+        held: dict[str, int] = {}
+        add_records(held, (count_records(route.pending) for route in self.routes if outlet in route.outlets))
+        add_records(held, (claims.count() for claims in outlet.outstanding))
         return Counter(held)

@@ -1,22 +1,44 @@
 """
 One connection's place in the flow: it takes batches, and pauses its producer.
 
-A lane outlives its connection until its batches are settled. It knows the intake, not sockets.
+A lane outlives its connection until its batches are settled. It knows its owner and its route, not sockets.
 """
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
 from twisted_ingest.batch import Batch
 from twisted_ingest.errors import PauseReason
+from twisted_ingest.flow.pauses import Pauses
 from twisted_ingest.flow.watermark import Watermark
 from twisted_ingest.interfaces import IBatchConsumer, IBatchProducer
 from twisted_ingest.limits import BATCH_OVERHEAD, READ_SIZE
 
-if TYPE_CHECKING:
-    from twisted_ingest.flow.intake import Intake
+
+class LaneOwner(Protocol):
+    """What a lane needs of the intake, which all lanes belong to."""
+
+    clock: IReactorTime
+    pauses: Pauses
+    """Told of each change."""
+
+    def join(self, lane: "Lane") -> None:
+        """Count a lane in; it may be paused before this returns."""
+
+    def leave(self, lane: "Lane") -> None:
+        """Count a lane out: its connection is gone. Its batches stay until they are settled."""
+
+    def hold(self, delta: int) -> None:
+        """Charge a change in what unfinished records take."""
+
+
+class LaneRoute(Protocol):
+    """Where a lane's batches go, for life."""
+
+    def take(self, lane: "Lane", batch: Batch, charge: int) -> None:
+        """Take a batch that was charged with so many bytes; later `Lane.settle` is called with it, once."""
 
 
 @implementer(IBatchConsumer)
@@ -26,30 +48,29 @@ class Lane:
 
     ``limit`` is what the connection may hold in bytes, partial record included. The producer is
     paused while one more read could pass it, or while the intake's budget is above its mark.
-    A partial record alone never pauses: only sinks could relieve it, and they do not have it yet. With ``needs_sync``
-    a sink answers for its batches only once the device has them.
+    A partial record alone never pauses: only sinks could relieve it, and they do not have it yet.
     """
 
     is_answered = False
     """Whether somebody waits for what becomes of its batches."""
 
     __slots__ = (
-        "_intake",
         "_mark",
+        "_owner",
         "_resting",
+        "_route",
         "held",
         "held_since",
         "in_flight",
         "is_paused",
-        "needs_sync",
         "pause_reason",
         "producer",
         "waiting",
     )
 
-    def __init__(self, intake: "Intake", limit: int, *, needs_sync: bool = False) -> None:
-        self._intake = intake
-        self.needs_sync = needs_sync
+    def __init__(self, owner: LaneOwner, route: LaneRoute, limit: int) -> None:
+        self._owner = owner
+        self._route = route
         high = max(limit - READ_SIZE, 0)
         self._mark = Watermark(high, high // 2)
         self.producer: IBatchProducer | None = None
@@ -69,7 +90,7 @@ class Lane:
         if self.producer is not None or not streaming:
             raise RuntimeError(f"a lane takes one push producer; it has {self.producer!r}")
         self.producer = producer
-        self._intake.join(self)
+        self._owner.join(self)
 
     def unregisterProducer(self) -> None:
         """See ``IBatchConsumer``."""
@@ -78,18 +99,17 @@ class Lane:
         if self._resting is not None:
             self._resting.cancel()
             self._resting = None
-        self._intake.leave(self)
+        self._owner.leave(self)
 
     def write(self, batch: Batch) -> None:
         """See ``IBatchConsumer``."""
-        batch.lane = self
         charge = batch.size + BATCH_OVERHEAD
         self.in_flight += charge
         # Asked first what almost always settles it: this runs once per read, whatever its size.
         level = self.in_flight + self.held
         if level > self._mark.high and self._mark.update(level):
             self.update()
-        self._intake.take(batch, charge)
+        self._route.take(self, batch, charge)
 
     def hold(self, size: int, since: float) -> None:
         """See ``IBatchConsumer``."""
@@ -100,7 +120,7 @@ class Lane:
             return
         if self.in_flight and self._mark.update(self.in_flight + size):
             self.update()
-        self._intake.hold(delta)
+        self._owner.hold(delta)
 
     def settle(self, batch: Batch, *, taken: bool) -> None:
         """Take back the charge of a batch that the required sinks have ``taken`` (or lost, which is counted)."""
@@ -112,7 +132,7 @@ class Lane:
     def rest(self, seconds: float) -> None:
         """Keep the producer paused for ``seconds``: it has sent faster than it may."""
         if self._resting is None:
-            self._resting = self._intake.clock.callLater(seconds, self._rested)
+            self._resting = self._owner.clock.callLater(seconds, self._rested)
             self.update()
 
     def end_rest(self) -> None:
@@ -132,7 +152,7 @@ class Lane:
             return
         self.pause_reason = after
         self.is_paused = after is not None
-        self._intake.pauses.change(before, after)
+        self._owner.pauses.change(before, after)
         try:
             if before is None:
                 self.producer.pauseProducing()

@@ -5,13 +5,14 @@ The way to one sink: handing over a group whatever the sink makes of that, and t
 from asyncio import isfuture
 from collections.abc import Callable, Mapping
 from inspect import iscoroutine
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from twisted_ingest.batch import Batch, Group
 from twisted_ingest.errors import DropReason
+from twisted_ingest.flow.claims import Claims
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.ledger import Tally
 
@@ -93,6 +94,13 @@ def _checked(details: dict[str, float]) -> dict[str, float]:
     return details
 
 
+class GroupOwner(Protocol):
+    """Who made a group, and can give it up on behalf of a sink: its route."""
+
+    def lose(self, outlet: "Outlet", claims: Claims, reason: DropReason) -> None:
+        """Count a group as lost to a sink, and let go of it."""
+
+
 class Outlet:
     """
     The intake's side of one sink: what it was handed and has not taken yet, and its tallies.
@@ -104,7 +112,8 @@ class Outlet:
         self.sink = sink
         self.required = required
         self.limit = limit
-        self.outstanding: dict[Group, None] = {}
+        self.outstanding: dict[Claims, GroupOwner] = {}
+        """Groups it has not answered for, in order, and their routes."""
         self.charge = 0
         self.tallies: dict[str, Tally] = {}
 
@@ -115,23 +124,30 @@ class Outlet:
             tally = self.tallies[listener] = Tally()
         return tally
 
-    def drop(self, group: Group, reason: DropReason) -> None:
+    def take_or_drop(self, claims: Claims) -> bool:
+        """See that there is room for a group; drop and count its records where there is none, and say no."""
+        if self.limit is None or self.charge + claims.charge <= self.limit:
+            return True
+        self.count_dropped(claims, DropReason.OVERFLOW)
+        return False
+
+    def count_dropped(self, claims: Claims, reason: DropReason) -> None:
         """Count a group's records as lost to this sink."""
-        for batch in group.batches:
+        for batch in claims.batches:
             self.tally(batch.info.listener).records_dropped[reason] += batch.count
 
-    def delivered(self, group: Group) -> None:
+    def count_delivered(self, claims: Claims) -> None:
         """Count a group as taken by this sink: batch by batch, so that one lost on the way is missed."""
-        listener = group.batches[0].info.listener
+        listener = claims.batches[0].info.listener
         tally = self.tally(listener)
-        for batch in group.batches:
+        for batch in claims.batches:
             if batch.info.listener is not listener:
                 listener = batch.info.listener
                 tally = self.tally(listener)
             tally.records_delivered += batch.count
             tally.bytes_delivered += batch.size
 
-    def rejected(self, lost: list[tuple[Batch, int, int]]) -> None:
+    def count_rejected(self, lost: list[tuple[Batch, int, int]]) -> None:
         """Count what was rejected of a group that was counted as taken: batch, records and bytes of each."""
         for batch, records, size in lost:
             tally = self.tally(batch.info.listener)

@@ -302,7 +302,7 @@ class AnsweringFactory(ConnectionFactory):
 
     def open_lane(self) -> AnsweringLane:
         """Open the lane of a session."""
-        return self._intake.open_answering_lane(needs_sync=self.limits.durability is Durability.FSYNC)
+        return self._intake.open_answering_lane(self.route)
 
     def unanswered(self) -> tuple[int, int]:
         """Recount, from the live sessions, the frames that wait for their answer, and the bytes of their records."""

@@ -13,6 +13,7 @@ from twisted_ingest.batch import ConnectionInfo
 from twisted_ingest.errors import CloseReason, Durability, RefuseReason
 from twisted_ingest.flow.intake import Intake
 from twisted_ingest.flow.rate import Meter, PeerBuckets, TokenBucket
+from twisted_ingest.flow.route import Route
 from twisted_ingest.framing.base import Framer
 from twisted_ingest.ledger import ListenerLedger
 from twisted_ingest.limits import ListenerLimits
@@ -47,8 +48,11 @@ class ConnectionFactory(ServerFactory):
         clock: IReactorTime,
         wall_time: Callable[[], float],
         ids: "Iterator[int] | None" = None,
+        sinks: Sequence[str] | None = None,
     ) -> None:
         self.name = name
+        self.sinks = sinks
+        """Where its records go, by name; ``None``: to every sink."""
         self.limits = limits
         self.ledger = self.make_ledger()
         self.connections: dict[int, Connection] = {}
@@ -109,9 +113,14 @@ class ConnectionFactory(ServerFactory):
         """Make the framer of a connection; see `ConnectionOwner`."""
         raise NotImplementedError
 
+    @property
+    def route(self) -> Route:
+        """The way of the records of connections to come."""
+        return self._intake.route(self.sinks, needs_sync=self.limits.durability is Durability.FSYNC)
+
     def open_lane(self) -> Any:
         """Open the lane of a connection."""
-        return self._intake.open_lane(needs_sync=self.limits.durability is Durability.FSYNC)
+        return self._intake.open_lane(self.route)
 
     def meters(self, info: ConnectionInfo) -> tuple[Meter, ...]:
         """Make what holds a connection to its rates; none for most."""

@@ -8,6 +8,7 @@ from typing import Any
 from zope.interface import implementer
 
 from twisted_ingest.errors import CloseReason, Durability
+from twisted_ingest.flow.route import Route
 from twisted_ingest.interfaces import IListener
 from twisted_ingest.ledger import ListenerLedger, SourceBalance
 from twisted_ingest.limits import OVERSLEPT
@@ -55,6 +56,11 @@ class Listener(Binding):
     def durability(self) -> Durability:
         """What must be true of a record once it counts as taken."""
         return self.factory.limits.durability
+
+    @property
+    def route(self) -> Route:
+        """The way of its records to their sinks."""
+        return self.factory.route
 
     @property
     def ledger(self) -> ListenerLedger:
@@ -159,6 +165,7 @@ class Listener(Binding):
             "trouble": self.trouble,
             "protocol": self.protocol,
             "durability": limits.durability.value,
+            "sinks": [outlet.sink.name for outlet in self.route.outlets],
             "framing": limits.framing and limits.framing.value,
             "max_length": limits.max_record_bytes,
             "oversize": limits.oversize.value,
