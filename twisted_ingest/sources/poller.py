@@ -3,7 +3,7 @@ A poller: the source that asks an HTTP server, again and again, for a body of li
 """
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -69,12 +69,14 @@ class HttpPoller:
         reactor: Any,
         wall_time: Callable[[], float],
         ids: Iterator[int],
+        sinks: Sequence[str] | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.name = name
         self.plan = plan
         self.ledger = PollLedger()
-        self.lane: Lane = intake.open_lane()
+        self.route = intake.route(sinks)
+        self.lane: Lane = intake.open_lane(self.route)
         self.validator = Validator()
         self.authorization: Mapping[bytes, bytes] = {}
         self._policy: Any = None
@@ -127,6 +129,7 @@ class HttpPoller:
         return {
             "name": self.name,
             **redacted(self.plan),
+            "sinks": [outlet.sink.name for outlet in self.route.outlets],
             "running": self._is_running,
             "polling": self._poll is not None,
             "paused": self.lane.pause_reason,
