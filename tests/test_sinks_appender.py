@@ -17,7 +17,7 @@ from twisted.trial.unittest import TestCase
 
 from twisted_ingest.errors import Fsync, SinkError
 from twisted_ingest.observe.events import Events
-from twisted_ingest.storage import trouble, writer
+from twisted_ingest.storage import output, syncs, trouble, writer
 from twisted_ingest.storage.appender import Appender
 from twisted_ingest.storage.fifo import Fifo
 from twisted_ingest.storage.progress import Progress
@@ -400,8 +400,8 @@ class ScheduleTests(AppenderCase):
         bench.medium.plan("open", *(plan or (lambda: None) for plan in opens))
         self.run_schedule(bench, jobs, writes)
         self.assertEqual(bench.medium.lines(), lines_of(jobs))
-        self.assertEqual(bench.medium.torn(), bench.appender.writer.torn_records)
-        self.assertEqual(bench.appender.writer.rewritten_bytes, 0)
+        self.assertEqual(bench.medium.torn(), bench.appender.writer.counts.torn_records)
+        self.assertEqual(bench.appender.writer.counts.rewritten_bytes, 0)
 
     @SLOW_MACHINE
     @given(SHAPES, MOVING_WRITES, FAILURES)
@@ -409,7 +409,7 @@ class ScheduleTests(AppenderCase):
         self, shapes: list[list[list[int]]], writes: list[Any], opens: list[Plan | None]
     ) -> None:
         """With files renamed and removed in between each answered line can be read when it is answered, and once."""
-        self.patch(writer, "MOVE_SECONDS", 0.0)
+        self.patch(output, "MOVE_SECONDS", 0.0)
         jobs = make_jobs(shapes)
         bench = self.bench(snapshot=Medium.readable_bytes)
         bench.medium.plan("open", *(plan or (lambda: None) for plan in opens))
@@ -435,7 +435,7 @@ class ScheduleTests(AppenderCase):
         last = {line: position for position, line in enumerate(lines)}
         self.assertEqual(sorted(last, key=last.__getitem__), expected)
         doubled = sum(len(line) + 1 for line in lines) - sum(len(line) + 1 for line in expected)
-        self.assertLessEqual(doubled, bench.appender.writer.rewritten_bytes)
+        self.assertLessEqual(doubled, bench.appender.writer.counts.rewritten_bytes)
 
     @SLOW_MACHINE
     @given(SHAPES, WRITES, FAILURES, st.integers(0))
@@ -504,7 +504,7 @@ class SyncTests(AppenderCase):
         bench.hear(jobs[1])
         self.assertEqual(bench.medium.put_aside, 1)
         self.assertEqual(bench.reactor.seen, b"a\nb\n")
-        self.assertEqual(bench.appender.writer.rewritten_bytes, 4)
+        self.assertEqual(bench.appender.writer.counts.rewritten_bytes, 4)
 
     def test_no_second_sync_after_a_failed_one(self) -> None:
         """A file whose sync failed under a job that asked is put aside; the job is answered from the new one."""
@@ -596,8 +596,8 @@ class SyncTests(AppenderCase):
         bench.hear(job)
         self.assertEqual(bench.medium.calls, ["write", "sync", "write", "sync", "retire", "open", "write", "sync"])
         self.assertEqual(bench.medium.files, [b"a\n", b"b\nc\n"])
-        self.assertEqual(bench.appender.writer.sync_failures, 1)
-        self.assertEqual(bench.appender.writer.rewritten_bytes, 4)
+        self.assertEqual(bench.appender.writer.counts.sync_failures, 1)
+        self.assertEqual(bench.appender.writer.counts.rewritten_bytes, 4)
         self.assertIsNone(bench.appender.writer.trouble)
 
     def test_failing_syncs_back_off(self) -> None:
@@ -616,7 +616,7 @@ class SyncTests(AppenderCase):
 
     def test_sync_that_fails_in_silence(self) -> None:
         """A new file that has nothing yet proves nothing: the wait after the next failure is longer all the same."""
-        self.patch(writer, "SYNC_SECONDS", 600.0)
+        self.patch(syncs, "SYNC_SECONDS", 600.0)
         bench = self.bench(Fsync.SECOND)
         bench.medium.plan("sync", fail(errno.EIO), fail(errno.EIO))
         bench.start()
@@ -635,20 +635,20 @@ class SyncTests(AppenderCase):
         for fsync in (Fsync.ALWAYS, Fsync.SECOND):
             bench = self.bench(fsync)
             bench.start()
-            self.patch(writer, "SYNC_SECONDS", 600.0)
+            self.patch(syncs, "SYNC_SECONDS", 600.0)
             bench.hear(bench.submit(b"a\n"))
-            self.patch(writer, "SYNC_SECONDS", 0.0)
+            self.patch(syncs, "SYNC_SECONDS", 0.0)
             bench.medium.plan("sync", *[fail(errno.EIO)] * 20)
             bench.hear(bench.submit(b"b\n"))
             bench.close()
             self.assertEqual(bench.medium.put_aside, 1)
             self.assertEqual(bench.medium.files[-1], b"b\n")
             self.assertEqual([bytes(file) for file in bench.medium.files[1:-1] if file], [])
-            self.assertEqual(bench.appender.writer.sync_failures, 20)
+            self.assertEqual(bench.appender.writer.counts.sync_failures, 20)
 
     def test_on_trial_after_a_failed_sync(self) -> None:
         """Under fsync 1s too a job after a failed sync is answered when a sync has worked, and then as usual."""
-        self.patch(writer, "SYNC_SECONDS", 600.0)
+        self.patch(syncs, "SYNC_SECONDS", 600.0)
         bench = self.bench(Fsync.SECOND)
         bench.medium.plan("sync", fail(errno.EIO))
         bench.start()
@@ -699,8 +699,8 @@ class SyncTests(AppenderCase):
             bench.start()
             bench.hear(bench.submit(b"a\n", b"bc\n"))
             self.assertEqual(bench.medium.files[1:], [b"a\nbc\n"])
-            self.assertEqual(bench.appender.writer.rewritten_bytes, 3)
-            self.assertEqual(bench.appender.writer.torn_records, 1)
+            self.assertEqual(bench.appender.writer.counts.rewritten_bytes, 3)
+            self.assertEqual(bench.appender.writer.counts.torn_records, 1)
 
     def test_never_means_never(self) -> None:
         """Under fsync never nothing is synced, not even at the end or between two files."""
@@ -716,7 +716,7 @@ class SyncTests(AppenderCase):
 class SecondTests(AppenderCase):
     def test_silence_is_synced(self) -> None:
         """Under fsync 1s what was written is synced though nothing follows it."""
-        self.patch(writer, "SYNC_SECONDS", 0.01)
+        self.patch(syncs, "SYNC_SECONDS", 0.01)
         bench = self.bench(Fsync.SECOND)
         hold = Hold()
         bench.medium.plan("sync", hold)
@@ -736,7 +736,7 @@ class SecondTests(AppenderCase):
 
     def test_full_disk_does_not_put_off_the_sync(self) -> None:
         """What was written is synced within the second though writing on fails meanwhile."""
-        self.patch(writer, "SYNC_SECONDS", 0.001)
+        self.patch(syncs, "SYNC_SECONDS", 0.001)
         bench = self.bench(Fsync.SECOND)
         synced = threading.Event()
 
@@ -758,7 +758,7 @@ class SecondTests(AppenderCase):
 
     def test_failed_sync_within_a_record(self) -> None:
         """A sync that fails in the middle of a record leaves a torn half in the file put aside, and counts it."""
-        self.patch(writer, "SYNC_SECONDS", 0.0)
+        self.patch(syncs, "SYNC_SECONDS", 0.0)
         bench = self.bench(Fsync.SECOND)
         bench.medium.plan("write", take(3))
         bench.medium.plan("sync", fail(errno.EIO))
@@ -766,12 +766,12 @@ class SecondTests(AppenderCase):
         bench.hear(bench.submit(b"a\nbc\n"))
         self.assertEqual(bench.medium.lines(), [b"a", b"bc"])
         self.assertEqual(bench.medium.calls[:5], ["write", "sync", "retire", "open", "write"])
-        self.assertEqual(bench.appender.writer.torn_records, 1)
-        self.assertEqual(bench.appender.writer.rewritten_bytes, 3)
+        self.assertEqual(bench.appender.writer.counts.torn_records, 1)
+        self.assertEqual(bench.appender.writer.counts.rewritten_bytes, 3)
 
     def test_failed_sync_goes_on_in_a_new_file(self) -> None:
         """A sync that fails in silence puts the file aside, and what follows goes to a new one."""
-        self.patch(writer, "SYNC_SECONDS", 0.0)
+        self.patch(syncs, "SYNC_SECONDS", 0.0)
         bench = self.bench(Fsync.SECOND)
         bench.medium.plan("sync", fail(errno.EIO))
         bench.start()
@@ -779,7 +779,7 @@ class SecondTests(AppenderCase):
         bench.hear(bench.submit(b"b\n"))
         bench.close()
         self.assertEqual(bench.medium.lines()[-1], b"b")
-        self.assertEqual(bench.appender.writer.sync_failures, 1)
+        self.assertEqual(bench.appender.writer.counts.sync_failures, 1)
 
 
 class ReopenTests(AppenderCase):
@@ -808,7 +808,7 @@ class ReopenTests(AppenderCase):
         hold.release()
         bench.hear(job)
         self.assertEqual(bench.medium.files, [b"one\nt", b"two\n"])
-        self.assertEqual(bench.appender.writer.torn_records, 1)
+        self.assertEqual(bench.appender.writer.counts.torn_records, 1)
 
     def test_what_is_in_the_file_before_stays_there(self) -> None:
         """When the file after a rotation is removed, only what was in that one is written again."""
@@ -822,7 +822,7 @@ class ReopenTests(AppenderCase):
         bench.start()
         bench.hear(bench.submit(b"a\n", b"b\n", b"c\n"))
         self.assertEqual(bench.medium.files, [b"a\n", b"", b"b\nc\n"])
-        self.assertEqual(bench.appender.writer.rescued_bytes, 4)
+        self.assertEqual(bench.appender.writer.counts.rescued_bytes, 4)
 
     def test_between_records(self) -> None:
         """A reopen at the end of a record tears nothing, be it inside a buffer or between two."""
@@ -837,7 +837,7 @@ class ReopenTests(AppenderCase):
             hold.release()
             bench.hear(job)
             self.assertEqual(bench.medium.files, [b"one\n", b"two\n"])
-            self.assertEqual(bench.appender.writer.torn_records, 0)
+            self.assertEqual(bench.appender.writer.counts.torn_records, 0)
 
     def test_ends_a_full_disk(self) -> None:
         """A reopen is obeyed while writes to the old file fail."""
@@ -1062,8 +1062,8 @@ class StallTests(AppenderCase):
         bench, hold = self.hang("sync")
         bench.start()
         self.check(bench, hold, bench.submit(b"a\n"), "a sync has not returned")
-        self.assertEqual(bench.appender.writer.syncs, 1)
-        self.assertGreater(bench.appender.writer.sync_seconds, trouble.STALL_SECONDS)
+        self.assertEqual(bench.appender.writer.counts.syncs, 1)
+        self.assertGreater(bench.appender.writer.counts.sync_seconds, trouble.STALL_SECONDS)
 
     def test_hanging_open(self) -> None:
         """So is an open that does not return."""

@@ -27,7 +27,7 @@ from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import KIB, MIB
 from twisted_ingest.observe.events import Events
 from twisted_ingest.sinks.writing import FileSink
-from twisted_ingest.storage import trouble, writer
+from twisted_ingest.storage import output, syncs, trouble
 from twisted_ingest.storage.access import FileAccess
 from twisted_ingest.storage.directories import naming_inodes
 from twisted_ingest.storage.file import FileTarget
@@ -340,7 +340,7 @@ class RotationTests(FileCase):
         os.rename(self.path, self.path + ".1")
         await sink.deliver(group(b"one\n"))
         self.assertEqual(os.listdir(self.directory), ["ingest.log.1"])
-        self.patch(writer, "MOVE_SECONDS", 0.0)
+        self.patch(output, "MOVE_SECONDS", 0.0)
         await sink.deliver(group(b"two\n"))
         await moved
         await sink.deliver(group(b"three\n"))
@@ -350,7 +350,7 @@ class RotationTests(FileCase):
 
     async def test_rename_with_nothing_more_to_write(self) -> None:
         """A renamed file is followed by a new one though no more records come."""
-        self.patch(writer, "MOVE_SECONDS", 0.01)
+        self.patch(output, "MOVE_SECONDS", 0.01)
         moved = self.event("sink_file_moved")
         sink = self.started()
         os.rename(self.path, self.path + ".1")
@@ -551,7 +551,7 @@ class SyncTests(FileCase):
         for fsync in (Fsync.ALWAYS, Fsync.SECOND):
             sink = self.started(fsync=fsync)
             await sink.deliver(group(b"before\n"))
-            self.patch(writer, "SYNC_SECONDS", 0.0)
+            self.patch(syncs, "SYNC_SECONDS", 0.0)
             undo = self.fail_next_syncs(20)
             await sink.deliver(group(b"after\n"))
             undo()
@@ -771,7 +771,7 @@ class FifoTests(FileCase):
 
     async def test_reader_leaves_in_silence(self) -> None:
         """A reader that leaves when there is nothing to write is missed before there is."""
-        self.patch(writer, "READER_SECONDS", 0.01)
+        self.patch(output, "READER_SECONDS", 0.01)
         reader = self.open_reader()
         sink = self.started()
         delivered = sink.deliver(group(b"one\n"))

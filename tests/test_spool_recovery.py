@@ -178,7 +178,7 @@ class DamageTests(SynchronousTestCase):
         spool.append(make_batch(1, 300))
         disk.plan[disk.operations + 2] = errno.EIO
         spool.append(make_batch(2, 300), make_batch(3, 300))
-        self.assertEqual((len(spool.acked), spool.writer.sync_failures), (3, 1))
+        self.assertEqual((len(spool.acked), spool.writer.counts.sync_failures), (3, 1))
         disk.kill()
         report = recover(disk, DIRECTORY).report
         self.assertEqual((report.records, report.duplicates, report.missing), (3, 2, 0))

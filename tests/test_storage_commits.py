@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.test_sinks_appender import Medium
 from twisted_ingest.errors import Fsync
-from twisted_ingest.storage import trouble, writer
+from twisted_ingest.storage import output, trouble
 from twisted_ingest.storage.target import Place
 from twisted_ingest.storage.writer import Writer
 
@@ -163,7 +163,7 @@ def line(number: int) -> bytes:
 class CommitTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.patch(trouble, "RETRY_SECONDS", (0.0, 0.0))
-        self.patch(writer, "MOVE_SECONDS", 0.0)
+        self.patch(output, "MOVE_SECONDS", 0.0)
 
     def check(self, run: Run, fsync: Fsync) -> None:
         """See that each job is reported once, when that is true, and in order among its kind."""
@@ -190,7 +190,7 @@ class CommitTests(SynchronousTestCase):
                 # Removed by somebody later, or given to the kernel alone and forgotten by a disk that failed later.
                 self.assertIn(True, run.history.cuts[number + 1 :])
                 self.assertTrue(any("remove" in met for met in run.disk.met) or not asks)
-        self.assertLessEqual(doubled, run.writer.rewritten_bytes + run.writer.rescued_bytes)
+        self.assertLessEqual(doubled, run.writer.counts.rewritten_bytes + run.writer.counts.rescued_bytes)
 
     def run_all(self, jobs: int, faults: int, fsync: Fsync) -> int:
         """Run all histories with so many faults each, at every set of calls that all meet theirs; gives how many."""

@@ -25,7 +25,7 @@ from twisted_ingest.storage.access import OURS, FileAccess
 from twisted_ingest.storage.appender import Appender
 from twisted_ingest.storage.file import FileTarget, IrregularError
 from twisted_ingest.storage.stream import StreamTarget
-from twisted_ingest.storage.writer import HELD_BACK
+from twisted_ingest.storage.trouble import HELD_BACK
 
 # At the start neither is waited for; anything else is tried again.
 _MISTAKES = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST})
@@ -180,13 +180,13 @@ class FileSink(_WritingSink):
         writer = self._appender.writer
         return {
             "retries": writer.retries,
-            "syncs": writer.syncs,
-            "sync_seconds": writer.sync_seconds,
-            "sync_failures": writer.sync_failures,
-            "rewritten_bytes": writer.rewritten_bytes,
-            "torn_records": writer.torn_records,
-            "moved_files": writer.moved_files,
-            "rescued_bytes": writer.rescued_bytes,
+            "syncs": writer.counts.syncs,
+            "sync_seconds": writer.counts.sync_seconds,
+            "sync_failures": writer.counts.sync_failures,
+            "rewritten_bytes": writer.counts.rewritten_bytes,
+            "torn_records": writer.counts.torn_records,
+            "moved_files": writer.counts.moved_files,
+            "rescued_bytes": writer.counts.rescued_bytes,
             "truncations": self._target.truncations,
             "repaired_lines": self._target.repaired,
         }

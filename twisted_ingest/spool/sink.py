@@ -272,10 +272,10 @@ class SpoolSink:
             "spool_quarantined_bytes": found.quarantined_bytes + cursor.quarantined_bytes,
             "spool_unreadable_segments": len(found.unreadable),
             "spool_retries": writer.retries,
-            "spool_syncs": writer.syncs,
-            "spool_sync_seconds": writer.sync_seconds,
-            "spool_sync_failures": writer.sync_failures,
-            "spool_rewritten_bytes": writer.rewritten_bytes,
+            "spool_syncs": writer.counts.syncs,
+            "spool_sync_seconds": writer.counts.sync_seconds,
+            "spool_sync_failures": writer.counts.sync_failures,
+            "spool_rewritten_bytes": writer.counts.rewritten_bytes,
             "spool_position_failures": replay.position_failures,
         }
 

@@ -14,7 +14,8 @@ from twisted.internet.defer import Deferred
 from twisted_ingest.errors import Fsync, SinkError
 from twisted_ingest.observe.events import Events
 from twisted_ingest.storage.target import Target
-from twisted_ingest.storage.writer import HELD_BACK, Writer
+from twisted_ingest.storage.trouble import HELD_BACK
+from twisted_ingest.storage.writer import Writer
 
 LOOK_SECONDS = 1.0
 """How often the thread is looked after while anything is outstanding: how late a stall may be in the log."""

@@ -11,6 +11,9 @@ from twisted_ingest.storage.target import Target
 RETRY_SECONDS = (0.1, 5.0)
 """First and longest wait after an error; doubled each time until everything at hand is written."""
 
+HELD_BACK = "senders are held back meanwhile"
+"""What comes of a trouble where nobody else keeps what comes."""
+
 STALL_SECONDS = 2.0
 """How long a call to the target may take before that counts as trouble: four megabytes to a disk that is alive, or to
 a reader that reads, take a fraction of it."""
@@ -67,6 +70,11 @@ class Trouble:
         return f"{self._target.name}: {what} for {lasting:.0f} s; {self._meanwhile}"
 
     # Called in the writer's thread.
+
+    def end_if_abandoned(self) -> None:
+        """Raise `AbandonedError` where the thread was told to stop trying."""
+        if self._abandoned.is_set():
+            raise AbandonedError
 
     def begin(self, what: str) -> None:
         """Note a call to the target, as in "a sync has not returned"; one that goes on is the same stall."""
