@@ -471,7 +471,7 @@ class HostTests(AdminTestCase):
         """The refusal is in the log, a few times, without the name."""
         for _ in range(100):
             self.code("/metrics", "evil.example")
-        self.assertEqual(self.rig.events.suppressed, 90)
+        self.assertEqual(self.rig.events.log.suppressed, 90)
 
     def test_index(self) -> None:
         """The first page lists the others."""

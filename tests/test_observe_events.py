@@ -16,7 +16,9 @@ from twisted_ingest.escaping import escape, preview
 from twisted_ingest.framing.signatures import PLAIN, SIGNATURES
 from twisted_ingest.ledger import ListenerLedger
 from twisted_ingest.limits import PREVIEW
-from twisted_ingest.observe.events import _REFUSALS, BURST, INTERVAL_SECONDS, Events
+from twisted_ingest.observe.events import Events
+from twisted_ingest.observe.folding import BURST, INTERVAL_SECONDS
+from twisted_ingest.observe.peer_events import _REFUSALS
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.tap import _PARAMETERS, _REPEATABLE
 
@@ -55,7 +57,7 @@ class EventsTestCase(SynchronousTestCase):
         self.seen = Seen()
         self.ledger = ListenerLedger()
         self.events = Events(self.clock.seconds)
-        self.events.log = Logger("twisted_ingest", observer=self.seen)
+        self.events.log.logger = Logger("twisted_ingest", observer=self.seen)
 
     def oversize(self, start: bytes = b"x") -> None:
         """Let a peer send a record that is too long."""
@@ -75,7 +77,7 @@ class RateLimitTests(EventsTestCase):
         for _ in range(BURST + 5):
             self.oversize()
         self.assertEqual(len(self.seen.events), BURST)
-        self.assertEqual(self.events.suppressed, 5)
+        self.assertEqual(self.events.log.suppressed, 5)
 
     def test_ten_thousand(self) -> None:
         """Ten thousand faults of peers within a second are ten lines."""
@@ -83,7 +85,7 @@ class RateLimitTests(EventsTestCase):
             self.oversize()
             self.clock.advance(0.0001)
         self.assertEqual(len(self.seen.events), BURST)
-        self.assertEqual(self.events.suppressed, 10_000 - BURST)
+        self.assertEqual(self.events.log.suppressed, 10_000 - BURST)
 
     def test_folded_are_reported_with_the_next(self) -> None:
         """The first line after the interval says how many were folded, and the second says nothing of it."""
@@ -136,7 +138,7 @@ class RateLimitTests(EventsTestCase):
         self.fail()
         self.assertEqual(len(self.seen.events), BURST + 1)
         self.assertEqual(self.events.internal_errors, BURST + 5)
-        self.assertEqual(self.events.suppressed, 4)
+        self.assertEqual(self.events.log.suppressed, 4)
         self.assertEqual(self.seen.events[-1]["folded"], 4)
         self.assertIn("(4 more like it before)", self.seen.lines[-1])
 
@@ -169,7 +171,7 @@ class RateLimitTests(EventsTestCase):
             self.events.connection_opened(self.ledger, peer)
             self.events.timed_out(peer, CloseReason.IDLE, 5.0)
             self.events.timed_out(peer, CloseReason.FRAME_DEADLINE, 5.0)
-        self.assertEqual(len(self.events._windows), 3)
+        self.assertEqual(len(self.events.log._windows), 3)
 
 
 class PreviewTests(SynchronousTestCase):

@@ -370,8 +370,8 @@ class TruthTests(MetricsTestCase):
         """Log lines that were folded or lost are counted on the page."""
         for _ in range(50):
             self.rig.events.accepting_paused("full")
-        self.assertEqual(self.page.value("ingest_log_suppressed_total"), self.rig.events.suppressed)
-        self.assertGreater(self.rig.events.suppressed, 0)
+        self.assertEqual(self.page.value("ingest_log_suppressed_total"), self.rig.events.log.suppressed)
+        self.assertGreater(self.rig.events.log.suppressed, 0)
 
     def test_details(self) -> None:
         """A sink's own counters are series of that sink alone."""

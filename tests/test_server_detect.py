@@ -6,14 +6,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.test_observe_events import Seen
 from tests.wrong_protocols import TOGETHER, WRONG
 from twisted_ingest.errors import DiscardReason, RefuseReason
-from twisted_ingest.observe.events import BURST, INTERVAL_SECONDS
+from twisted_ingest.observe.folding import BURST, INTERVAL_SECONDS
 from twisted_ingest.testing import Rig
 
 
 def watched(rig: Rig) -> Seen:
     """Keep what a rig logs."""
     seen = Seen()
-    rig.events.log = Logger("twisted_ingest", observer=seen)
+    rig.events.log.logger = Logger("twisted_ingest", observer=seen)
     return seen
 
 

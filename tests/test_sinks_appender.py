@@ -233,7 +233,7 @@ class Bench:
         self.reactor = HandReactor(lambda: snapshot(self.medium))
         self.log: list[str] = []
         self.events = events = Events(self.reactor.seconds)
-        events.log = Logger(observer=lambda event: self.log.append(formatEvent(event)))  # type: ignore[arg-type]
+        events.log.logger = Logger(observer=lambda event: self.log.append(formatEvent(event)))  # type: ignore[arg-type]
         self.appender = Appender("test", self.medium, self.reactor, events, fsync)
 
     def start(self, *, is_open: bool = True) -> None:

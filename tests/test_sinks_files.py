@@ -92,7 +92,7 @@ class FileCase(TestCase):
     def make(self, path: str | None = None, fsync: Fsync = Fsync.NEVER, sync_for: str | None = None) -> FileSink:
         """Make a sink that ends with the test."""
         events = Events(reactor.seconds)
-        events.log = Logger(observer=self._observe)  # type: ignore[arg-type]
+        events.log.logger = Logger(observer=self._observe)  # type: ignore[arg-type]
         sink = FileSink("file", path or self.path, reactor=reactor, events=events, fsync=fsync, sync_for=sync_for)
         self.addCleanup(sink.abandon)
         return sink

@@ -9,6 +9,7 @@ from tests.spooling import make_batch
 from tests.test_spool_flow import SpoolCase
 from twisted_ingest.errors import MisconfiguredError, SinkError
 from twisted_ingest.observe.events import Events
+from twisted_ingest.observe.folding import FoldingLog
 from twisted_ingest.spool import target
 from twisted_ingest.spool.behind import START_SECONDS
 from twisted_ingest.spool.sink import SpoolSink
@@ -54,7 +55,7 @@ class LateTests(SpoolCase):
         """Start a spool in front of it; what it logs is kept."""
         self.log: list[str] = []
         sink = self.make(inner, **options)
-        sink._events.log = Logger(observer=lambda event: self.log.append(formatEvent(event)))  # type: ignore[arg-type]
+        sink._events.log.logger = Logger(observer=lambda event: self.log.append(formatEvent(event)))  # type: ignore[arg-type]
         return sink
 
     def test_taken_meanwhile(self) -> None:
@@ -189,7 +190,7 @@ class BrokenTests(SpoolCase):
     def setUp(self) -> None:
         super().setUp()
         self.log: list[str] = []
-        self.patch(Events, "log", Logger(observer=lambda event: self.log.append(formatEvent(event))))  # type: ignore[arg-type]
+        self.patch(FoldingLog, "logger", Logger(observer=lambda event: self.log.append(formatEvent(event))))  # type: ignore[arg-type]
 
     def test_whatever_it_raises(self) -> None:
         """A sink that raises whatever it is asked keeps its spool from nothing: counts, pages, the stop, the lock."""

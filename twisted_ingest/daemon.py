@@ -88,7 +88,7 @@ class Daemon(IngestService):
     def _refuse(self, error: IngestError) -> NoReturn:
         """End the process that cannot start."""
         if not self._is_on_stderr:
-            self.events.log.critical("{error}", error=f"error: {error}", event="start_failed")
+            self.events.start_failed(f"error: {error}")
             os.write(2, f"error: {error}\n".encode("utf-8", "backslashreplace"))
         else:
             self._writer.write(f"error: {error}")

@@ -287,7 +287,7 @@ class IngestService(Service):
 
     def show_banner(self, lines: list[str]) -> None:
         """Say where everything is: in the log, unless somebody has a better place."""
-        self.events.note("{banner}", banner="\n".join(lines))
+        self.events.note("{banner}", kind="banner", banner="\n".join(lines))
 
     # While running.
 
@@ -311,7 +311,7 @@ class IngestService(Service):
             self._guard(f"the sweep of listener {source.name}", source.sweep, now, overslept)
 
     def _sweep_failed(self, failure: Failure) -> None:
-        self.events.log.failure("the sweep of deadlines has ended", failure)
+        self.events.bug("the sweep of deadlines, which has ended", failure)
         self.survey.state = "broken: the sweep of deadlines has ended"
 
     def _open_gates(self) -> None:
@@ -322,7 +322,7 @@ class IngestService(Service):
         """Stop when a required sink has failed for good: to read on would be to lose every record."""
         if outlet.required and self._failure is None and self.running:
             self._failure = SinkError(f"required sink {outlet.sink.name} has failed")
-            self.events.log.critical("a required sink has failed: stopping")
+            self.events.stopping("a required sink has failed")
             # Not from inside the read that met it.
             self._reactor.callLater(0, self.stopService)
 

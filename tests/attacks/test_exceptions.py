@@ -33,7 +33,7 @@ from twisted_ingest.errors import AcceptError, CloseReason, DropReason
 from twisted_ingest.flow.lane import Lane
 from twisted_ingest.framing.auto import AutoFramer
 from twisted_ingest.limits import KIB, MIB
-from twisted_ingest.observe.events import BURST
+from twisted_ingest.observe.folding import BURST
 from twisted_ingest.observe.log import LogWriter
 from twisted_ingest.server.binding import REBIND_BACKOFF_SECONDS
 from twisted_ingest.server.connection import Connection

@@ -16,7 +16,7 @@ from zope.interface import implementer
 from tests.attacks.report import Group, Scenario
 from tests.server import Server, numbered, wait_until
 from twisted_ingest.limits import MIB
-from twisted_ingest.observe.events import BURST, INTERVAL_SECONDS
+from twisted_ingest.observe.folding import BURST, INTERVAL_SECONDS
 from twisted_ingest.testing import Rig
 
 ERRORS = 10_000

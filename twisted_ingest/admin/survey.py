@@ -180,7 +180,7 @@ class Survey:
             loop_lag=self.loop_lag.view(),
             clock_steps=dict(self.clock_steps.counts),
             internal_errors=self._events.internal_errors,
-            log_suppressed=self._events.suppressed,
+            log_suppressed=self._events.log.suppressed,
             log_dropped=self._log.dropped,
             admin_connections=len(self.clients),
             admin_requests={f"{route} {code}": count for (route, code), count in self.clients.answered.items()},

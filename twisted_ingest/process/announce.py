@@ -71,6 +71,7 @@ class Summary:
             "stopped: {connections} connections, {records} records in, {delivered} delivered, dropped {dropped}, "
             "{cut} records cut off by the stop, {unread} bytes left unread in the kernel, "
             "conservation error {error}",
+            kind="stopped",
             level=LogLevel.info if self.is_whole else LogLevel.warn,
             connections=self.connections,
             records=self.records,
@@ -79,7 +80,6 @@ class Summary:
             cut=self.cut,
             unread=self.unread,
             error=self.conservation_error,
-            event="stopped",
         )
 
 

@@ -66,7 +66,7 @@ class Behind:
         self.is_started = True
         if self._start_trouble is not None:
             self._start_trouble = None
-            self._events.note("sink {sink}: started behind its spool", sink=self.sink.name, event="sink_started")
+            self._events.note("sink {sink}: started behind its spool", sink=self.sink.name, kind="sink_started")
         self._on_started()
 
     def _put_off(self, failure: Exception) -> None:
