@@ -14,8 +14,9 @@ from twisted_ingest import limits
 from twisted_ingest.config import checks
 from twisted_ingest.config.load import FLAG_PATHS, Loaded, load
 from twisted_ingest.errors import ConfigurationError, Format, Framing, Fsync, Oversize
+from twisted_ingest.sinks.file import FileSettings
 from twisted_ingest.sinks.null import NullSettings
-from twisted_ingest.sinks.writing import FileSettings, StdoutSettings
+from twisted_ingest.sinks.stdout import StdoutSettings
 from twisted_ingest.units import Rate
 
 # Words that a fuzzed file is made of: right ones, wrong ones, and shapes in wrong places.

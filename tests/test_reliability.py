@@ -13,7 +13,7 @@ from tests.attacks.report import Group, Scenario
 from tests.reliability import PAGE, insert, modules, results, row, scenarios, tables
 from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.metrics import build_registry
-from twisted_ingest.sinks.writing import FileSink
+from twisted_ingest.sinks.file import FileSink
 from twisted_ingest.testing import Rig
 
 

@@ -26,7 +26,7 @@ from twisted_ingest.errors import Format, Fsync, MisconfiguredError, SinkError
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import KIB, MIB
 from twisted_ingest.observe.events import Events
-from twisted_ingest.sinks.writing import FileSink
+from twisted_ingest.sinks.file import FileSink
 from twisted_ingest.storage import output, syncs, trouble
 from twisted_ingest.storage.access import FileAccess
 from twisted_ingest.storage.directories import naming_inodes

@@ -20,8 +20,9 @@ from twisted_ingest.errors import Format, SinkError
 from twisted_ingest.framing.lines import LineFramer, NulFramer
 from twisted_ingest.ledger import ListenerLedger
 from twisted_ingest.observe.events import Events
+from twisted_ingest.sinks.file import FileSink
 from twisted_ingest.sinks.rendering import RENDERERS, render_json, render_json_slowly, render_raw
-from twisted_ingest.sinks.writing import FileSink, StdoutSink
+from twisted_ingest.sinks.stdout import StdoutSink
 
 INFO = ConnectionInfo(1, "tcp-1514", "127.0.0.1:5", "127.0.0.1")
 

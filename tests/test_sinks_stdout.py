@@ -13,7 +13,7 @@ from twisted_ingest.errors import SinkError
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import KIB, MIB
 from twisted_ingest.observe.events import Events
-from twisted_ingest.sinks.writing import StdoutSink
+from twisted_ingest.sinks.stdout import StdoutSink
 from twisted_ingest.storage import trouble
 
 INFO = ConnectionInfo(1, "test", "192.0.2.1:1", "192.0.2.1")
