@@ -43,7 +43,9 @@ class Talker(Protocol):
     def dataReceived(self, data: bytes) -> None:
         """Answer a whole request."""
         self._heard += data
-        if self._heard.endswith(b"\r\n\r\n"):
+        if self.factory.is_eager:
+            self.factory.next_answer()(self)
+        elif self._heard.endswith(b"\r\n\r\n"):
             self.factory.requests.append(self._heard)
             self._heard = b""
             self.factory.next_answer()(self)
@@ -66,6 +68,8 @@ class Script(Factory):
         self.open: list[Talker] = []
         self.port = 0
         self.closed = 0
+        self.is_eager = False
+        """Whether the first bytes are answered, whatever they are."""
 
     def next_answer(self) -> Answer:
         """Give what answers the next request."""

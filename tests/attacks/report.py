@@ -18,6 +18,7 @@ class Group(StrEnum):
     ACCEPT = "At the door"
     PRESSURE = "Pressure"
     RELP = "RELP sessions"
+    SERVERS = "Servers that are polled"
     DISK = "Disks and sinks"
     PROCESS = "Process, signals and clock"
     OURSELVES = "Ourselves"

@@ -16,7 +16,7 @@ from twisted_ingest.errors import DropReason
 from twisted_ingest.flow.intake import Intake
 from twisted_ingest.flow.outlet import Outlet, description_of, details_of, trouble_of
 from twisted_ingest.framing.scan import SCANNER
-from twisted_ingest.interfaces import ISource
+from twisted_ingest.interfaces import IListener, ISource
 from twisted_ingest.ledger import Balance, ListenerLedger, SourceBalance
 from twisted_ingest.limits import ADMIN_CONNECTIONS
 from twisted_ingest.observe.events import Events
@@ -212,7 +212,6 @@ class Survey:
     def status(self) -> dict[str, Any]:
         """Give the document behind ``/status``."""
         view, mark = self.view(), self._intake.budget.mark
-        sources = {source.name: source.status() for source in self._sources}
         return {
             "version": __version__,
             "scanner": SCANNER,
@@ -220,7 +219,12 @@ class Survey:
             "ready": not view.reasons,
             "reasons": list(view.reasons),
             "uptime_seconds": round(view.uptime_seconds, 3),
-            "listeners": [{**row, **_counts(view.listeners[name])} for name, row in sources.items()],
+            "listeners": [
+                {**source.status(), **_counts(view.listeners[source.name])}
+                for source in self._sources
+                if IListener.providedBy(source)
+            ],
+            "http": self._pollers(view),
             "connections": {
                 "open": view.connections_open,
                 "limit": view.connections_limit,
@@ -241,6 +245,19 @@ class Survey:
             "conservation": {"error": view.conservation_error, "by_place": view.conservation},
             "limits": self._limits,
         }
+
+    def _pollers(self, view: View) -> dict[str, Any]:
+        """Give the rows of the sources that ask others, and how many of them are running."""
+        asking = [source for source in self._sources if not IListener.providedBy(source)]
+        rows = [
+            {
+                **source.status(),
+                "bytes_buffered": view.listeners[source.name].buffered_bytes,
+                "counts": view.listeners[source.name].counts,
+            }
+            for source in asking
+        ]
+        return {"active_pollers": sum(bool(row.get("running")) for row in rows), "pollers": rows}
 
     def connections(self) -> Iterator[dict[str, Any]]:
         """

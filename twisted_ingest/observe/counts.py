@@ -1,5 +1,5 @@
 """
-What listeners count (`ListenerLedger`, `RelpLedger`), as metrics: one row for each that shows.
+What listeners count (`ListenerLedger`, `RelpLedger`, `PollLedger`), as metrics: one row for each that shows.
 """
 
 from collections.abc import Iterable
@@ -10,6 +10,7 @@ from twisted_ingest.errors import (
     AcceptError,
     CloseReason,
     DiscardReason,
+    PollResult,
     RefuseReason,
     RelpCommand,
     RelpError,
@@ -63,5 +64,6 @@ BY_LISTENER = (
     Count("relp_unanswered", "ingest_relp_unanswered_records", "Records whose session ended before its answer."),
     Count("relp_frames", "ingest_relp_frames", "Frames by command.", "command", RelpCommand),
     Count("relp_errors", "ingest_relp_errors", "Sessions ended for a broken rule.", "reason", RelpError),
+    Count("polls", "ingest_polls", "Polls that have ended, by what became of them.", "result", PollResult),
 )
 """Of each listener whose ledger counts it; a metric that none has is not there."""

@@ -22,7 +22,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from twisted_ingest.errors import DropReason, Durability
+from twisted_ingest.errors import DropReason, Durability, PollResult
 from twisted_ingest.ledger import ACK_SECONDS
 from twisted_ingest.observe.adding import Adds, Exposure, exposures
 from twisted_ingest.observe.counts import BY_LISTENER, TOTALS, Count
@@ -57,6 +57,7 @@ def families(view: View) -> Iterator[Metric]:
     yield _durability(view)
     yield from _answers({name: listener for name, listener in view.listeners.items() if listener.answers})
     yield from _ack_seconds(view)
+    yield from _polls(view.listeners)
     yield from _of_parts(SinkView, "sink", view.sinks)
     yield from _details(view.sinks)
 
@@ -193,6 +194,17 @@ def _ack_seconds(view: View) -> Iterator[Metric]:
     rows = [([name], _buckets(counts), counts["relp_ack_seconds_sum"]) for name, counts in counting.items()]
     if rows:
         yield _histogram("ingest_relp_ack_seconds", text, rows, "listener")
+
+
+def _polls(listeners: Mapping[str, ListenerView]) -> Iterator[Metric]:
+    """Give what is under way at pollers: what was begun and has not ended."""
+    family = GaugeMetricFamily("ingest_poll_active", "Polls under way.", labels=["listener"])
+    counting = {name: each.counts for name, each in listeners.items() if "polls_begun" in each.counts}
+    for name, counts in counting.items():
+        ended = sum(counts.get(f"polls/{result}", 0) for result in PollResult)
+        family.add_metric([name], counts["polls_begun"] - ended)
+    if counting:
+        yield family
 
 
 def _buckets(counts: Mapping[str, float]) -> Mapping[str, float]:

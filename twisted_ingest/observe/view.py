@@ -45,7 +45,9 @@ class ListenerView(Adds):
 
     counts: Mapping[str, float] = adds(COUNTS)
     """See `ListenerLedger.snapshot`."""
-    is_up: bool | None = adds(EVERY, Exposure("ingest_listener_up", "Whether the listener's port is open."))
+    is_up: bool | None = adds(
+        EVERY, Exposure("ingest_listener_up", "Whether the port is open, or the last poll went well.")
+    )
     """``None`` for one that is gone."""
     connections_open: int = adds(LEVEL, Exposure("ingest_listener_connections_open", "Connections now, by listener."))
     buffered_bytes: int = adds(
