@@ -462,6 +462,7 @@ class StatusTests(AdminTestCase):
                 "reasons": list,
                 "uptime_seconds": float,
                 "listeners": list,
+                "http": {"active_pollers", "pollers"},
                 "connections": {"open", "limit", "paused", "paused_by_reason", "departed"},
                 "budget": {
                     "limit_bytes",

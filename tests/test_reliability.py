@@ -5,29 +5,55 @@ import inspect
 import json
 import os
 from collections import Counter
+from itertools import count
+from typing import Any
 
 from prometheus_client import generate_latest
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.attacks.report import Group, Scenario
 from tests.reliability import PAGE, insert, modules, results, row, scenarios, tables
+from twisted_ingest.admin.survey import Survey
 from twisted_ingest.observe.events import Events
+from twisted_ingest.observe.log import LogWriter
 from twisted_ingest.observe.metrics import build_registry
 from twisted_ingest.sinks.file import FileSink
+from twisted_ingest.sources.plan import PollPlan
+from twisted_ingest.sources.poller import HttpPoller
+from twisted_ingest.sources.target import Target
 from twisted_ingest.testing import Rig
 
 
 def samples() -> str:
-    """Give the exposition of a server with a listener for each protocol and a file sink, at rest."""
+    """Give the exposition of a server with a listener for each protocol, a poller and a file sink, at rest."""
     text = ""
-    for wire in ("lines", "relp"):
+    for wire in ("lines", "relp", "http-poll"):
         rig = Rig()
         sink = FileSink("file", "nowhere", reactor=rig.clock, events=Events(rig.clock.seconds))
-        text += generate_latest(build_registry(Rig(sink, wire=wire).survey)).decode()
+        survey = poller_survey() if wire == "http-poll" else Rig(sink, wire=wire).survey
+        text += generate_latest(build_registry(survey)).decode()
     # The names of sinks and listeners are the operator's words.
     for name in ('sink="file"', 'listener="test"'):
         text = text.replace(f"{name},", "").replace(f"{{{name}}}", "")
     return text
+
+
+def poller_survey() -> Survey:
+    """Look at a poller, whose name is that of the other sources."""
+    rig = Rig()
+    plan = PollPlan(target=Target.parse("http://192.0.2.1/"))
+    parts: dict[str, Any] = {"intake": rig.intake, "events": rig.events, "clock": rig.clock, "reactor": rig.clock}
+    poller = HttpPoller("test", plan, **parts, wall_time=rig.clock.seconds, ids=count(1))
+    return Survey(
+        sources=[poller],
+        intake=rig.intake,
+        admission=rig.admission,
+        events=rig.events,
+        log=LogWriter(),
+        seconds=rig.clock.seconds,
+        wall_time=rig.clock.seconds,
+        limits={},
+    )
 
 
 class ScenarioTests(SynchronousTestCase):

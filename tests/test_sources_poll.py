@@ -1,5 +1,6 @@
 """HTTP pollers: what they ask, how often, what becomes of the body, and what they say of themselves."""
 
+import json
 import os
 from base64 import b64decode
 from typing import Any
@@ -11,9 +12,13 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from tests.polling import TURNS, PollingTestCase, Talker, answer, header
+from twisted_ingest.admin.survey import Survey
 from twisted_ingest.errors import DiscardReason, PollResult, Redirects, SourceError
 from twisted_ingest.flow.drain import DRAIN_TICK, drain_sources
 from twisted_ingest.limits import MIB
+from twisted_ingest.observe.log import LogWriter
+from twisted_ingest.observe.metrics import build_registry
+from twisted_ingest.server.admission import Admission
 from twisted_ingest.sources.plan import PollPlan
 from twisted_ingest.sources.poller import LONGEST_BACKOFF, LONGEST_RETRY_AFTER, HttpPoller
 from twisted_ingest.sources.target import Target
@@ -213,6 +218,78 @@ class PollTests(PollingTestCase):
             poller = await self.once(f"http://{host}/")
             self.assertEqual(poller.ledger.polls[PollResult.CONNECT], 1, host)
             self.assertIsNone(poller.trouble)
+
+
+class SeenTests(PollingTestCase):
+    def survey(self, *sources: Any) -> Survey:
+        """Look at pollers as the admin endpoint does."""
+        survey = Survey(
+            sources=list(sources),
+            intake=self.intake,
+            admission=Admission(1),
+            events=self.events,
+            log=LogWriter(),
+            seconds=self.clock.seconds,
+            wall_time=self.clock.seconds,
+            limits={},
+        )
+        survey.state = "ready"
+        return survey
+
+    async def test_status(self) -> None:
+        """``/status`` has a row for each poller, without what is secret, and counts those that run."""
+        script = self.serve(answer(LINES), answer(b"", "500 Oh"))
+        good = await self.once(self.url(script, "/log?token=s3cret"))
+        idle = HttpPoller(
+            "idle",
+            PollPlan(target=Target.parse("http://192.0.2.1/")),
+            intake=self.intake,
+            events=self.events,
+            clock=self.clock,
+            reactor=reactor,
+            wall_time=self.clock.seconds,
+            ids=self.ids,
+        )
+        survey = self.survey(good, idle)
+        http = survey.status()["http"]
+        self.assertEqual(http["active_pollers"], 1)
+        row = http["pollers"][0]
+        self.assertEqual(row["url"], self.url(script, "/log?..."))
+        self.assertNotIn("s3cret", json.dumps(http))
+        seen = {key: row[key] for key in ("last_result", "last_status", "records", "errors", "polls", "polling")}
+        self.assertEqual(
+            seen,
+            {"last_result": "ok", "last_status": 200, "records": 3, "errors": 0, "polls": 1, "polling": False},
+        )
+        self.assertTrue(0 <= row["last_age_seconds"] < 1 and 59 <= row["next_seconds"] <= 60, row)
+        self.assertEqual(survey.status()["listeners"], [])
+        self.clock.advance(60)
+        await self.done(good, 2)
+        row = survey.status()["http"]["pollers"][0]
+        self.assertEqual((row["last_result"], row["last_status"], row["errors"]), ("server_error", 500, 1))
+        # Who cannot be asked is no reason to take this server out of its work.
+        self.assertEqual(survey.reasons(), [])
+
+    async def test_metrics(self) -> None:
+        """Every result is a series from the start; what is under way shows while it is."""
+        script = self.serve(lambda _: None)
+        poller = self.poller(self.url(script))
+        registry = build_registry(self.survey(poller))
+
+        def value(name: str, **labels: str) -> float | None:
+            return registry.get_sample_value(name, {"listener": poller.name, **labels})
+
+        for result in PollResult:
+            self.assertEqual(value("ingest_polls_total", result=result.value), 0)
+        self.assertEqual(value("ingest_poll_active"), 0)
+        self.clock.advance(1)
+        await self.until(lambda: script.requests)
+        self.assertEqual((value("ingest_poll_active"), value("ingest_listener_up")), (1, 1))
+        script.open[0].transport.write(answer(LINES))
+        await self.done(poller)
+        self.assertEqual((value("ingest_poll_active"), value("ingest_polls_total", result="ok")), (0, 1))
+        self.assertEqual(value("ingest_listener_received_bytes_total"), len(LINES))
+        self.assertEqual(registry.get_sample_value("ingest_conservation_error"), 0)
 
 
 class PressureTests(PollingTestCase):
