@@ -82,12 +82,12 @@ def make_sources(
     """Make the sources; they share the intake and the admission."""
     ids = count(1)
     return [
-        source_types()[table.protocol].make(
+        source_types()[table.word].make(
             name,
             table,
             SourceContext(reactor, events, wall_time, ids, settings.listener_limits(name), intake, admission),
         )
-        for name, table in settings.listeners.items()
+        for name, table in settings.inputs.items()
     ]
 
 

@@ -66,6 +66,7 @@ def problems(settings: Settings, *, has_own_sinks: bool = False) -> Iterator[tup
     if not has_own_sinks:
         yield from _required(settings)
     yield from _sinks(settings)
+    yield from _names(settings)
     yield from _answers(settings)
     yield from _spool(settings)
     yield from _endpoints(settings)
@@ -173,12 +174,20 @@ def _rates(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
         yield (("limits", "connection_rate_per_peer"),), f'{rate}: connections are counted, not bytes (try "10/s")'
 
 
+def _names(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
+    for name in settings.listeners.keys() & settings.sources.keys():
+        yield (
+            (("sources", name),),
+            f"a listener is named {name!r} too: their counts would be one (rename one of the two)",
+        )
+
+
 def _answers(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
     """Refuse what would make an answer a lie, and what a client that waits for answers could not live with."""
-    for name, listener in settings.listeners.items():
-        limits = settings.listener_limits(name)
-        for key, problem in source_types()[listener.protocol].problems(listener, limits):
-            yield (("listeners", name, key), ("limits", key)), problem
+    for name, table in settings.inputs.items():
+        kind = source_types()[table.word]
+        for key, problem in kind.problems(table, settings.listener_limits(name)):
+            yield ((kind.section, name, key), ("limits", key)), problem
     for name, wanted in settings.promises().items():
         for sink_name, sink in settings.sinks.items():
             able = SpoolSink.durability if sink.spool else sink_types()[sink.type].durability

@@ -3,16 +3,21 @@ What pydantic found, in the operator's words.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from twisted_ingest.config.checks import nearest
 from twisted_ingest.config.model import Settings
 from twisted_ingest.config.positions import Path
 from twisted_ingest.sinks.registry import sink_types
-from twisted_ingest.sources.registry import source_types
+from twisted_ingest.sources.registry import types_in
 from twisted_ingest.units import quote
 
-KINDS: dict[str, Callable[[], Mapping[str, Any]]] = {"listeners": source_types, "sinks": sink_types}
+KINDS: dict[str, Callable[[], Mapping[str, Any]]] = {
+    "listeners": partial(types_in, "listeners"),
+    "sources": partial(types_in, "sources"),
+    "sinks": sink_types,
+}
 """What there are kinds of, by the tables that hold them."""
 
 
@@ -52,11 +57,11 @@ def complaint(path: Path, detail: Any) -> str:
         return _not_known(key, value, words)
     if kind == "union_tag_invalid":
         if key == "protocol":
-            return _not_known(key, value[key], list(source_types()))
+            return _not_known(key, value[key], list(types_in("listeners")))
         tag = value["type"]
-        return f"type: {quote(tag)} is not a sink{nearest(str(tag), list(sink_types()))}"
+        return f"type: {quote(tag)} is not a {path[0][:-1]}{nearest(str(tag), list(KINDS[path[0]]()))}"
     if kind == "union_tag_not_found":
-        return f"[{'.'.join(path)}] needs the key 'type': one of {', '.join(sink_types())}"
+        return f"[{'.'.join(path)}] needs the key 'type': one of {', '.join(KINDS[path[0]]())}"
     if kind == "string_pattern_mismatch":
         return f"{key!r} is not a name: letters, digits, '_', '.' and '-' only, at most 64"
     if kind == "string_too_short":
@@ -75,7 +80,7 @@ def _not_known(key: str, value: object, words: list[str]) -> str:
 def _unknown(path: Path, detail: Any, table: str) -> str:
     key = path[-1]
     if path[0] == "listeners":
-        reason = source_types()[str(detail["loc"][2])].foreign.get(key)
+        reason = types_in("listeners")[str(detail["loc"][2])].foreign.get(key)
         if reason is not None:
             return f"{key}: {reason}"
     return f"unknown key {key!r} in {table}{nearest(key, _keys(path, detail))}"

@@ -7,7 +7,7 @@ way, for the error message and for ``/status``.
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -30,7 +30,7 @@ from twisted_ingest.config.positions import Path, key_lines
 from twisted_ingest.errors import Caution, ConfigurationError, Problem
 from twisted_ingest.escaping import escape
 from twisted_ingest.sinks.registry import sink_types
-from twisted_ingest.sources.registry import LINES, ListenerTable, SourceType, source_types
+from twisted_ingest.sources.registry import LINES, TAGS, ListenerTable, SourceType, source_types
 
 # Flags that stand for one key; the others (listen, framing, sink) make or change tables.
 FLAG_PATHS: dict[str, Path] = {
@@ -117,7 +117,7 @@ def load(
     draft = _Draft()
     if file is not None:
         _read(draft, file)
-    _overlay_listeners(draft, {"listen": listen, "relp": relp, **sources}, is_allow_given=bool(allow))
+    _overlay_sources(draft, {"listen": listen, "relp": relp, **sources}, is_allow_given=bool(allow))
     _overlay_sinks(draft, sinks, has_own_sinks=has_own_sinks)
     _overlay(draft, flags)
     if allow:
@@ -189,35 +189,43 @@ def _syntax_problem(file: str, text: str, message: str) -> tuple[str, str]:
     return f"{file}:{line}", _POSITION.sub("", message) + hint
 
 
-def _overlay_listeners(draft: _Draft, sources: Mapping[str, Sequence[str]], *, is_allow_given: bool) -> None:
+def _overlay_sources(draft: _Draft, sources: Mapping[str, Sequence[str]], *, is_allow_given: bool) -> None:
     kinds = {kind.flag: kind for kind in source_types().values()}
     given = [(kinds[flag], address, f"--{flag}") for flag, addresses in sources.items() for address in addresses]
-    if not given and draft.raw.get("listeners", {}) != {}:
-        return
-    if given:
-        _tell_replaced_listeners(draft, given[0][2], is_allow_given=is_allow_given)
-    draft.raw["listeners"] = {}
-    draft.forget("listeners")
-    for kind, address, origin in given or [(source_types()[LINES], DEFAULT_ENDPOINT, "default")]:
-        name = _free_name(draft.raw["listeners"], _listener_name(kind, address))
-        draft.put(("listeners", name, kind.address), address, origin)
-        if kind.word != LINES:
-            draft.put(("listeners", name, "protocol"), kind.word, origin)
+    if any(draft.raw.get(section, {}) != {} for section in TAGS) or given:
+        first = {kind.section: origin for kind, _, origin in reversed(given)}
+    else:
+        given, first = [(source_types()[LINES], DEFAULT_ENDPOINT, "default")], {"listeners": "default"}
+    for section, flag in first.items():
+        _tell_replaced_sources(draft, section, flag, is_allow_given=is_allow_given)
+        draft.raw[section] = {}
+        draft.forget(section)
+    draft.raw.setdefault("listeners", {})
+    for kind, address, origin in given:
+        _put_source(draft, kind, address, origin)
 
 
-def _tell_replaced_listeners(draft: _Draft, flag: str, *, is_allow_given: bool) -> None:
-    """Warn that a flag replaces the file's listeners; refuse where that would let in whom the file keeps out."""
-    tables, file = _tables(draft), draft.origins.get((), "the file")
+def _put_source(draft: _Draft, kind: SourceType[Any], address: str, origin: str) -> None:
+    taken = [name for section in TAGS if isinstance(draft.raw.get(section), dict) for name in draft.raw[section]]
+    name = _free_name(taken, _listener_name(kind, address) if kind.section == "listeners" else kind.word)
+    draft.put((kind.section, name, kind.address), address, origin)
+    if kind.word != LINES:
+        draft.put((kind.section, name, TAGS[kind.section]), kind.word, origin)
+
+
+def _tell_replaced_sources(draft: _Draft, section: str, flag: str, *, is_allow_given: bool) -> None:
+    """Warn that a flag replaces what the file has; refuse where that would let in whom the file keeps out."""
+    tables, file = _tables(draft, section), draft.origins.get((), "the file")
     closed = [name for name, table in tables if "allow" in table]
     if closed and not is_allow_given:
         draft.complain(
             flag,
-            f"it replaces the listeners of {file}, and with them the allow of {', '.join(closed)}: "
+            f"it replaces the {section} of {file}, and with them the allow of {', '.join(closed)}: "
             f"everybody could connect (give --allow NETWORK too, or change it in the file and leave out {flag})",
         )
     elif tables:
         names = ", ".join(name for name, _ in tables)
-        draft.warn(flag, f"it replaces the listeners of {file}, with all their settings: {names}")
+        draft.warn(flag, f"it replaces the {section} of {file}, with all their settings: {names}")
 
 
 def _tell_replaced_sinks(draft: _Draft) -> None:
@@ -250,11 +258,11 @@ def _overlay(draft: _Draft, flags: Mapping[str, str]) -> None:
                 _take_from_listeners(draft, path[-1])
 
 
-def _tables(draft: _Draft) -> list[tuple[str, dict[str, Any]]]:
-    listeners = draft.raw.get("listeners")
-    if not isinstance(listeners, dict):
+def _tables(draft: _Draft, section: str = "listeners") -> list[tuple[str, dict[str, Any]]]:
+    tables = draft.raw.get(section)
+    if not isinstance(tables, dict):
         return []
-    return [(name, table) for name, table in listeners.items() if isinstance(table, dict)]
+    return [(name, table) for name, table in tables.items() if isinstance(table, dict)]
 
 
 def _put_in_listeners(draft: _Draft, key: str, value: Any) -> None:
@@ -284,7 +292,7 @@ def _listener_name(kind: SourceType[Any], endpoint: str) -> str:
     return own or (scheme if scheme in ENDPOINT_SCHEMES else "listener")
 
 
-def _free_name(taken: Mapping[str, object], name: str) -> str:
+def _free_name(taken: Collection[str], name: str) -> str:
     number, free = 1, name
     while free in taken:
         number += 1

@@ -2,6 +2,7 @@
 The one model of all settings. Flags and TOML both fill it; defaults come from `twisted_ingest.limits`.
 """
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, Union
 
@@ -26,7 +27,7 @@ from twisted_ingest.config.fields import (
 from twisted_ingest.errors import Durability, Oversize, SpoolPolicy
 from twisted_ingest.limits import ListenerLimits
 from twisted_ingest.sinks.registry import SinkTable, sink_types
-from twisted_ingest.sources.registry import LINES, ListenerTable, source_types
+from twisted_ingest.sources.registry import LINES, ListenerTable, SourceTable, source_types, types_in
 from twisted_ingest.units import quote
 
 DEFAULT_ENDPOINT = "tcp:1514:interface=127.0.0.1"
@@ -73,11 +74,17 @@ class Settings(Table):
     """Everything an operator can set."""
 
     listeners: dict[Name, ListenerTable]
+    sources: dict[Name, SourceTable] = Field(default_factory=dict)
     sinks: dict[Name, SinkTable]
     limits: LimitSettings = LimitSettings()
     spool: SpoolSettings = SpoolSettings()
     admin: AdminSettings = AdminSettings()
     log_format: Literal["text", "json"] = "text"
+
+    @property
+    def inputs(self) -> dict[str, ListenerTable | SourceTable]:
+        """All that records come from, listeners first."""
+        return {**self.listeners, **self.sources}
 
     def paths(self) -> dict[tuple[str, ...], str]:
         """Give every path that is written to, with the key it stands at."""
@@ -91,9 +98,10 @@ class Settings(Table):
         return found
 
     def durability(self, name: str) -> Durability:
-        """Give what a listener asks for; a protocol that answers promises the disk unless told otherwise."""
-        listener = self.listeners[name]
-        return listener.durability or source_types()[listener.protocol].promises or Durability.WRITTEN
+        """Give what a source asks for; one that answers promises the disk unless told otherwise."""
+        table = self.inputs[name]
+        asked: Durability | None = getattr(table, "durability", None)
+        return asked or source_types()[table.word].promises or Durability.WRITTEN
 
     def promises(self) -> dict[str, Durability]:
         """Give what is promised of the records of each listener of which something is: it answers, or was asked to."""
@@ -104,9 +112,9 @@ class Settings(Table):
         }
 
     def listener_limits(self, name: str) -> ListenerLimits:
-        """Join a listener's own settings with the common ones."""
-        own, common = self.listeners[name], self.limits
-        defaults = source_types()[own.protocol].defaults
+        """Join the settings of a listener, or of another source, with the common ones."""
+        own, common = self.inputs[name], self.limits
+        defaults = source_types()[own.word].defaults
 
         def pick(field: str) -> Any:
             if field in own.model_fields_set:
@@ -116,7 +124,7 @@ class Settings(Table):
 
         idle_is_explicit = "idle_timeout" in own.model_fields_set | common.model_fields_set
         return ListenerLimits(
-            protocol=own.protocol,
+            protocol=own.word,
             durability=self.durability(name),
             framing=getattr(own, "framing", None),
             max_record_bytes=pick("max_length"),
@@ -124,24 +132,39 @@ class Settings(Table):
             idle_timeout_seconds=pick("idle_timeout"),
             idle_until_first_record=not idle_is_explicit,
             frame_timeout_seconds=pick("frame_timeout"),
-            allow=own.allow,
+            allow=getattr(own, "allow", None),
             rate=pick("rate"),
             rate_per_peer=pick("rate_per_peer"),
-            receive_buffer_bytes=own.receive_buffer,
+            receive_buffer_bytes=getattr(own, "receive_buffer", None),
         )
 
 
 @cache
 def settings_model() -> type[Settings]:
     """Give the model with a table for each kind of sink and of source that there is."""
-    tagged: Any = Union[tuple(Annotated[kind.table, Tag(word)] for word, kind in source_types().items())]  # noqa: UP007
-    listeners: Any = dict[Name, Annotated[tagged, Discriminator(_protocol)]]
-    tables: Any = Union[tuple(kind.table for kind in sink_types().values())]  # noqa: UP007
-    sinks: Any = dict[Name, Annotated[tables, Field(discriminator="type")]]
-    return create_model("Settings", __base__=Settings, listeners=(listeners, ...), sinks=(sinks, ...))
+    listeners = _any_of(types_in("listeners"), ListenerTable, "protocol", LINES)
+    sources = _any_of(types_in("sources"), SourceTable, "type")
+    sinks = _any_of(sink_types(), SinkTable, "type")
+    return create_model(
+        "Settings",
+        __base__=Settings,
+        listeners=(listeners, ...),
+        sources=(sources, Field(default_factory=dict)),
+        sinks=(sinks, ...),
+    )
 
 
-def _protocol(table: Any) -> str:
-    """Say by which table a listener is to be read."""
-    word = table.get("protocol", LINES) if isinstance(table, dict) else LINES
-    return word if isinstance(word, str) else quote(word)
+def _any_of(kinds: Mapping[str, Any], common: type[Table], tag: str, default: str | None = None) -> Any:
+    """Give the type of a table of tables, each of one of these kinds; the key ``tag`` says of which."""
+
+    def choose(table: Any) -> str | None:
+        if not isinstance(table, dict):
+            return ""  # is told that it is no table
+        word = table.get(tag, default)
+        # What is no kind's word stands for none, the empty one included.
+        return word if word is None or (isinstance(word, str) and word in kinds) else quote(word)
+
+    tables = [Annotated[kind.table, Tag(word)] for word, kind in kinds.items()]
+    # Two more that no word stands for: pydantic wants a choice, also where there is no kind at all.
+    union: Any = Union[(*tables, Annotated[common, Tag("")], Annotated[Table, Tag(" ")])]
+    return dict[Name, Annotated[union, Discriminator(choose)]]

@@ -45,6 +45,26 @@ class ListenerTable(Table):
     allow: Networks | None = None
     receive_buffer: BufferSize | None = None
 
+    @property
+    def word(self) -> str:
+        """The word of its kind."""
+        return self.protocol
+
+
+class SourceTable(Table):
+    """
+    ``[sources.NAME]``, as far as all kinds have it in common: those that go and fetch, where a listener waits.
+
+    The table of a kind adds its own keys, and says by ``type: Literal["word"]`` which it is.
+    """
+
+    type: str
+
+    @property
+    def word(self) -> str:
+        """The word of its kind."""
+        return self.type
+
 
 class SourceContext(NamedTuple):
     """What a source may need to be made."""
@@ -60,7 +80,10 @@ class SourceContext(NamedTuple):
     admission: Admission
 
 
-T = TypeVar("T", bound=ListenerTable)
+TAGS = {"listeners": "protocol", "sources": "type"}
+"""Where sources are configured, and the key that says there of which kind one is."""
+
+T = TypeVar("T", bound=ListenerTable | SourceTable)
 
 
 def _nothing(_: Any, __: ListenerLimits) -> tuple[()]:
@@ -69,7 +92,7 @@ def _nothing(_: Any, __: ListenerLimits) -> tuple[()]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceType(Generic[T]):
-    """A kind of source. `word` is what stands in its table's ``protocol``."""
+    """A kind of source. `word` is what stands in its table, as ``protocol`` of a listener and as ``type`` of others."""
 
     table: type[T]
     """Its keys."""
@@ -95,7 +118,12 @@ class SourceType(Generic[T]):
     @property
     def word(self) -> str:
         """The word that operators write."""
-        return str(get_args(self.table.model_fields["protocol"].annotation)[0])
+        return str(get_args(self.table.model_fields[TAGS[self.section]].annotation)[0])
+
+    @property
+    def section(self) -> str:
+        """The table of tables that its own is in: ``listeners`` or ``sources``."""
+        return "listeners" if issubclass(self.table, ListenerTable) else "sources"
 
 
 @cache
@@ -104,15 +132,21 @@ def source_types() -> Kinds[SourceType[Any]]:
     return find_kinds(__name__.rpartition(".")[0], GROUP, _check)
 
 
+def types_in(section: str) -> Mapping[str, SourceType[Any]]:
+    """Give the kinds that are configured in a table of tables, by their words."""
+    return {word: kind for word, kind in source_types().items() if kind.section == section}
+
+
 def _check(kind: object) -> SourceType[Any]:
     if not isinstance(kind, SourceType):
         raise TypeError(f"{type(kind).__name__} is no SourceType")
     table: object = kind.table
-    if not (isinstance(table, type) and issubclass(table, ListenerTable)):
-        raise TypeError("its table is no subclass of ListenerTable")
-    words = table.model_fields["protocol"].annotation
+    if not (isinstance(table, type) and issubclass(table, ListenerTable | SourceTable)):
+        raise TypeError("its table is no subclass of ListenerTable or SourceTable")
+    tag = TAGS[kind.section]
+    words = table.model_fields[tag].annotation
     if get_origin(words) is not Literal or len(get_args(words)) != 1:
-        raise TypeError('its table lacks protocol: Literal["word"]')
+        raise TypeError(f'its table lacks {tag}: Literal["word"]')
     if kind.address not in table.model_fields:
         raise TypeError(f"its table has no key {kind.address!r}, which it names as the address")
     return kind
