@@ -2,22 +2,30 @@
 The jobs that are written together, and how far.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
 
 from twisted_ingest.storage.progress import Progress
 
 
-class Job(NamedTuple):
+class Job:
     """
     What is written as one: buffers that end in LF each.
 
     ``number`` names it to whoever gave it. With ``wants_sync`` it is not reported before a sync.
     """
 
-    number: int
-    buffers: Sequence[bytes]
-    wants_sync: bool
+    __slots__ = ("_source", "buffers", "number", "wants_sync")
+
+    def __init__(self, number: int, source: Iterable[bytes], *, wants_sync: bool) -> None:
+        self.number = number
+        self._source = source
+        self.wants_sync = wants_sync
+        self.buffers: list[bytes] = []
+
+    def make(self) -> int:
+        """Make the buffers; gives the number of their bytes. Raises whatever making them does."""
+        buffers = self.buffers = list(self._source)
+        return sum(map(len, buffers))
 
 
 class Commit:
@@ -32,9 +40,13 @@ class Commit:
     def __init__(self, jobs: Sequence[Job]) -> None:
         self._waiting = jobs
         """Not reported yet."""
-        self.progress = Progress([buffer for job in jobs for buffer in job.buffers])
-        self.wants_sync = any(job.wants_sync for job in jobs)
+        self.wants_sync = False
         """Whether one of them asks for a sync."""
+        buffers: list[bytes] = []
+        for job in jobs:
+            buffers += job.buffers
+            self.wants_sync = self.wants_sync or job.wants_sync
+        self.progress = Progress(buffers)
 
     def take_others(self) -> list[int]:
         """Give the numbers of the jobs that ask for no sync, as reported."""

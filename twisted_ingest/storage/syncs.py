@@ -85,8 +85,9 @@ class Syncs:
     @property
     def is_second_over(self) -> bool:
         """Whether `Fsync.SECOND` asks for a sync now."""
-        due_at = self.due_at
-        return due_at is not None and self._seconds() >= due_at
+        if self._fsync is not Fsync.SECOND or self._unsynced_since is None:
+            return False
+        return self._seconds() >= self._unsynced_since + SYNC_SECONDS
 
     def sync(self) -> None:
         """

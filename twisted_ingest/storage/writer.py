@@ -69,7 +69,7 @@ class Writer:
         self._target = target
         self._reactor = reactor
         self._owner = owner
-        self._queue: SimpleQueue[tuple[int, Iterable[bytes], bool] | _Order] = SimpleQueue()
+        self._queue: SimpleQueue[Job | _Order] = SimpleQueue()
         self._last_number = 0
         self._abandoned = threading.Event()
         self._unmade: tuple[int, Exception] | None = None
@@ -92,7 +92,7 @@ class Writer:
         Called in one thread alone.
         """
         number = self._last_number = self._last_number + 1
-        self._queue.put((number, buffers, sync))
+        self._queue.put(Job(number, buffers, wants_sync=sync))
         return number
 
     def reopen(self) -> None:
@@ -165,25 +165,19 @@ class Writer:
         try:
             item = self._queue.get(timeout=self._output.patience())
             while item is not _STOP:
-                if not isinstance(item, _Order):
-                    job = self._make(*item)
-                    if job is None:
+                if isinstance(item, Job):
+                    try:
+                        size += item.make()
+                    except Exception as failure:  # noqa: BLE001 - what cannot be written must not keep the rest from it
+                        self._unmade = item.number, failure
                         return Commit(jobs), True
-                    jobs.append(job)
-                    size += sum(map(len, job.buffers))
+                    jobs.append(item)
                 if size >= COMMIT_BYTES:
                     return Commit(jobs), True
                 item = self._queue.get_nowait()
         except Empty:
             return Commit(jobs), True
         return Commit(jobs), False
-
-    def _make(self, number: int, buffers: Iterable[bytes], wants_sync: bool) -> Job | None:
-        try:
-            return Job(number, list(buffers), wants_sync)
-        except Exception as failure:  # noqa: BLE001 - what cannot be written must not keep the rest from it
-            self._unmade = number, failure
-            return None
 
     # Called by the output.
 
