@@ -63,11 +63,11 @@ class FileSink(LinesSink):
         self._is_patient = is_patient
         self._target = FileTarget(self.path, access, sync_for if fsync is Fsync.NEVER else f"fsync={fsync.value}")
 
-        def tell(event: Callable[[str, str], None]) -> None:
+        def notify(event: Callable[[str, str], None]) -> None:
             reactor.callFromThread(events.guard, f"sink {name}", event, name, self.path)
 
-        self._target.on_repair = partial(tell, events.sink_repaired)
-        self._target.on_truncation = partial(tell, events.sink_truncated)
+        self._target.on_repair = partial(notify, events.sink_repaired)
+        self._target.on_truncation = partial(notify, events.sink_truncated)
         meanwhile = KEPT if is_patient else HELD_BACK
         super().__init__(
             name, Appender(name, self._target, reactor, events, fsync, meanwhile=meanwhile), format, events

@@ -62,7 +62,7 @@ class FileTarget:
         try:
             self._take_stock()
         except OSError:
-            # Half opened is not open: `place` must not find it.
+            # Closed again, so that `place` does not take it for the open file.
             self.close()
             raise
 

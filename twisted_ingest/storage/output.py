@@ -27,13 +27,13 @@ READER_SECONDS = 1.0
 class OutputOwner(Protocol):
     """Who hears of an output's doings, in its thread."""
 
-    def report(self, numbers: list[int]) -> None:
+    def on_done(self, numbers: list[int]) -> None:
         """Note that for these jobs all is done that they ask for."""
 
-    def tell_moved(self, rewritten: int | None) -> None:
+    def on_moved(self, rewritten: int | None) -> None:
         """Note a file found renamed (``None``), or removed with so many bytes that are written again."""
 
-    def tell_recovered(self) -> None:
+    def on_recovered(self) -> None:
         """Note that a trouble that was told of is over."""
 
 
@@ -71,7 +71,7 @@ class Output:
         while not self._settle(commit, is_last=is_last):
             pass
         if self._trouble.clear(shorten=not self._syncs.is_on_trial):
-            self._owner.tell_recovered()
+            self._owner.on_recovered()
         self._report(commit.take_all())
 
     def look_for_reader(self) -> None:
@@ -82,7 +82,7 @@ class Output:
     def _report(self, numbers: list[int]) -> None:
         if numbers:
             self._has_reported = True
-            self._owner.report(numbers)
+            self._owner.on_done(numbers)
 
     def _settle(self, commit: Commit, *, is_last: bool) -> bool:
         """
@@ -186,9 +186,9 @@ class Output:
         self.counts.moved_files += 1
         if place is Place.ELSEWHERE:
             self.reopen_wanted = True
-            self._owner.tell_moved(None)
+            self._owner.on_moved(None)
         else:
-            self._owner.tell_moved(progress.written)
+            self._owner.on_moved(progress.written)
             self._rescue(progress)
         return False
 

@@ -57,7 +57,11 @@ class Progress:
             self._index += 1
 
     def step_back(self, number: int = 0) -> bool:
-        """Go back ``number`` bytes, to the mark at most, and to the beginning of a line there; gives whether in one."""
+        """
+        Go back ``number`` bytes, but not past the mark, and from there to the beginning of the line.
+
+        Gives whether that was in the middle of a line, which is now to be written once more.
+        """
         while number > self._offset and self._index > self._mark[0]:
             number -= self._offset
             self._index -= 1

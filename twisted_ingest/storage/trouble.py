@@ -27,7 +27,7 @@ class Trouble:
     """
     The troubles of one writer with its target, kept by its thread.
 
-    ``retries`` only grows. It, `now` and `stall` may be read from any thread. ``tell`` is called with each new error;
+    ``retries`` only grows. It, `now` and `stall` may be read from any thread. ``on_error`` is called with each new one;
     ``abandoned`` ends every wait. ``meanwhile`` says what becomes of records until then.
     """
 
@@ -36,13 +36,13 @@ class Trouble:
         target: Target,
         seconds: Callable[[], float],
         abandoned: threading.Event,
-        tell: Callable[[str], None],
+        on_error: Callable[[str], None],
         meanwhile: str,
     ) -> None:
         self._target = target
         self._seconds = seconds
         self._abandoned = abandoned
-        self._tell = tell
+        self._on_error = on_error
         self._meanwhile = meanwhile
         self._backoff = Backoff(*RETRY_SECONDS)
         self._error: str | None = None
@@ -77,7 +77,11 @@ class Trouble:
             raise AbandonedError
 
     def begin(self, what: str) -> None:
-        """Note a call to the target, as in "a sync has not returned"; one that goes on is the same stall."""
+        """
+        Note that the target has been asked for something, as in "a sync has not returned".
+
+        Where it has not done what it was asked for before, that stall goes on.
+        """
         if self._under_way is None:
             self._under_way = (what, self._seconds())
 
@@ -111,7 +115,7 @@ class Trouble:
         error = f"{self._target.name}: {error}"
         if self._error != error:
             self._error = error
-            self._tell(error)
+            self._on_error(error)
 
     def end_for_good(self, failure: Exception) -> str:
         """Note what has ended the thread, for good; gives it in words."""

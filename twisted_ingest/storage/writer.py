@@ -74,8 +74,8 @@ class Writer:
         self._abandoned = threading.Event()
         self._unmade: tuple[int, Exception] | None = None
         """What making the buffers of the job behind those at hand has raised."""
-        tell = partial(self._tell, owner.on_stalled)
-        self._trouble = Trouble(target, reactor.seconds, self._abandoned, tell, meanwhile)
+        on_error = partial(self._notify, owner.on_stalled)
+        self._trouble = Trouble(target, reactor.seconds, self._abandoned, on_error, meanwhile)
         self._output = Output(target, fsync, self._trouble, reactor.seconds, self)
         self.counts = self._output.counts
 
@@ -126,7 +126,7 @@ class Writer:
 
     # Called in the thread.
 
-    def _tell(self, function: Callable[..., None], *arguments: object) -> None:
+    def _notify(self, function: Callable[..., None], *arguments: object) -> None:
         """Have the reactor call something of the owner's; lost when the reactor has ended, as it should be."""
         self._reactor.callFromThread(self._owner.hear, function, *arguments)
 
@@ -137,11 +137,11 @@ class Writer:
         except AbandonedError:
             pass
         except Exception as failure:  # noqa: BLE001 - a dead writer must be visible, whatever killed it
-            self._tell(self._owner.on_failed, self._trouble.end_for_good(failure))
+            self._notify(self._owner.on_failed, self._trouble.end_for_good(failure))
         finally:
             self._trouble.end()
             self._target.close()
-            self._tell(self._owner.on_ended)
+            self._notify(self._owner.on_ended)
 
     def _step(self) -> bool:
         """Take what waits, write it, report it. False at the end."""
@@ -149,7 +149,7 @@ class Writer:
         self._output.bring(commit, is_last=not go_on)
         if self._unmade is not None:
             unmade, self._unmade = self._unmade, None
-            self._tell(self._owner.on_unmade, *unmade)
+            self._notify(self._owner.on_unmade, *unmade)
         if go_on:
             self._output.look_for_reader()
         return go_on
@@ -181,14 +181,14 @@ class Writer:
 
     # Called by the output.
 
-    def report(self, numbers: list[int]) -> None:
+    def on_done(self, numbers: list[int]) -> None:
         """See `OutputOwner`."""
-        self._tell(self._owner.on_written, numbers)
+        self._notify(self._owner.on_written, numbers)
 
-    def tell_moved(self, rewritten: int | None) -> None:
+    def on_moved(self, rewritten: int | None) -> None:
         """See `OutputOwner`."""
-        self._tell(self._owner.on_moved, rewritten)
+        self._notify(self._owner.on_moved, rewritten)
 
-    def tell_recovered(self) -> None:
+    def on_recovered(self) -> None:
         """See `OutputOwner`."""
-        self._tell(self._owner.on_recovered)
+        self._notify(self._owner.on_recovered)
