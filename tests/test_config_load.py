@@ -12,7 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_ingest import limits
 from twisted_ingest.config import checks
-from twisted_ingest.config.load import FLAG_PATHS, Loaded, load
+from twisted_ingest.config.given import FLAG_PATHS
+from twisted_ingest.config.load import Loaded, load
 from twisted_ingest.errors import ConfigurationError, Format, Framing, Fsync, Oversize
 from twisted_ingest.sinks.file import FileSettings
 from twisted_ingest.sinks.null import NullSettings

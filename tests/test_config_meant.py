@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from tests.test_config_load import LoadingTestCase
 from twisted_ingest.config import owners
-from twisted_ingest.config.load import FLAG_PATHS
+from twisted_ingest.config.given import FLAG_PATHS
 from twisted_ingest.config.meant import endpoint_meant, path_caution, quotes_meant, sink_meant
 from twisted_ingest.config.model import AdminSettings, LimitSettings, SpoolSettings
 from twisted_ingest.errors import ConfigurationError

@@ -14,7 +14,8 @@ import tempfile
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_ingest import __version__, limits
-from twisted_ingest.config.load import FLAG_PATHS, load
+from twisted_ingest.config.given import FLAG_PATHS
+from twisted_ingest.config.load import load
 from twisted_ingest.config.look import NOT_LOOKED_AT
 from twisted_ingest.config.model import DEFAULT_ADMIN, DEFAULT_ENDPOINT, DEFAULT_PATH
 from twisted_ingest.framing.scan import SCANNER

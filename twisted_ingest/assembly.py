@@ -10,6 +10,7 @@ from twisted_ingest.config import checks
 from twisted_ingest.config.load import Loaded
 from twisted_ingest.config.model import Settings, SpoolSettings
 from twisted_ingest.errors import ConfigurationError, Durability, Problem, SpoolPolicy
+from twisted_ingest.escaping import escape
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.intake import Intake
 from twisted_ingest.flow.outlet import Outlet
@@ -38,7 +39,7 @@ def make_sinks(
     """Make the sinks; with each whether it is required."""
     for name, sink in settings.sinks.items():
         context = SinkContext(reactor, events, wall_time, _relier(settings, sink), is_patient=sink.spool)
-        made = sink_types()[sink.type].make(name, sink, context)
+        made = _make_sink(name, sink, context)
         if sink.spool:
             made = _put_spool_before(made, settings.spool, reactor, events, wall_time)
         yield made, sink.required
@@ -98,6 +99,20 @@ def _relier(settings: Settings, sink: SinkTable) -> str | None:
             if settings.durability(name) is Durability.FSYNC:
                 return f"listener {name} (durability fsync)"
     return None
+
+
+def _make_sink(name: str, table: SinkTable, context: SinkContext) -> ISink:
+    """Make a sink. Raises `ConfigurationError` where the code of a kind, which may be another's, makes none."""
+    types = sink_types()
+    try:
+        made = types[table.type].make(name, table, context)
+        if ISink.providedBy(made):
+            return made
+        reason = f"{type(made).__name__} is no ISink"
+    except Exception as error:  # noqa: BLE001 - it may be anything
+        reason = f"{type(error).__name__}: {error}"
+    blame = f"{types.owner(table.type)} cannot make it, type {table.type!r}: {escape(reason)}"
+    raise ConfigurationError([Problem(f"sink {name!r}", blame)])
 
 
 def _put_spool_before(

@@ -5,7 +5,7 @@ The ``ingest`` command of twistd: options, and the service made from them.
 import os
 import re
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, ClassVar, NoReturn
 
 from pydantic import BaseModel
@@ -16,7 +16,7 @@ from twisted_ingest.config.checks import nearest
 from twisted_ingest.config.fields import OFF
 from twisted_ingest.config.load import Loaded, load
 from twisted_ingest.config.look import NOT_LOOKED_AT, look
-from twisted_ingest.config.model import DEFAULT_ADMIN, LimitSettings, Settings
+from twisted_ingest.config.model import DEFAULT_ADMIN, DEFAULT_ENDPOINT, DEFAULT_PATH, LimitSettings, Settings
 from twisted_ingest.daemon import Daemon
 from twisted_ingest.errors import ConfigurationError
 from twisted_ingest.framing.scan import SCANNER
@@ -49,6 +49,13 @@ def _default(key: str, table: type[BaseModel] = LimitSettings) -> str:
     return exact_size(value) if isinstance(value, int) else str(value)
 
 
+def _sinks() -> str:
+    """List the kinds of sinks, each with what becomes of records."""
+    return "; ".join(f"{kind.form} {kind.summary}" for kind in sink_types().values())
+
+
+_DEFAULT_OF = {LINES: f" ({DEFAULT_ENDPOINT})"}
+
 _PARAMETERS = {
     "config": "TOML file; a flag overrides it",
     "framing": "auto|newline|nul|octet-counted: how records are told apart "
@@ -72,7 +79,17 @@ _PARAMETERS = {
     "log-format": f"text|json: our own log, on standard error ({Settings.model_fields['log_format'].default})",
 }
 
-_REPEATABLE = ("listen", "relp", "sink", "allow", "admin-host")
+_SOURCES = {kind.flag: kind for kind in source_types().values() if kind.flag not in _PARAMETERS}
+
+_REPEATABLE = {
+    **{
+        flag: f"{kind.address.upper()} {kind.summary}; may be repeated{_DEFAULT_OF.get(kind.word, '')}"
+        for flag, kind in _SOURCES.items()
+    },
+    "sink": f"SPEC of where records go, may be repeated: {_sinks()} (file:{DEFAULT_PATH})",
+    "allow": "NETWORK whose peers may connect, as 192.0.2.0/24; may be repeated (everybody's)",
+    "admin-host": "NAME by which the admin endpoint may be asked, besides addresses and localhost; may be repeated",
+}
 
 _GETOPT_ERROR = re.compile(
     r"option (.*?) (not recognized|not a unique prefix|requires argument|must not have an argument)", re.DOTALL
@@ -95,26 +112,6 @@ class Options(usage.Options):
         super().__init__()
         for name in _REPEATABLE:
             self[name] = []
-
-    def opt_listen(self, endpoint: str) -> None:
-        """ENDPOINT to receive on: tcp, tcp6, unix or systemd; may be repeated (tcp:1514:interface=127.0.0.1)."""
-        self["listen"].append(endpoint)
-
-    def opt_relp(self, endpoint: str) -> None:
-        """ENDPOINT to receive RELP on (rsyslog's omrelp), each record answered once it is on disk; may be repeated."""
-        self["relp"].append(endpoint)
-
-    def opt_sink(self, spec: str) -> None:
-        """SPEC of where records go: file:PATH, stdout: or null:; may be repeated (file:ingest-data/ingest.log)."""
-        self["sink"].append(spec)
-
-    def opt_allow(self, network: str) -> None:
-        """NETWORK whose peers may connect, as 192.0.2.0/24; may be repeated (everybody's)."""
-        self["allow"].append(network)
-
-    def opt_admin_host(self, name: str) -> None:
-        """NAME by which the admin endpoint may be asked, besides addresses and localhost; may be repeated."""
-        self["admin-host"].append(name)
 
     def opt_version(self) -> NoReturn:
         """Show the version and exit."""
@@ -159,10 +156,10 @@ class Options(usage.Options):
             self.loaded = load(
                 self["config"],
                 flags,
-                self["listen"],
+                [],
                 self["sink"],
                 self["allow"],
-                relp=self["relp"],
+                sources={flag: self[flag] for flag in _SOURCES},
                 admin_hosts=self["admin-host"],
             )
         except ConfigurationError as error:
@@ -179,6 +176,20 @@ class Options(usage.Options):
             _refuse([str(problem) for problem in problems])
         sys.stderr.write(f"the configuration is good\n{NOT_LOOKED_AT}\n")
         raise SystemExit(0)
+
+
+def _gather(name: str, text: str) -> Callable[[Options, str], None]:
+    """Make the method by which twistd gathers the values of a flag that may be repeated."""
+
+    def gather(self: Options, value: str) -> None:
+        self[name].append(value)
+
+    gather.__doc__ = text
+    return gather
+
+
+for _name, _text in _REPEATABLE.items():
+    setattr(Options, f"opt_{_name.replace('-', '_')}", _gather(_name, _text))
 
 
 def _refuse(lines: list[str]) -> NoReturn:
@@ -210,7 +221,10 @@ def makeService(options: Options) -> IngestService:
         # What twistd would do with a daemon is done, but for this.
         outer["nodaemon"] = True
         outer["umask"] = DAEMON_UMASK if outer.get("umask") is None else outer["umask"]
-    return Daemon(options.loaded, reactor, log=log, detached=detached, pid_file=outer.get("pidfile"))
+    try:
+        return Daemon(options.loaded, reactor, log=log, detached=detached, pid_file=outer.get("pidfile"))
+    except ConfigurationError as error:
+        _refuse([str(problem) for problem in error.problems])
 
 
 def _find_nowhere(loaded: Loaded, outer: Mapping[str, Any], *, is_daemon: bool) -> list[str]:

@@ -7,37 +7,22 @@ way, for the error message and for ``/status``.
 
 import re
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import parse_qsl
 
 from pydantic import ValidationError
 
 from twisted_ingest.config import checks
-from twisted_ingest.config.checks import ENDPOINT_SCHEMES, nearest
 from twisted_ingest.config.complaints import complaint, path_of
-from twisted_ingest.config.meant import path_caution, quotes_meant, sink_meant
-from twisted_ingest.config.model import (
-    DEFAULT_ENDPOINT,
-    DEFAULT_PATH,
-    LimitSettings,
-    Settings,
-    settings_model,
-)
+from twisted_ingest.config.draft import Draft
+from twisted_ingest.config.foreign import refuse_foreign
+from twisted_ingest.config.given import overlay, overlay_sinks, overlay_sources, put_in_listeners
+from twisted_ingest.config.meant import path_caution, quotes_meant
+from twisted_ingest.config.model import Settings, settings_model
 from twisted_ingest.config.positions import Path, key_lines
 from twisted_ingest.errors import Caution, ConfigurationError, Problem
-from twisted_ingest.escaping import escape
-from twisted_ingest.sinks.registry import sink_types
-from twisted_ingest.sources.registry import LINES, TAGS, ListenerTable, SourceType, source_types
-
-# Flags that stand for one key; the others (listen, framing, sink) make or change tables.
-FLAG_PATHS: dict[str, Path] = {
-    **{name.replace("_", "-"): ("limits", name) for name in LimitSettings.model_fields},
-    "admin": ("admin", "endpoint"),
-    "log-format": ("log_format",),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,46 +36,6 @@ class Loaded:
     def origin(self, *path: str) -> str:
         """Say where a setting comes from: a flag, ``FILE:LINE``, or ``default``."""
         return self.origins.get(path, "default")
-
-
-@dataclass(slots=True)
-class _Draft:
-    """What has been gathered so far."""
-
-    raw: dict[str, Any] = field(default_factory=dict)
-    origins: dict[Path, str] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-    cautions: list[Caution] = field(default_factory=list)
-
-    def complain(self, where: str, message: str) -> None:
-        """Add a problem once, as one line whatever the operator's words hold."""
-        problem = Problem(escape(where), escape(message))
-        if problem not in self.problems:
-            self.problems.append(problem)
-
-    def warn(self, where: str, message: str) -> None:
-        """Add a caution, as one line."""
-        self.cautions.append(Caution(escape(where), escape(message)))
-
-    def put(self, path: Path, value: Any, origin: str) -> None:
-        table = self.raw
-        for part in path[:-1]:
-            table = table.setdefault(part, {})
-            if not isinstance(table, dict):
-                return  # the file has a value where a table belongs; validation says so
-        table[path[-1]] = value
-        self.origins[path] = origin
-
-    def forget(self, *path: str) -> None:
-        """Drop the origins of a table that a flag replaces."""
-        self.origins = {known: origin for known, origin in self.origins.items() if known[: len(path)] != path}
-
-    def where(self, path: Path) -> str:
-        """Find the origin of a path, or of the nearest table around it."""
-        for length in range(len(path), 0, -1):
-            if path[:length] in self.origins:
-                return self.origins[path[:length]]
-        return self.origins.get((), "configuration")
 
 
 def load(
@@ -114,17 +59,21 @@ def load(
     there need be no other, and none is made by default.
     Raises `ConfigurationError` with every mistake found.
     """
-    draft = _Draft()
+    draft = Draft()
     if file is not None:
         _read(draft, file)
-    _overlay_sources(draft, {"listen": listen, "relp": relp, **sources}, is_allow_given=bool(allow))
-    _overlay_sinks(draft, sinks, has_own_sinks=has_own_sinks)
-    _overlay(draft, flags)
+    given = {"listen": listen, "relp": relp}
+    given |= {flag: [*given.get(flag, ()), *each] for flag, each in sources.items()}
+    overlay_sources(draft, given, is_allow_given=bool(allow))
+    overlay_sinks(draft, sinks, has_own_sinks=has_own_sinks)
+    overlay(draft, flags)
     if allow:
-        _put_in_listeners(draft, "allow", list(allow))
+        put_in_listeners(draft, "allow", list(allow))
     if admin_hosts:
         draft.put(("admin", "hosts"), list(admin_hosts), "--admin-host")
+    refused = refuse_foreign(draft)
     settings, mistaken = _validate(draft)
+    mistaken += refused
     for paths, message in checks.problems(settings, has_own_sinks=has_own_sinks):
         # What a mistaken value would have meant is anybody's guess: no second complaint about it.
         if not any(_overlap(path, wrong) for path in paths for wrong in mistaken):
@@ -151,7 +100,7 @@ def _reading_order(problem: Problem) -> int:
     return int(line) if not problem.where.startswith("--") and line.isdecimal() else 0
 
 
-def _read(draft: _Draft, file: str) -> None:
+def _read(draft: Draft, file: str) -> None:
     try:
         with open(file, "rb") as stream:
             text = stream.read().decode("utf-8-sig")
@@ -163,7 +112,7 @@ def _read(draft: _Draft, file: str) -> None:
         _parse(draft, file, text)
 
 
-def _parse(draft: _Draft, file: str, text: str) -> None:
+def _parse(draft: Draft, file: str, text: str) -> None:
     try:
         draft.raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -189,152 +138,7 @@ def _syntax_problem(file: str, text: str, message: str) -> tuple[str, str]:
     return f"{file}:{line}", _POSITION.sub("", message) + hint
 
 
-def _overlay_sources(draft: _Draft, sources: Mapping[str, Sequence[str]], *, is_allow_given: bool) -> None:
-    kinds = {kind.flag: kind for kind in source_types().values()}
-    given = [(kinds[flag], address, f"--{flag}") for flag, addresses in sources.items() for address in addresses]
-    if any(draft.raw.get(section, {}) != {} for section in TAGS) or given:
-        first = {kind.section: origin for kind, _, origin in reversed(given)}
-    else:
-        given, first = [(source_types()[LINES], DEFAULT_ENDPOINT, "default")], {"listeners": "default"}
-    for section, flag in first.items():
-        _tell_replaced_sources(draft, section, flag, is_allow_given=is_allow_given)
-        draft.raw[section] = {}
-        draft.forget(section)
-    draft.raw.setdefault("listeners", {})
-    for kind, address, origin in given:
-        _put_source(draft, kind, address, origin)
-
-
-def _put_source(draft: _Draft, kind: SourceType[Any], address: str, origin: str) -> None:
-    taken = [name for section in TAGS if isinstance(draft.raw.get(section), dict) for name in draft.raw[section]]
-    name = _free_name(taken, _listener_name(kind, address) if kind.section == "listeners" else kind.word)
-    draft.put((kind.section, name, kind.address), address, origin)
-    if kind.word != LINES:
-        draft.put((kind.section, name, TAGS[kind.section]), kind.word, origin)
-
-
-def _tell_replaced_sources(draft: _Draft, section: str, flag: str, *, is_allow_given: bool) -> None:
-    """Warn that a flag replaces what the file has; refuse where that would let in whom the file keeps out."""
-    tables, file = _tables(draft, section), draft.origins.get((), "the file")
-    closed = [name for name, table in tables if "allow" in table]
-    if closed and not is_allow_given:
-        draft.complain(
-            flag,
-            f"it replaces the {section} of {file}, and with them the allow of {', '.join(closed)}: "
-            f"everybody could connect (give --allow NETWORK too, or change it in the file and leave out {flag})",
-        )
-    elif tables:
-        names = ", ".join(name for name, _ in tables)
-        draft.warn(flag, f"it replaces the {section} of {file}, with all their settings: {names}")
-
-
-def _tell_replaced_sinks(draft: _Draft) -> None:
-    tables = draft.raw.get("sinks")
-    if isinstance(tables, dict) and tables:
-        file = draft.origins.get((), "the file")
-        draft.warn("--sink", f"it replaces the sinks of {file}, with all their settings: {', '.join(map(str, tables))}")
-
-
-def _overlay_sinks(draft: _Draft, sinks: Sequence[str], *, has_own_sinks: bool) -> None:
-    if sinks or draft.raw.get("sinks", {}) == {}:
-        _tell_replaced_sinks(draft)
-        draft.raw["sinks"] = {}
-        draft.forget("sinks")
-        for spec in sinks:
-            _put_sink(draft, spec, f"--sink {spec}")
-        if not sinks and not has_own_sinks:
-            _put_sink(draft, f"file:{DEFAULT_PATH}", "default")
-
-
-def _overlay(draft: _Draft, flags: Mapping[str, str]) -> None:
-    for flag, value in flags.items():
-        if flag == "framing":
-            _put_in_listeners(draft, "framing", value)
-        else:
-            path = FLAG_PATHS[flag]
-            draft.put(path, value, f"--{flag}")
-            if path[-1] in ListenerTable.model_fields and path[0] == "limits":
-                # A flag overrides the file, also where the file has it per listener.
-                _take_from_listeners(draft, path[-1])
-
-
-def _tables(draft: _Draft, section: str = "listeners") -> list[tuple[str, dict[str, Any]]]:
-    tables = draft.raw.get(section)
-    if not isinstance(tables, dict):
-        return []
-    return [(name, table) for name, table in tables.items() if isinstance(table, dict)]
-
-
-def _put_in_listeners(draft: _Draft, key: str, value: Any) -> None:
-    """Put a value into every listener whose kind has such a key, or may have: its kind is a mistake."""
-    for name, table in _tables(draft):
-        kind = source_types().get(str(table.get("protocol", LINES)))
-        if kind is None or key in kind.table.model_fields:
-            draft.put(("listeners", name, key), value, f"--{key}")
-
-
-def _take_from_listeners(draft: _Draft, key: str) -> None:
-    for name, table in _tables(draft):
-        table.pop(key, None)
-        draft.forget("listeners", name, key)
-
-
-_TRANSPORT_AND_PORT = re.compile(r"(tcp6?):(?:(?:.*:)?port=)?([0-9]{1,5})(?::|$)", re.ASCII)
-
-
-def _listener_name(kind: SourceType[Any], endpoint: str) -> str:
-    """Name a listener by transport (or protocol) and port; wrong endpoints too, the complaint comes later."""
-    own = "" if kind.word == LINES else kind.word
-    match = _TRANSPORT_AND_PORT.match(endpoint)
-    if match:
-        return f"{own or match[1]}-{match[2]}"
-    scheme = endpoint.partition(":")[0]
-    return own or (scheme if scheme in ENDPOINT_SCHEMES else "listener")
-
-
-def _free_name(taken: Collection[str], name: str) -> str:
-    number, free = 1, name
-    while free in taken:
-        number += 1
-        free = f"{name}-{number}"
-    return free
-
-
-def _put_sink(draft: _Draft, spec: str, origin: str) -> None:
-    """Read ``file:PATH?fsync=always``: a word, what it calls its address, and further keys."""
-    word, colon, rest = spec.partition(":")
-    if not colon or word not in sink_types():
-        _complain_of_sink(draft, spec, word)
-        return
-    kind = sink_types()[word]
-    address, _, query = rest.partition("?")
-    table: dict[str, Any] = {"type": word}
-    if kind.address is not None:
-        table[kind.address] = address
-    elif address:
-        draft.complain("--sink", f"{spec!r}: nothing but options may follow {word!r} and its colon")
-    for key, value in parse_qsl(query, keep_blank_values=True):
-        if key in table:
-            draft.complain("--sink", f"{spec!r}: {key!r} is given twice")
-            continue
-        table[key] = value
-    name = _free_name(draft.raw["sinks"], word)
-    for key, value in table.items():
-        draft.put(("sinks", name, key), value, origin)
-    draft.origins["sinks", name] = origin
-
-
-def _complain_of_sink(draft: _Draft, spec: str, word: str) -> None:
-    meant = sink_meant(spec, [word for word, kind in sink_types().items() if kind.address is None])
-    if meant is not None:
-        draft.complain("--sink", f"{spec!r} is not a sink; did you mean {meant!r}?")
-        return
-    *most, last = (kind.form for kind in sink_types().values())
-    hint = f"{nearest(word, list(sink_types()))} (try {', '.join(most)} or {last})"
-    draft.complain("--sink", f"{spec!r} is not a sink{hint}")
-
-
-def _validate(draft: _Draft) -> tuple[Settings, list[Path]]:
+def _validate(draft: Draft) -> tuple[Settings, list[Path]]:
     """
     Complain of every mistake that a value has by itself.
 
