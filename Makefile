@@ -43,7 +43,7 @@ types: $(VENV)/.tools
 	$(BIN)/mypy
 
 wheel: $(READY)  ## build, install in a clean environment, look, uninstall
-	INGEST_TEST_WHEEL=1 $(BIN)/python -m pytest tests/test_packaging.py
+	INGEST_TEST_WHEEL=1 $(BIN)/python -m pytest tests/test_packaging.py tests/test_plugin_sink.py
 
 slow: $(READY)  ## the same promises at full length: stalls, restarts, thousands of schedules and of crashes of a disk
 	INGEST_TEST_STALL_SECONDS=10 INGEST_TEST_RESTARTS=10 INGEST_TEST_EXAMPLES=5000 \
