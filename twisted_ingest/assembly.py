@@ -185,6 +185,6 @@ def limit_origins(loaded: Loaded, connections: int) -> dict[str, dict[str, objec
     found: dict[str, dict[str, object]] = {}
     for name in type(limits).model_fields:
         value = connections if name == "max_connections" else getattr(limits, name)
-        value = str(value) if isinstance(value, Rate) else value
+        value = loaded.secrets.references.get(("limits", name), str(value) if isinstance(value, Rate) else value)
         found[name] = {"value": value, "from": loaded.origin("limits", name)}
     return found

@@ -49,7 +49,7 @@ class Daemon(IngestService):
         self._is_on_stderr = log == 2  # noqa: PLR2004
         self._detached = detached
         self._pid_file = pid_file
-        self._writer = LogWriter(log.descriptor if isinstance(log, LogFile) else log or 2)
+        self._writer = LogWriter(log.descriptor if isinstance(log, LogFile) else log or 2, loaded.secrets.hide)
         self._observer = LogObserver(self._writer, loaded.settings.log_format) if log is not None else None
         super().__init__(loaded, reactor, time.time, self._writer)
 
@@ -89,7 +89,8 @@ class Daemon(IngestService):
         """End the process that cannot start."""
         if not self._is_on_stderr:
             self.events.start_failed(f"error: {error}")
-            os.write(2, f"error: {error}\n".encode("utf-8", "backslashreplace"))
+            text = self._loaded.secrets.hide(f"error: {error}\n")
+            os.write(2, text.encode("utf-8", "backslashreplace"))
         else:
             self._writer.write(f"error: {error}")
         self._writer.stop()

@@ -110,6 +110,7 @@ class IngestService(Service):
             seconds=reactor.seconds,
             wall_time=self._wall_time,
             limits=limit_origins(self._loaded, self.admission.limit),
+            hide_in=self._loaded.secrets.hide_in,
             admin_connections=checks.admin_connections(settings),
             **parts,
         )
@@ -260,7 +261,8 @@ class IngestService(Service):
             self.survey.state = "ready"
             self._beat(self._reactor.seconds())
             sinks = [description_of(sink, self.events.bug) for sink in self.sinks]
-            self.show_banner(banner(self.sources, sinks, self.admin_address, self._loaded.cautions))
+            lines = banner(self.sources, sinks, self.admin_address, self._loaded.cautions)
+            self.show_banner([self._loaded.secrets.hide(line) for line in lines])
             self._ready.reach(None)
 
     def _beat(self, due: float) -> None:

@@ -224,7 +224,7 @@ def makeService(options: Options) -> IngestService:
     try:
         return Daemon(options.loaded, reactor, log=log, detached=detached, pid_file=outer.get("pidfile"))
     except ConfigurationError as error:
-        _refuse([str(problem) for problem in error.problems])
+        _refuse([options.loaded.secrets.hide(str(problem)) for problem in error.problems])
 
 
 def _find_nowhere(loaded: Loaded, outer: Mapping[str, Any], *, is_daemon: bool) -> list[str]:

@@ -52,7 +52,9 @@ class Survey:
         wall_time: Callable[[], float],
         limits: Mapping[str, Mapping[str, object]],
         admin_connections: int = ADMIN_CONNECTIONS,
+        hide_in: Callable[[Any], Any] = lambda document: document,
     ) -> None:
+        self._hide_in = hide_in
         self._sources = list(sources)
         self._intake = intake
         self._admission = admission
@@ -109,7 +111,8 @@ class Survey:
 
     def reasons(self) -> list[str]:
         """Say why the process is not ready; empty when it is."""
-        return self._reasons(self.conservation())
+        reasons: list[str] = self._hide_in(self._reasons(self.conservation()))
+        return reasons
 
     def _recount(self) -> "_Recount":
         return _Recount(
@@ -210,7 +213,11 @@ class Survey:
     # Documents.
 
     def status(self) -> dict[str, Any]:
-        """Give the document behind ``/status``."""
+        """Give the document behind ``/status``, without secrets."""
+        document: dict[str, Any] = self._hide_in(self._status())
+        return document
+
+    def _status(self) -> dict[str, Any]:
         view, mark = self.view(), self._intake.budget.mark
         return {
             "version": __version__,

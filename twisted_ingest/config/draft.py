@@ -2,6 +2,7 @@
 What is on its way to become settings: values as they were written, where each stands, and what is wrong so far.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,16 +19,18 @@ class Draft:
     origins: dict[Path, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     cautions: list[Caution] = field(default_factory=list)
+    hide: Callable[[str], str] = str
+    """Takes secrets out of a message."""
 
     def complain(self, where: str, message: str) -> None:
         """Add a problem once, as one line whatever the operator's words hold."""
-        problem = Problem(escape(where), escape(message))
+        problem = Problem(escape(where), escape(self.hide(message)))
         if problem not in self.problems:
             self.problems.append(problem)
 
     def warn(self, where: str, message: str) -> None:
         """Add a caution, as one line."""
-        self.cautions.append(Caution(escape(where), escape(message)))
+        self.cautions.append(Caution(escape(where), escape(self.hide(message))))
 
     def put(self, path: Path, value: Any, origin: str) -> None:
         """Set a value, where it is to be found in the tables, and say where it comes from."""

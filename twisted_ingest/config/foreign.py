@@ -2,7 +2,7 @@
 Kinds that other distributions add: whoever asks for one that cannot be used is told whose it is.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -28,7 +28,7 @@ def refuse_foreign(draft: Draft) -> list[Path]:
         if not isinstance(word, str):
             continue
         broken = kinds.broken.get(word)
-        reason = str(broken) if broken else _bug(kinds, word, table)
+        reason = str(broken) if broken else _bug(kinds, word, table, draft.hide)
         if reason is not None:
             asked.add(broken)
             refused.append(path)
@@ -49,7 +49,7 @@ def _tables(draft: Draft) -> Iterator[tuple[Path, str, Kinds[Any], Mapping[str, 
             yield (section, name), tag, kinds, table
 
 
-def _bug(kinds: Kinds[Any], word: str, table: Mapping[str, Any]) -> str | None:
+def _bug(kinds: Kinds[Any], word: str, table: Mapping[str, Any], hide: Callable[[str], str]) -> str | None:
     """Say what the code of another distribution's kind raises when it is asked about a table."""
     if word not in kinds or kinds.owner(word) == OWN:
         return None
@@ -61,5 +61,5 @@ def _bug(kinds: Kinds[Any], word: str, table: Mapping[str, Any]) -> str | None:
     except ValidationError:
         return None  # the operator's mistake, told with all others
     except Exception as error:  # noqa: BLE001 - it may be anything
-        return f"{kinds.owner(word)} cannot check {word!r}: {type(error).__name__}: {quote(str(error))}"
+        return f"{kinds.owner(word)} cannot check {word!r}: {type(error).__name__}: {quote(hide(str(error)))}"
     return None

@@ -8,7 +8,7 @@ way, for the error message and for ``/status``.
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -22,6 +22,7 @@ from twisted_ingest.config.given import overlay, overlay_sinks, overlay_sources,
 from twisted_ingest.config.meant import path_caution, quotes_meant
 from twisted_ingest.config.model import Settings, settings_model
 from twisted_ingest.config.positions import Path, key_lines
+from twisted_ingest.config.substitution import Secrets, substitute
 from twisted_ingest.errors import Caution, ConfigurationError, Problem
 
 
@@ -32,6 +33,8 @@ class Loaded:
     settings: Settings
     origins: Mapping[Path, str]
     cautions: tuple[Caution, ...] = ()
+    secrets: Secrets = field(default_factory=Secrets)
+    """What was put in for ``${env:NAME}`` and the like, and is not to be shown."""
 
     def origin(self, *path: str) -> str:
         """Say where a setting comes from: a flag, ``FILE:LINE``, or ``default``."""
@@ -71,21 +74,31 @@ def load(
         put_in_listeners(draft, "allow", list(allow))
     if admin_hosts:
         draft.put(("admin", "hosts"), list(admin_hosts), "--admin-host")
-    refused = refuse_foreign(draft)
-    settings, mistaken = _validate(draft)
-    mistaken += refused
+    secrets = Secrets()
+    refused = substitute(draft, secrets)
+    draft.hide = secrets.hide
+    refused += refuse_foreign(draft)
+    settings, mistaken = _validate(draft, secrets, refused)
     for paths, message in checks.problems(settings, has_own_sinks=has_own_sinks):
         # What a mistaken value would have meant is anybody's guess: no second complaint about it.
         if not any(_overlap(path, wrong) for path in paths for wrong in mistaken):
             set_here = [path for path in paths if path in draft.origins] or list(paths)
-            draft.complain(draft.where(set_here[0]), message)
+            draft.complain(draft.where(set_here[0]), _discreet(secrets, paths, message))
     if draft.problems:
         raise ConfigurationError(sorted(draft.problems, key=_reading_order))
     for path, text in settings.paths().items():
         caution = path_caution(text)
-        if caution is not None:
+        if caution is not None and path not in secrets.references:
             draft.warn(draft.where(path), caution)
-    return Loaded(settings, draft.origins, tuple(draft.cautions))
+    return Loaded(settings, draft.origins, tuple(draft.cautions), secrets)
+
+
+def _discreet(secrets: Secrets, paths: tuple[Path, ...], message: str) -> str:
+    """Give a message about settings; about a secret one that tells nothing of it, also not what it was cut to."""
+    written = secrets.find(paths)
+    if written is None:
+        return message
+    return f"{paths[0][-1]}: what {written} stands for does not do here (it is secret: write it out to hear why)"
 
 
 def _overlap(one: Path, other: Path) -> bool:
@@ -138,13 +151,13 @@ def _syntax_problem(file: str, text: str, message: str) -> tuple[str, str]:
     return f"{file}:{line}", _POSITION.sub("", message) + hint
 
 
-def _validate(draft: Draft) -> tuple[Settings, list[Path]]:
+def _validate(draft: Draft, secrets: Secrets, refused: list[Path]) -> tuple[Settings, list[Path]]:
     """
     Complain of every mistake that a value has by itself.
 
     The answer is the settings without the mistaken values, so that the rest can be checked further, and their paths.
     """
-    mistaken: list[Path] = []
+    mistaken = list(refused)
     while True:
         try:
             return settings_model().model_validate(draft.raw), mistaken
@@ -153,7 +166,7 @@ def _validate(draft: Draft) -> tuple[Settings, list[Path]]:
         for path, detail in found:
             # What follows from a mistake that was taken out is none of its own.
             if not any(_overlap(path, wrong) for wrong in mistaken):
-                draft.complain(draft.where(path), complaint(path, detail))
+                draft.complain(draft.where(path), _discreet(secrets, (path, (*path, "type")), complaint(path, detail)))
         # Without a value that it needs, a table is missing something in the next round, and goes as a whole.
         wrong = [path[:-1] if detail["type"] == "missing" else path for path, detail in found]
         for path in wrong:

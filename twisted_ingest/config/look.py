@@ -26,7 +26,7 @@ NOT_LOOKED_AT = (
 def look(loaded: Loaded) -> list[Problem]:
     """Give what would keep this user from starting here and now."""
     found = [*_paths(loaded), *_endpoints(loaded)]
-    return [Problem(loaded.origin(*path), message) for path, message in found]
+    return [Problem(loaded.origin(*path), loaded.secrets.hide(message)) for path, message in found]
 
 
 def _paths(loaded: Loaded) -> Iterator[tuple[Path, str]]:

@@ -42,7 +42,8 @@ class LogWriter:
     ``dropped`` counts lines that were not written, those of a traceback one by one.
     """
 
-    def __init__(self, descriptor: int = 2) -> None:
+    def __init__(self, descriptor: int = 2, hide: Callable[[str], str] = str) -> None:
+        self._hide = hide
         self._descriptor = descriptor
         self._lines: deque[bytes] = deque()
         self._wake = threading.Condition()
@@ -60,7 +61,7 @@ class LogWriter:
 
     def write(self, text: str) -> None:
         """Write one line, without its LF."""
-        line = text.encode("utf-8", "backslashreplace") + b"\n"
+        line = self._hide(text).encode("utf-8", "backslashreplace") + b"\n"
         with self._wake:
             if self._thread is not None:
                 self._queue(line)
