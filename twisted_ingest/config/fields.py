@@ -6,6 +6,7 @@ Below the sinks and the sources, whose tables are made of these.
 
 import re
 from collections.abc import Callable
+from enum import Enum
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StringConstraints
@@ -19,6 +20,17 @@ OFF = "off"
 """The word that lifts a limit, and leaves out the admin endpoint."""
 
 T = TypeVar("T")
+
+
+class Takes(Enum):
+    """What a change of a setting takes; stands in the annotation of a key that is not like the others of its table."""
+
+    NOTHING = "nothing"
+    """Whoever goes by it reads the new one."""
+    PART = "part"
+    """The sink, the source or the endpoint is made anew."""
+    RESTART = "restart"
+
 
 HIGHEST_MODE = 0o777
 

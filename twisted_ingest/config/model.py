@@ -23,6 +23,7 @@ from twisted_ingest.config.fields import (
     PrefixIPv6,
     Size,
     Table,
+    Takes,
 )
 from twisted_ingest.errors import Durability, Oversize, SpoolPolicy
 from twisted_ingest.limits import ListenerLimits
@@ -43,14 +44,14 @@ class LimitSettings(Table):
     oversize: Oversize = Oversize.TRUNCATE
     idle_timeout: OptionalDuration = limits.IDLE_TIMEOUT
     frame_timeout: OptionalDuration = limits.FRAME_TIMEOUT
-    max_connections: Count | None = None
-    max_connections_per_peer: OptionalCount = None
-    connection_rate_per_peer: OptionalRate = None
-    peer_prefix_ipv6: PrefixIPv6 = limits.PEER_PREFIX_IPV6
+    max_connections: Annotated[Count | None, Takes.RESTART] = None
+    max_connections_per_peer: Annotated[OptionalCount, Takes.RESTART] = None
+    connection_rate_per_peer: Annotated[OptionalRate, Takes.RESTART] = None
+    peer_prefix_ipv6: Annotated[PrefixIPv6, Takes.RESTART] = limits.PEER_PREFIX_IPV6
     rate: OptionalRate = None
     rate_per_peer: OptionalRate = None
-    memory: Size = limits.MEMORY
-    connection_memory: Size = limits.CONNECTION_MEMORY
+    memory: Annotated[Size, Takes.RESTART] = limits.MEMORY
+    connection_memory: Annotated[Size, Takes.RESTART] = limits.CONNECTION_MEMORY
     drain_timeout: Duration = limits.DRAIN_TIMEOUT
 
 

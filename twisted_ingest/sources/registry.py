@@ -8,9 +8,9 @@ A module of this room names its kinds in ``KINDS``; other distributions add thei
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar, get_args, get_origin
 
-from twisted_ingest.config.fields import BufferSize, Networks, OptionalDuration, OptionalRate, Size, Table
+from twisted_ingest.config.fields import BufferSize, Networks, OptionalDuration, OptionalRate, Size, Table, Takes
 from twisted_ingest.config.kinds import Kinds, find_kinds
 from twisted_ingest.errors import Durability, Oversize
 from twisted_ingest.flow.intake import Intake
@@ -33,9 +33,9 @@ class ListenerTable(Table):
     The table of a kind adds its own keys, and says by ``protocol: Literal["word"]`` which it is.
     """
 
-    endpoint: str
+    endpoint: Annotated[str, Takes.PART]
     protocol: str
-    durability: Durability | None = None
+    durability: Annotated[Durability | None, Takes.PART] = None
     max_length: Size | None = None
     oversize: Oversize | None = None
     idle_timeout: OptionalDuration = None
@@ -43,7 +43,7 @@ class ListenerTable(Table):
     rate: OptionalRate = None
     rate_per_peer: OptionalRate = None
     allow: Networks | None = None
-    receive_buffer: BufferSize | None = None
+    receive_buffer: Annotated[BufferSize | None, Takes.PART] = None
 
     @property
     def word(self) -> str:
