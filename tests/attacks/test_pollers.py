@@ -17,13 +17,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.internet import reactor as the_reactor
 from twisted.internet import ssl
+from twisted.internet.defer import Deferred
+from twisted.logger import globalLogPublisher
 
 from tests.attacks.report import Group, Scenario
-from tests.polling import TURNS, PollingTestCase, Script, Talker, answer, header
+from tests.polling import TURNS, Answer, PollingTestCase, Script, Talker, answer, header
 from twisted_ingest.errors import DiscardReason, Oversize, PollResult
 from twisted_ingest.limits import KIB, MIB
 from twisted_ingest.sources.poll import MOST_REDIRECTS
-from twisted_ingest.sources.wire import HEADER_BYTES
+from twisted_ingest.sources.wire import HEADER_BYTES, MOST_INTERIM
 from twisted_ingest.testing import StalledSink
 
 reactor: Any = the_reactor
@@ -173,6 +175,34 @@ class ServerTests(PollingTestCase):
             poller = await self.once(self.url(script))
             self.assertEqual(poller.ledger.polls[PollResult.PROTOCOL], 1)
             await self.until(functools.partial(is_left, script))
+
+    async def test_interim_answers(self) -> None:
+        """A few interim answers before an answer are passed over, wherever reads cut them; many end the poll."""
+        interim = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
+        said: list[Any] = []
+        observer: Any = said.append
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+
+        def drip(number: int) -> Answer:
+            async def send(talker: Talker) -> None:
+                for byte in interim * number + answer(b"one\n"):
+                    if talker.transport.connected:
+                        talker.transport.write(bytes([byte]))
+                        await self.turn()
+
+            def begin(talker: Talker) -> None:
+                _ = Deferred.fromCoroutine(send(talker))
+
+            return begin
+
+        for way in (lambda number: interim * number + answer(b"one\n"), drip):
+            for number, result in ((3, PollResult.OK), (50, PollResult.PROTOCOL)):
+                said.clear()
+                poller = await self.once(self.url(self.serve(way(number))))
+                self.assertEqual(poller.ledger.polls[result], 1)
+                told = [event for event in said if "103" in str(event.get("code", ""))]
+                self.assertLessEqual(len(told), MOST_INTERIM + 1)
 
     async def test_slow(self) -> None:
         """A server that drips headers or a body is given up in time; it never has two connections."""

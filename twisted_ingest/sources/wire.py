@@ -5,6 +5,7 @@ The parsing is all `twisted.web.client.Agent`'s. What it lacks are bounds: of th
 smallest chunks make. Names are resolved in threads of the reactor's pool.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -30,6 +31,11 @@ HEADER_BYTES = 64 * KIB
 """Bytes of the headers of an answer, interim ones (1xx) included; one read more may be taken. Servers send a few
 hundred, and refuse some 8 to 64 KiB of a client's themselves."""
 
+MOST_INTERIM = 10
+"""Interim answers (1xx) before an answer; servers give none or one to a GET."""
+
+_BLANK_LINE = re.compile(rb"\n\r?\n")
+
 
 class _Wire(ProtocolWrapper):
     """Stands between a connection and the parser of the answer."""
@@ -37,6 +43,8 @@ class _Wire(ProtocolWrapper):
     def __init__(self, factory: Any, wrapped: Any) -> None:
         super().__init__(factory, wrapped)
         self._exchange: Exchange = factory.exchange
+        self._tail = b""
+        """The last bytes of the headers so far: a blank line may go on behind them."""
 
     def dataReceived(self, data: bytes) -> None:
         """Pass on what was read, unless the headers have no end."""
@@ -47,8 +55,28 @@ class _Wire(ProtocolWrapper):
                 exchange.has_too_long_headers = True
                 exchange.drop()
                 return
-        super().dataReceived(data)
+            self._pass_headers(data)
+        else:
+            super().dataReceived(data)
         exchange.read_is_over()
+
+    def _pass_headers(self, data: bytes) -> None:
+        """Pass on one block of headers at a time: the parser logs each interim one (1xx), so they have to be few."""
+        exchange, passed = self._exchange, len(self._tail)
+        joined = self._tail + data
+        self._tail = joined[-2:]
+        for blank in _BLANK_LINE.finditer(joined):
+            if blank.end() > passed:
+                super().dataReceived(joined[passed : blank.end()])
+                passed = blank.end()
+                if exchange.has_headers:
+                    break
+                exchange.interim += 1
+                if exchange.interim > MOST_INTERIM:
+                    exchange.has_too_long_headers = True
+                    exchange.drop()
+                    return
+        super().dataReceived(joined[passed:])
 
     def connectionLost(self, reason: Failure = ConnectionDone) -> None:  # type: ignore[assignment]
         """Note how the connection ended: a body may end with it."""
@@ -128,6 +156,8 @@ class Exchange:
         self.wire: _Wire | None = None
         self.heard = 0
         """Bytes read before the headers were whole."""
+        self.interim = 0
+        """Blocks of headers before those of the answer."""
         self.has_too_long_headers = False
         self.lost: Failure | None = None
         """How the connection ended."""
@@ -151,7 +181,7 @@ class Exchange:
 
     def _unanswered(self, failure: Failure) -> Failure:
         if self.has_too_long_headers:
-            raise PollError(PollResult.PROTOCOL, f"its headers are longer than {HEADER_BYTES} bytes")
+            raise PollError(PollResult.PROTOCOL, f"its headers are longer than {HEADER_BYTES} bytes, or have no end")
         return failure
 
     @property
