@@ -114,6 +114,8 @@ class Server:
                 self.ports.append(self.port)
             if match := re.search(r"  metrics    (http://\S+)/metrics", line):
                 self.admin = match[1]
+                if not any("  listening  " in text for text in self.log):
+                    return  # a server that polls only has nothing to be tried
             if "  try  " in line:
                 return
 
