@@ -1,6 +1,7 @@
 """Settings of pollers: flags, tables, what is refused, and a real process that polls."""
 
 import os
+import signal
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -128,5 +129,5 @@ class ProcessTests(ConfigCase):
             self.assertEqual((row["name"], row["records"], row["errors"]), ("doc", 2, 0))
             self.assertEqual((status["http"]["active_pollers"], status["listeners"], status["ready"]), (1, [], True))
             self.assertEqual(server.metrics()["ingest_conservation_error"], 0)
-            self.assertEqual(server.stop(), 0)
+            self.assertEqual(server.stop(), -signal.SIGTERM)
             self.assertEqual(server.wait_output(8), b"one\ntwo\n")
