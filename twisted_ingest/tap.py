@@ -13,21 +13,20 @@ from twisted.python import usage
 
 from twisted_ingest import __version__
 from twisted_ingest.config.checks import nearest
-from twisted_ingest.config.fields import OFF
+from twisted_ingest.config.fields import About, shown_default
+from twisted_ingest.config.given import FLAG_PATHS
 from twisted_ingest.config.load import Loaded, load
 from twisted_ingest.config.look import NOT_LOOKED_AT, look
-from twisted_ingest.config.model import DEFAULT_ADMIN, DEFAULT_ENDPOINT, DEFAULT_PATH, LimitSettings, Settings
+from twisted_ingest.config.model import DEFAULT_ENDPOINT, DEFAULT_PATH, AdminSettings, table_of
 from twisted_ingest.daemon import Daemon
 from twisted_ingest.errors import ConfigurationError
 from twisted_ingest.framing.scan import SCANNER
-from twisted_ingest.limits import DESCRIPTOR_SHARE, MAX_CONNECTIONS
 from twisted_ingest.observe.logfile import LogFile
 from twisted_ingest.process import signals, standard, tuning
 from twisted_ingest.process.detach import detach
 from twisted_ingest.service import IngestService
 from twisted_ingest.sinks.registry import STANDARD_OUTPUT, sink_types
 from twisted_ingest.sources.registry import LINES, source_types
-from twisted_ingest.units import exact_size, format_duration
 
 EX_CONFIG = 78
 """Exit status for a configuration mistake (sysexits.h), which supervisors are told not to retry."""
@@ -39,16 +38,6 @@ DAEMON_UMASK = 0o077
 """What twistd gives a daemon unless ``--umask`` says otherwise."""
 
 
-def _default(key: str, table: type[BaseModel] = LimitSettings) -> str:
-    """Write the default of a key as an operator would."""
-    value = table.model_fields[key].default
-    if value is None:
-        return OFF
-    if isinstance(value, float):
-        return format_duration(value)
-    return exact_size(value) if isinstance(value, int) else str(value)
-
-
 def _sinks() -> str:
     """List the kinds of sinks, each with what becomes of records."""
     return "; ".join(f"{kind.form} {kind.summary}" for kind in sink_types().values())
@@ -56,27 +45,16 @@ def _sinks() -> str:
 
 _DEFAULT_OF = {LINES: f" ({DEFAULT_ENDPOINT})"}
 
+
+def _help(table: type[BaseModel], key: str) -> str:
+    about = About.of(table, key)
+    return f"{about.form} {about.text} ({shown_default(table, key)})"
+
+
 _PARAMETERS = {
     "config": "TOML file; a flag overrides it",
-    "framing": "auto|newline|nul|octet-counted: how records are told apart "
-    f"({_default('framing', source_types()[LINES].table)})",
-    "max-length": f"SIZE of a record, delimiter excluded ({_default('max_length')})",
-    "oversize": f"truncate|drop|close: a record longer than that ({_default('oversize')})",
-    "idle-timeout": "DURATION|off: silence that ends a connection "
-    f"({_default('idle_timeout')}, until the first record; given, always)",
-    "frame-timeout": f"DURATION|off: from a record's first byte to its end ({_default('frame_timeout')})",
-    "max-connections": f"N in all ({DESCRIPTOR_SHARE * 100:.0f} % of the descriptor limit, at most {MAX_CONNECTIONS})",
-    "max-connections-per-peer": f"N|off per remote address ({_default('max_connections_per_peer')})",
-    "connection-rate-per-peer": f"RATE|off, such as 10/s, per remote address ({_default('connection_rate_per_peer')})",
-    "peer-prefix-ipv6": "BITS of an IPv6 address that tell remote addresses apart for limits per address "
-    f"({LimitSettings.model_fields['peer_prefix_ipv6'].default})",
-    "rate": f"RATE|off per connection, such as 10k/s (records) or 1MiB/s ({_default('rate')})",
-    "rate-per-peer": f"RATE|off per remote address, on each listener ({_default('rate_per_peer')})",
-    "memory": f"SIZE of the byte budget of the process ({_default('memory')})",
-    "connection-memory": f"SIZE that one connection may hold of it ({_default('connection_memory')})",
-    "drain-timeout": f"DURATION for finishing at a stop ({_default('drain_timeout')})",
-    "admin": f"ENDPOINT|off: metrics, health, status ({DEFAULT_ADMIN})",
-    "log-format": f"text|json: our own log, on standard error ({Settings.model_fields['log_format'].default})",
+    "framing": _help(source_types()[LINES].table, "framing"),
+    **{flag: _help(*table_of(path)) for flag, path in FLAG_PATHS.items()},
 }
 
 _SOURCES = {kind.flag: kind for kind in source_types().values() if kind.flag not in _PARAMETERS}
@@ -88,7 +66,7 @@ _REPEATABLE = {
     },
     "sink": f"SPEC of where records go, may be repeated: {_sinks()} (file:{DEFAULT_PATH})",
     "allow": "NETWORK whose peers may connect, as 192.0.2.0/24; may be repeated (everybody's)",
-    "admin-host": "NAME by which the admin endpoint may be asked, besides addresses and localhost; may be repeated",
+    "admin-host": f"{_help(AdminSettings, 'hosts')}; may be repeated",
 }
 
 _GETOPT_ERROR = re.compile(

@@ -6,6 +6,7 @@ Below the sinks and the sources, whose tables are made of these.
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, TypeVar
 
@@ -20,6 +21,41 @@ OFF = "off"
 """The word that lifts a limit, and leaves out the admin endpoint."""
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a key is, for ``--help`` and the page of settings; stands in its annotation."""
+
+    form: str
+    """What is written, as in ``SIZE``; with a colon where ``text`` is no continuation of it."""
+    text: str
+    more: str = ""
+    """For the page alone."""
+    default: str = ""
+    """What it is by default, where the value does not say it."""
+
+    @staticmethod
+    def of(table: type[BaseModel], key: str) -> "About":
+        """Find it; of a key that has none it is made of its description."""
+        field = table.model_fields[key]
+        marks = [mark for mark in field.metadata if isinstance(mark, About)]
+        return marks[0] if marks else About("", field.description or "")
+
+
+def shown_default(table: type[BaseModel], key: str) -> str:
+    """Write the default of a key as an operator would."""
+    field = table.model_fields[key]
+    about, value = About.of(table, key), field.default
+    if about.default or field.is_required():
+        return about.default
+    if value is None:
+        return OFF
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return format_duration(value)
+    return exact_size(value) if isinstance(value, int) and about.form.startswith("SIZE") else str(value)
 
 
 class Takes(Enum):

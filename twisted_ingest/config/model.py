@@ -11,6 +11,7 @@ from pydantic import Discriminator, Field, Tag, create_model
 from twisted_ingest import limits
 from twisted_ingest.admin.hosts import HostList
 from twisted_ingest.config.fields import (
+    About,
     Count,
     Duration,
     FilePath,
@@ -25,11 +26,12 @@ from twisted_ingest.config.fields import (
     Table,
     Takes,
 )
+from twisted_ingest.config.positions import Path
 from twisted_ingest.errors import Durability, Oversize, SpoolPolicy
 from twisted_ingest.limits import ListenerLimits
 from twisted_ingest.sinks.registry import SinkTable, sink_types
 from twisted_ingest.sources.registry import LINES, ListenerTable, SourceTable, source_types, types_in
-from twisted_ingest.units import quote
+from twisted_ingest.units import format_duration, quote
 
 DEFAULT_ENDPOINT = "tcp:1514:interface=127.0.0.1"
 DEFAULT_ADMIN = "tcp:9108:interface=127.0.0.1"
@@ -40,35 +42,94 @@ DEFAULT_SPOOL = "ingest-data/spool"
 class LimitSettings(Table):
     """``[limits]``: bounds of the process, and of every listener that does not set its own."""
 
-    max_length: Size = limits.MAX_LENGTH
-    oversize: Oversize = Oversize.TRUNCATE
-    idle_timeout: OptionalDuration = limits.IDLE_TIMEOUT
-    frame_timeout: OptionalDuration = limits.FRAME_TIMEOUT
-    max_connections: Annotated[Count | None, Takes.RESTART] = None
-    max_connections_per_peer: Annotated[OptionalCount, Takes.RESTART] = None
-    connection_rate_per_peer: Annotated[OptionalRate, Takes.RESTART] = None
-    peer_prefix_ipv6: Annotated[PrefixIPv6, Takes.RESTART] = limits.PEER_PREFIX_IPV6
-    rate: OptionalRate = None
-    rate_per_peer: OptionalRate = None
-    memory: Annotated[Size, Takes.RESTART] = limits.MEMORY
-    connection_memory: Annotated[Size, Takes.RESTART] = limits.CONNECTION_MEMORY
-    drain_timeout: Duration = limits.DRAIN_TIMEOUT
+    max_length: Annotated[Size, About("SIZE", "of a record, delimiter excluded")] = limits.MAX_LENGTH
+    oversize: Annotated[
+        Oversize,
+        About(
+            "truncate|drop|close:",
+            "a record longer than that",
+            "``truncate`` keeps the first ``max_length`` bytes, ``drop`` skips the record, "
+            "``close`` ends the connection",
+        ),
+    ] = Oversize.TRUNCATE
+    idle_timeout: Annotated[
+        OptionalDuration,
+        About(
+            "DURATION|off:",
+            "silence that ends a connection",
+            default=f"{format_duration(limits.IDLE_TIMEOUT)}, until the first record; given, always",
+        ),
+    ] = limits.IDLE_TIMEOUT
+    frame_timeout: Annotated[OptionalDuration, About("DURATION|off:", "from a record's first byte to its end")] = (
+        limits.FRAME_TIMEOUT
+    )
+    max_connections: Annotated[
+        Count | None,
+        Takes.RESTART,
+        About(
+            "N",
+            "in all",
+            "at this number accepting stops until one closes",
+            f"{limits.DESCRIPTOR_SHARE * 100:.0f} % of the descriptor limit, at most {limits.MAX_CONNECTIONS}",
+        ),
+    ] = None
+    max_connections_per_peer: Annotated[
+        OptionalCount, Takes.RESTART, About("N|off", "per remote address", "further ones are refused")
+    ] = None
+    connection_rate_per_peer: Annotated[
+        OptionalRate,
+        Takes.RESTART,
+        About("RATE|off,", "such as 10/s, per remote address", "how often one may connect, one second's worth at once"),
+    ] = None
+    peer_prefix_ipv6: Annotated[
+        PrefixIPv6,
+        Takes.RESTART,
+        About(
+            "BITS",
+            "of an IPv6 address that tell remote addresses apart for limits per address",
+            "a host has a whole network of them; IPv4 written as IPv6 is the same address as IPv4",
+        ),
+    ] = limits.PEER_PREFIX_IPV6
+    rate: Annotated[
+        OptionalRate, About("RATE|off", "per connection, such as 10k/s (records) or 1MiB/s", "how fast it is read")
+    ] = None
+    rate_per_peer: Annotated[
+        OptionalRate, About("RATE|off", "per remote address, on each listener", "all its connections together")
+    ] = None
+    memory: Annotated[Size, Takes.RESTART, About("SIZE", "of the byte budget of the process")] = limits.MEMORY
+    connection_memory: Annotated[Size, Takes.RESTART, About("SIZE", "that one connection may hold of it")] = (
+        limits.CONNECTION_MEMORY
+    )
+    drain_timeout: Annotated[
+        Duration,
+        About("DURATION", "for finishing at a stop", "reading on and flushing; the whole stop takes at most 3 s more"),
+    ] = limits.DRAIN_TIMEOUT
 
 
 class SpoolSettings(Table):
     """``[spool]``: of every sink that has ``spool = true``, in a directory of its own below this one."""
 
-    directory: FilePath = DEFAULT_SPOOL
-    max_bytes: Size = limits.SPOOL_BYTES
-    free_space_floor: OptionalSize = limits.FREE_SPACE_FLOOR
-    policy: SpoolPolicy = SpoolPolicy.BLOCK
+    directory: Annotated[FilePath, About("PATH:", "where spools are, each in a directory of its own below it")] = (
+        DEFAULT_SPOOL
+    )
+    max_bytes: Annotated[Size, About("SIZE", "of each spool")] = limits.SPOOL_BYTES
+    free_space_floor: Annotated[OptionalSize, About("SIZE|off", "that spools leave free on their file system")] = (
+        limits.FREE_SPACE_FLOOR
+    )
+    policy: Annotated[
+        SpoolPolicy,
+        About("block|drop-oldest:", "what a full spool does: hold back, or give up what has waited longest"),
+    ] = SpoolPolicy.BLOCK
 
 
 class AdminSettings(Table):
     """``[admin]``. The endpoint ``off`` means no admin server."""
 
-    endpoint: str = DEFAULT_ADMIN
-    hosts: HostNames = HostList()
+    endpoint: Annotated[str, About("ENDPOINT|off:", "metrics, health, status")] = DEFAULT_ADMIN
+    hosts: Annotated[
+        HostNames,
+        About("NAME", "by which the admin endpoint may be asked, besides addresses and localhost", default="none"),
+    ] = HostList()
 
 
 class Settings(Table):
@@ -80,7 +141,7 @@ class Settings(Table):
     limits: LimitSettings = LimitSettings()
     spool: SpoolSettings = SpoolSettings()
     admin: AdminSettings = AdminSettings()
-    log_format: Literal["text", "json"] = "text"
+    log_format: Annotated[Literal["text", "json"], About("text|json:", "our own log, on standard error")] = "text"
 
     @property
     def inputs(self) -> dict[str, ListenerTable | SourceTable]:
@@ -138,6 +199,14 @@ class Settings(Table):
             rate_per_peer=pick("rate_per_peer"),
             receive_buffer_bytes=getattr(own, "receive_buffer", None),
         )
+
+
+def table_of(path: Path) -> tuple[type[Table], str]:
+    """Give the table that a setting of the process is in, and its key there."""
+    table: Any = Settings
+    for part in path[:-1]:
+        table = table.model_fields[part].annotation
+    return table, path[-1]
 
 
 @cache

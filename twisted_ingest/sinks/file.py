@@ -6,11 +6,11 @@ import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from zope.interface import implementer
 
-from twisted_ingest.config.fields import FilePath, GroupId, Mode, UserId
+from twisted_ingest.config.fields import About, FilePath, GroupId, Mode, UserId
 from twisted_ingest.config.owners import gift_problem
 from twisted_ingest.errors import Durability, Format, Fsync, MisconfiguredError, SinkError
 from twisted_ingest.interfaces import ISink
@@ -122,12 +122,12 @@ class FileSettings(SinkTable):
     """``[sinks.NAME]`` with ``type = "file"``."""
 
     type: Literal["file"]
-    path: FilePath
-    fsync: Fsync = Fsync.NEVER
-    format: Format = Format.RAW
-    mode: Mode = FILE_MODE
-    owner: UserId | None = None
-    group: GroupId | None = None
+    path: Annotated[FilePath, About("PATH", "of the file; directories are made")]
+    fsync: Annotated[Fsync, About("never|1s|always:", "when written lines are flushed to the device")] = Fsync.NEVER
+    format: Annotated[Format, About("raw|json:", "the bytes as they came, or an object a line")] = Format.RAW
+    mode: Annotated[Mode, About("MODE", "of a file that is made", default=f"{FILE_MODE:04o}")] = FILE_MODE
+    owner: Annotated[UserId | None, About("USER", "whom a file that is made is given to", default="ours")] = None
+    group: Annotated[GroupId | None, About("GROUP", "whom a file that is made is given to", default="ours")] = None
 
 
 def _make_file(name: str, table: FileSettings, context: SinkContext) -> FileSink:

@@ -8,9 +8,9 @@ A module of this room names its kinds in ``KINDS``; other distributions add thei
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Generic, Literal, NamedTuple, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar, get_args, get_origin
 
-from twisted_ingest.config.fields import Table
+from twisted_ingest.config.fields import About, Table
 from twisted_ingest.config.kinds import Kinds, find_kinds
 from twisted_ingest.errors import Durability
 from twisted_ingest.interfaces import ISink
@@ -27,9 +27,12 @@ class SinkTable(Table):
     The table of a kind adds its own keys, and says by ``type: Literal["word"]`` which kind it is.
     """
 
-    type: str
-    required: bool = True
-    spool: bool = False
+    type: Annotated[str, About("WORD:", "the kind of sink")]
+    required: Annotated[
+        bool,
+        About("true|false:", "answers and senders wait for it; one that is not loses what it cannot hold"),
+    ] = True
+    spool: Annotated[bool, About("true|false:", "a durable queue in front of it")] = False
 
 
 class Place(NamedTuple):

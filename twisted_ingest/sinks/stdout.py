@@ -3,10 +3,11 @@ The sink that writes lines to standard output.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from zope.interface import implementer
 
+from twisted_ingest.config.fields import About
 from twisted_ingest.errors import Durability, Format
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.observe.events import Events
@@ -55,7 +56,7 @@ class StdoutSettings(SinkTable):
     """``[sinks.NAME]`` with ``type = "stdout"``."""
 
     type: Literal["stdout"]
-    format: Format = Format.RAW
+    format: Annotated[Format, About("raw|json:", "the bytes as they came, or an object a line")] = Format.RAW
 
 
 def _make_stdout(name: str, table: StdoutSettings, context: SinkContext) -> StdoutSink:

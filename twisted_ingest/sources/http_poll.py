@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
-from twisted_ingest.config.fields import Duration, FilePath, Size
+from twisted_ingest.config.fields import About, Duration, FilePath, Size
 from twisted_ingest.errors import Oversize, Redirects, SourceError
 from twisted_ingest.limits import ListenerLimits
 from twisted_ingest.sources.plan import LEAST_INTERVAL, POLL_BYTES, POLL_INTERVAL, POLL_TIMEOUT, PollPlan
 from twisted_ingest.sources.poller import HttpPoller
-from twisted_ingest.sources.registry import SourceContext, SourceTable, SourceType
+from twisted_ingest.sources.registry import COMMON, SourceContext, SourceTable, SourceType
 from twisted_ingest.sources.target import Target
 from twisted_ingest.units import format_duration, quote
 
@@ -88,18 +88,31 @@ class HttpPollTable(SourceTable):
     """``[sources.NAME]`` with ``type = "http-poll"``."""
 
     type: Literal["http-poll"]
-    url: Annotated[str, BeforeValidator(_url)]
-    interval: Annotated[Duration, AfterValidator(_interval)] = POLL_INTERVAL
-    timeout: Duration = POLL_TIMEOUT
-    max_bytes: Size = POLL_BYTES
-    max_length: Size | None = None
-    oversize: Oversize | None = None
-    redirects: Redirects = Redirects.SAME_HOST
-    headers: Annotated[dict[str, str], BeforeValidator(_headers)] = Field(default_factory=dict)
-    username: Annotated[str, StringConstraints(pattern=r"^[!-9;-~]{1,256}$")] | None = None
-    password_file: FilePath | None = None
-    authorization_file: FilePath | None = None
-    ca: FilePath | None = None
+    url: Annotated[str, BeforeValidator(_url), About("URL:", "what is asked for, http or https")]
+    interval: Annotated[
+        Duration, AfterValidator(_interval), About("DURATION", "between the beginnings of two polls")
+    ] = POLL_INTERVAL
+    timeout: Annotated[Duration, About("DURATION", "that a poll may take")] = POLL_TIMEOUT
+    max_bytes: Annotated[Size, About("SIZE", "of a body")] = POLL_BYTES
+    max_length: Annotated[Size | None, COMMON] = None
+    oversize: Annotated[Oversize | None, COMMON] = None
+    redirects: Annotated[Redirects, About("same-host|any|off:", "where redirects are followed to")] = (
+        Redirects.SAME_HOST
+    )
+    headers: Annotated[
+        dict[str, str], BeforeValidator(_headers), About("TABLE", "of headers that are sent", default="none")
+    ] = Field(default_factory=dict)
+    username: Annotated[
+        Annotated[str, StringConstraints(pattern=r"^[!-9;-~]{1,256}$")] | None,
+        About("NAME", "for basic authentication", default="none"),
+    ] = None
+    password_file: Annotated[FilePath | None, About("PATH", "of the file with its password", default="none")] = None
+    authorization_file: Annotated[
+        FilePath | None, About("PATH", "of the file with the whole value of Authorization", default="none")
+    ] = None
+    ca: Annotated[
+        FilePath | None, About("PATH", "of the certificates that are trusted instead", default="the system's")
+    ] = None
 
 
 def _plan(table: HttpPollTable, limits: ListenerLimits) -> PollPlan:

@@ -2,8 +2,9 @@
 Lines: records one after the other, in one of the framings; nothing is answered.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from twisted_ingest.config.fields import About
 from twisted_ingest.errors import Framing
 from twisted_ingest.server.lines import IngestFactory
 from twisted_ingest.sources.listener import make_listener
@@ -14,7 +15,7 @@ class LinesTable(ListenerTable):
     """``[listeners.NAME]`` where lines are received."""
 
     protocol: Literal["lines"] = "lines"
-    framing: Framing = Framing.AUTO
+    framing: Annotated[Framing, About("auto|newline|nul|octet-counted:", "how records are told apart")] = Framing.AUTO
 
 
 KINDS = (

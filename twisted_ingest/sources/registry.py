@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar, get_args, get_origin
 
-from twisted_ingest.config.fields import BufferSize, Networks, OptionalDuration, OptionalRate, Size, Table, Takes
+from twisted_ingest.config.fields import About, BufferSize, Networks, OptionalDuration, OptionalRate, Size, Table, Takes
 from twisted_ingest.config.kinds import Kinds, find_kinds
 from twisted_ingest.errors import Durability, Oversize
 from twisted_ingest.flow.intake import Intake
@@ -26,6 +26,9 @@ LINES = "lines"
 """What a listener speaks where its table does not say."""
 
 
+COMMON = About("", "as in [limits], for this one", default="that of [limits]")
+
+
 class ListenerTable(Table):
     """
     ``[listeners.NAME]``, as far as all protocols have it in common. What is not set here comes from ``[limits]``.
@@ -33,17 +36,29 @@ class ListenerTable(Table):
     The table of a kind adds its own keys, and says by ``protocol: Literal["word"]`` which it is.
     """
 
-    endpoint: Annotated[str, Takes.PART]
-    protocol: str
-    durability: Annotated[Durability | None, Takes.PART] = None
-    max_length: Size | None = None
-    oversize: Oversize | None = None
-    idle_timeout: OptionalDuration = None
-    frame_timeout: OptionalDuration = None
-    rate: OptionalRate = None
-    rate_per_peer: OptionalRate = None
-    allow: Networks | None = None
-    receive_buffer: Annotated[BufferSize | None, Takes.PART] = None
+    endpoint: Annotated[str, Takes.PART, About("ENDPOINT:", "a Twisted endpoint: tcp, tcp6, unix or systemd")]
+    protocol: Annotated[str, About("WORD:", "what is spoken", default=LINES)]
+    durability: Annotated[
+        Durability | None,
+        Takes.PART,
+        About(
+            "memory|written|fsync:",
+            "what a record must have reached before it counts as taken",
+            default="what the protocol promises; else written",
+        ),
+    ] = None
+    max_length: Annotated[Size | None, COMMON] = None
+    oversize: Annotated[Oversize | None, COMMON] = None
+    idle_timeout: Annotated[OptionalDuration, COMMON] = None
+    frame_timeout: Annotated[OptionalDuration, COMMON] = None
+    rate: Annotated[OptionalRate, COMMON] = None
+    rate_per_peer: Annotated[OptionalRate, COMMON] = None
+    allow: Annotated[
+        Networks | None, About("NETWORKS", "whose peers may connect; names are not looked up", default="everybody's")
+    ] = None
+    receive_buffer: Annotated[
+        BufferSize | None, Takes.PART, About("SIZE", "of the socket's receive buffer", default="the kernel's tuning")
+    ] = None
 
     @property
     def word(self) -> str:
@@ -58,7 +73,7 @@ class SourceTable(Table):
     The table of a kind adds its own keys, and says by ``type: Literal["word"]`` which it is.
     """
 
-    type: str
+    type: Annotated[str, About("WORD:", "the kind of source")]
 
     @property
     def word(self) -> str:
