@@ -8,6 +8,7 @@ from zlib import crc32
 from tests.disk import SimDisk
 from twisted_ingest.batch import Batch, ConnectionInfo
 from twisted_ingest.errors import Fsync
+from twisted_ingest.spool.checkpoint import Checkpoint
 from twisted_ingest.spool.cursor import Cursor, Window
 from twisted_ingest.spool.disk import Disk
 from twisted_ingest.spool.recovery import Recovered, recover
@@ -73,6 +74,7 @@ class Spool:
         self.target = SegmentTarget(self.disk, self.shelf, segment_bytes)
         self.writer = Writer(self.target, Fsync.ALWAYS, _Now(), self)
         self.cursor = Cursor(self.disk, self.shelf)
+        self.checkpoint = Checkpoint(self.disk, self.shelf, self.cursor)
         self.disk.make_directory(directory)
         self.lock = self.disk.lock(self.shelf.path(LOCK))
         self.recovered: Recovered = recover(self.disk, directory)
@@ -81,6 +83,7 @@ class Spool:
         self.shelf.confirmed = self.recovered.position - 1
         self.target.resume(self.recovered.sequence, self.recovered.number)
         self.cursor.start(self.recovered.position)
+        self.checkpoint.start(self.recovered.position)
 
     def append(self, *batches: Batch) -> None:
         """Submit one group and have the writer's thread take it, as far as it comes."""
@@ -105,8 +108,8 @@ class Spool:
         batches: list[Batch] = []
         while (window := self.window()) is not None:
             batches += window.batches
-            self.cursor.confirm(window.last)
-            self.cursor.commit()
+            self.checkpoint.confirm(window.last)
+            self.checkpoint.commit()
         return batches
 
     # What the writer says.

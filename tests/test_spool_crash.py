@@ -97,13 +97,20 @@ class World:
         assert self.spool is not None
         self.delivered |= set(self.out)
         self.out = []
-        self.spool.cursor.confirm(self._window_last)
+        self.spool.checkpoint.confirm(self._window_last)
 
     def commit(self) -> None:
         """Keep the position, as the replay does: one that fails is tried again later."""
         assert self.spool is not None
         with contextlib.suppress(OSError):
-            self.spool.cursor.commit()
+            self.spool.checkpoint.commit()
+
+    def stop(self) -> None:
+        """Stop in good order: nothing is written any more, and what is all confirmed goes."""
+        assert self.spool is not None
+        self.spool.target.close()
+        self.spool.checkpoint.keep()
+        self.spool.checkpoint.remove_rest()
 
     def end(self, how: Callable[[], None]) -> None:
         """End the run, and look at what a new one finds."""
@@ -198,6 +205,13 @@ class SpoolMachine(RuleBasedStateMachine):
         """Have the process killed."""
         self.world.end(self.world.disk.kill)
 
+    @rule(crashes=st.booleans())
+    def stop(self, crashes: bool) -> None:
+        """Have the process stop in good order, and the machine go off afterwards."""
+        self.guarded(self.world.stop)
+        disk = self.world.disk
+        self.world.end((lambda: disk.crash(keep_nothing)) if crashes else disk.kill)
+
     @rule(ahead=st.one_of(st.none(), st.integers(1, 5), st.just(2**40)))
     def spoil_position(self, ahead: int | None) -> None:
         """Somebody spoils the position while the process is down."""
@@ -257,6 +271,9 @@ def workload(world: World) -> Iterator[Callable[[], None]]:
     yield world.commit
     yield lambda: world.append(20)
     yield lambda: world.append(700, 700)
+    yield lambda: world.read(1 << 20)
+    yield world.confirm
+    yield world.stop
 
 
 def faults(first: int | None, later: int = 0, second: int | None = None) -> Callable[[int], dict[int, int | None]]:

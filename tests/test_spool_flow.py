@@ -22,7 +22,7 @@ from twisted_ingest.errors import MisconfiguredError, SinkError
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import SPARE_INODES
 from twisted_ingest.observe.events import Events
-from twisted_ingest.spool import replay, target
+from twisted_ingest.spool import checkpoint, replay, target
 from twisted_ingest.spool import sink as spool_sink
 from twisted_ingest.spool.cursor import Cursor
 from twisted_ingest.spool.disk import Disk, RealDisk
@@ -114,33 +114,50 @@ class RoomTests(SynchronousTestCase):
         """Told to, it gives up what waits longest: what is left is in order, and each one lost is counted."""
         spool = Spool(segment_bytes=1000, max_bytes=4000, drops_oldest=True)
         self.fill(spool)
-        dropped: list[Batch] = []
-        first = segment_paths(spool.disk)[0]
-        self.assertTrue(spool.cursor.drop_oldest(dropped.append))
+        first, sent = segment_paths(spool.disk)[0], spool.shelf.durable
+        spool.checkpoint.drop_oldest()
         self.assertNotIn(first, segment_paths(spool.disk))
-        left = spool.deliver()
-        wires = [batch.wire for batch in dropped + left]
-        self.assertEqual(wires, [make_batch(n + 1, 300).wire for n in range(len(wires))])
-        self.assertTrue(dropped)
+        dropped = spool.checkpoint.dropped
+        self.assertGreater(dropped, 0)
+        wires = [batch.wire for batch in spool.deliver()]
+        self.assertEqual(wires, [make_batch(n + 1, 300).wire for n in range(dropped, sent)])
         self.assertEqual(spool.cursor.missing, 0)
 
     def test_drop_oldest_spares_what_is_out(self) -> None:
         """What the sink behind has in its hands is not counted as dropped, nor read again."""
         spool = Spool(segment_bytes=1000, max_bytes=4000, drops_oldest=True)
         self.fill(spool)
-        out = spool.window(1)
+        out, sent = spool.window(1), spool.shelf.durable
         assert out is not None
-        dropped: list[Batch] = []
-        self.assertTrue(spool.cursor.drop_oldest(dropped.append))
-        spool.cursor.confirm(out.last)
-        wires = [batch.wire for batch in out.batches + dropped + spool.deliver()]
-        self.assertEqual(wires, [make_batch(n + 1, 300).wire for n in range(len(wires))])
+        spool.checkpoint.drop_oldest()
+        spool.checkpoint.confirm(out.last)
+        left = spool.deliver()
+        self.assertEqual(len(out.batches) + spool.checkpoint.dropped + len(left), sent)
+        numbers = [*range(1, len(out.batches) + 1), *range(sent - len(left) + 1, sent + 1)]
+        self.assertEqual([b.wire for b in out.batches + left], [make_batch(n, 300).wire for n in numbers])
 
     def test_the_one_being_written_is_not_dropped(self) -> None:
         """The only segment is never given up."""
         spool = Spool(segment_bytes=1000)
         spool.append(make_batch(1))
-        self.assertFalse(spool.cursor.drop_oldest(self.fail))
+        spool.checkpoint.drop_oldest()
+        self.assertEqual((spool.checkpoint.dropped, len(spool.deliver())), (0, 1))
+
+    def test_room_is_made_though_the_position_fails(self) -> None:
+        """A position that cannot be kept while room is made is counted, and due again; what is dropped counts once."""
+        spool = Spool(segment_bytes=1000, max_bytes=4000, drops_oldest=True)
+        self.fill(spool)
+        assert isinstance(spool.disk, SimDisk)
+        first, sent = segment_paths(spool.disk)[0], spool.shelf.durable
+        spool.disk.plan[spool.disk.operations + 1] = errno.EIO
+        spool.checkpoint.drop_oldest()
+        self.assertIn(first, segment_paths(spool.disk))
+        self.assertIn("cannot keep the position", spool.checkpoint.trouble or "")
+        self.assertIsNotNone(spool.checkpoint.due)
+        spool.checkpoint.keep()
+        self.assertNotIn(first, segment_paths(spool.disk))
+        self.assertEqual((spool.checkpoint.trouble, spool.checkpoint.due, spool.checkpoint.failures), (None, None, 1))
+        self.assertEqual(spool.checkpoint.dropped + len(spool.deliver()), sent)
 
 
 class PositionTests(SynchronousTestCase):
@@ -151,7 +168,7 @@ class PositionTests(SynchronousTestCase):
             spool.append(make_batch(number, 300))
         window = spool.window(4 * 300)
         assert window is not None
-        spool.cursor.confirm(window.last)
+        spool.checkpoint.confirm(window.last)
         return spool
 
     def test_durable_before_anything_is_removed(self) -> None:
@@ -160,7 +177,7 @@ class PositionTests(SynchronousTestCase):
         disk = spool.disk
         assert isinstance(disk, SimDisk)
         before = len(disk.log)
-        spool.cursor.commit()
+        spool.checkpoint.commit()
         log = disk.log[before:]
         self.assertEqual(log[:5], ["create", "write", "sync", "rename", "sync_directory"])
         self.assertEqual(set(log[5:]), {"unlink"})
@@ -174,10 +191,10 @@ class PositionTests(SynchronousTestCase):
             disk.plan[disk.operations + offset] = errno.EIO
             before = segment_paths(disk)
             with self.assertRaises(OSError):
-                spool.cursor.commit()
+                spool.checkpoint.commit()
             self.assertEqual(segment_paths(disk), before)
-            self.assertTrue(spool.cursor.is_dirty)
-            spool.cursor.commit()
+            self.assertTrue(spool.checkpoint.lags)
+            spool.checkpoint.commit()
             self.assertLess(len(segment_paths(disk)), len(before))
 
     def test_no_further_than_confirmed(self) -> None:
@@ -185,11 +202,43 @@ class PositionTests(SynchronousTestCase):
         spool = self.spool()
         window = spool.window(1 << 20)
         assert window is not None
-        spool.cursor.commit()
+        spool.checkpoint.commit()
         self.assertEqual(read_position(spool.disk, DIRECTORY), Position(5, 3))
-        spool.cursor.confirm(window.last)
-        spool.cursor.commit()
+        spool.checkpoint.confirm(window.last)
+        spool.checkpoint.commit()
         self.assertEqual(read_position(spool.disk, DIRECTORY), Position(6, 3))
+
+    def test_no_segment_is_left_at_the_end(self) -> None:
+        """Once all is confirmed and nothing written any more no segment is left, and numbers go on; not before that."""
+        spool = Spool(segment_bytes=700)
+        for number in range(1, 6):
+            spool.append(make_batch(number, 300))
+        disk = spool.disk
+        assert isinstance(disk, SimDisk)
+        window = spool.window(4 * 300)
+        assert window is not None
+        spool.checkpoint.confirm(window.last)
+        spool.checkpoint.remove_rest()
+        self.assertEqual(len(segment_paths(disk)), 3)
+        spool.target.close()
+        spool.checkpoint.remove_rest()
+        self.assertEqual(len(segment_paths(disk)), 3)
+        spool.deliver()
+        self.assertEqual(len(segment_paths(disk)), 1)
+        last = spool.shelf.segments[-1].number
+        for failing in range(1, 7):
+            # Whatever fails on the way: the position is kept first, with the highest number of all.
+            disk.plan[disk.operations + failing] = errno.EIO
+            spool.checkpoint.remove_rest()
+            if spool.shelf.segments:
+                self.assertEqual((len(segment_paths(disk)), spool.checkpoint.trouble is None), (1, False))
+        disk.plan.clear()
+        spool.checkpoint.remove_rest()
+        self.assertEqual((segment_paths(disk), spool.checkpoint.trouble), ([], None))
+        disk.kill()
+        again = Spool(disk, segment_bytes=700)
+        self.assertEqual((again.recovered.sequence, again.recovered.number), (6, last + 1))
+        self.assertTrue(again.recovered.report.is_clean)
 
     def test_markers_are_nobodys_guess(self) -> None:
         """Each run marks its frames with random bytes of its own."""
@@ -280,6 +329,8 @@ class SinkTests(SpoolCase):
         self.assertTrue(all(same(one, other) for one, other in zip(inner.batches, sent, strict=True)))
         details = sink.details()
         self.assertEqual((details["spooled_records"], details["replayed_records"]), (87, 87))
+        # Nothing is left that a version with another format could not read.
+        self.assertEqual(sorted(os.listdir(os.path.join(self.directory, "spool"))), ["lock", "position"])
         self.assertEqual((details["spool_waiting_records"], details["spool_waiting_batches"]), (0, 0))
         self.assertEqual(sink.name, "behind")
         self.assertIsNone(sink.trouble)
@@ -439,7 +490,7 @@ class SinkTests(SpoolCase):
 
     def test_a_position_that_cannot_be_kept(self) -> None:
         """A position that cannot be written is tried again and counted, and said to be in trouble until it is."""
-        self.patch(replay, "COMMIT_SECONDS", 0.01)
+        self.patch(checkpoint, "COMMIT_SECONDS", 0.01)
         disk = _Failing("rename", 2)
         inner = MemorySink()
         sink = self.make(inner, disk=disk)

@@ -139,8 +139,8 @@ class DamageTests(SynchronousTestCase):
             self.assertEqual(spool.read(), [])
             for path, content in kept.items():
                 disk.put(path, content)
-            spool.cursor.confirm(7)
-            spool.cursor.commit()
+            spool.checkpoint.confirm(7)
+            spool.checkpoint.commit()
             self.assertEqual(quarantined(disk), [f"{os.path.basename(path)}.quarantine" for path in kept])
 
     def test_a_directory_that_is_away(self) -> None:
@@ -227,8 +227,8 @@ class DirectoryTests(SynchronousTestCase):
         spool = Spool(disk, segment_bytes=700)
         window = spool.window(1)
         assert window is not None
-        spool.cursor.confirm(window.last)
-        spool.cursor.commit()
+        spool.checkpoint.confirm(window.last)
+        spool.checkpoint.commit()
         disk.kill()
         self.assertEqual(numbers(disk), [2, 3, 4, 5, 6, 7, 8, 9])
         content = disk.content(POSITION_PATH)
@@ -402,7 +402,7 @@ class AnyDirectoryTests(SynchronousTestCase):
         self.assertEqual(len(delivered), report.batches + len(news))
         self.assertEqual(delivered[report.batches :], [batch.wire for batch in news])
         self.assertLessEqual(set(delivered[: report.batches]), {wire for _, wire in before})
-        self.assertEqual((len(set(delivered)), spool.cursor.is_dirty), (len(delivered), False))
+        self.assertEqual((len(set(delivered)), spool.checkpoint.lags), (len(delivered), False))
         disk.kill()
         self.assertEqual(Spool(disk).recovered.report.records, 0)
 

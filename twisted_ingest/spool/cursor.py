@@ -1,10 +1,11 @@
 """
-The reading side: what is durable, in order, once; how far that was taken; and the end of segments.
+Where a running spool is read next: through all segments, in order, what is durable, each frame that counts once.
+
+What a cursor has read is not delivered yet: how far that has come is the checkpoint's business.
 """
 
-import contextlib
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from twisted_ingest.batch import Batch
@@ -12,9 +13,8 @@ from twisted_ingest.spool.body import DamagedError
 from twisted_ingest.spool.codec import SEGMENT_SIZE
 from twisted_ingest.spool.disk import Disk
 from twisted_ingest.spool.frames import Damage, FrameReader, Whole
-from twisted_ingest.spool.position import Position, write_position
-from twisted_ingest.spool.quarantine import quarantine, set_aside
-from twisted_ingest.spool.segments import LOCK, QUARANTINE, Segment, Shelf
+from twisted_ingest.spool.quarantine import quarantine
+from twisted_ingest.spool.segments import LOCK, Segment, Shelf
 
 
 @dataclass(slots=True)
@@ -49,7 +49,6 @@ class Cursor:
         self._descriptor = -1
         self._reader: FrameReader | None = None
         self._next = 1
-        self._committed = 0
         self.missing = 0
         self.quarantined_regions = 0
         self.quarantined_bytes = 0
@@ -58,9 +57,6 @@ class Cursor:
     def start(self, position: int) -> None:
         """Begin with the frame of this number."""
         self._next = position
-        self._committed = position - 1
-
-    # Reading.
 
     def read(self, limit: int) -> Window | None:
         """
@@ -71,7 +67,7 @@ class Cursor:
         """
         window = Window()
         start = self._next
-        while window.size < limit and (batch := self._batch()) is not None:
+        while window.size < limit and (batch := self._read_batch()) is not None:
             window.add(batch)
         window.last = self._next - 1
         return window if self._next > start else None
@@ -81,29 +77,29 @@ class Cursor:
         """Whether something durable has not been read."""
         return self._shelf.durable >= self._next
 
-    def _batch(self, until: Segment | None = None) -> Batch | None:
+    def _read_batch(self, until: Segment | None = None) -> Batch | None:
         """Give the next batch, in whatever segment it is before the one given."""
         while True:
-            segment, end, following, durable = self._here()
-            item = self._item(segment, end)
+            segment, end, following, durable = self._current()
+            item = self._read_item(segment, end)
             if isinstance(item, Whole):
-                if item.sequence >= self._next and (batch := self._made(segment, item)) is not None:
-                    self._pass(item.sequence)
+                if item.sequence >= self._next and (batch := self._decode(segment, item)) is not None:
+                    self._skip_to(item.sequence)
                     self._next = item.sequence + 1
                     return batch
             elif item is not None:
-                self._damaged(segment, item)
+                self._quarantine(segment, item)
             elif segment is None or following is None:
-                self._pass(durable + 1)
+                self._skip_to(durable + 1)
                 return None
             else:
-                self._pass(self._shelf.first_after(segment))
+                self._skip_to(self._shelf.first_after(segment))
                 self._leave()
                 self._segment = following
                 if following is until:
                     return None
 
-    def _here(self) -> tuple[Segment | None, int, Segment | None, int]:
+    def _current(self) -> tuple[Segment | None, int, Segment | None, int]:
         """
         Give the segment to read, how far it may be read, and the one to go on with once it is read.
 
@@ -122,7 +118,7 @@ class Cursor:
             has_next = segment.is_sealed and index + 1 < len(shelf.segments)
             return segment, segment.end, shelf.segments[index + 1] if has_next else None, shelf.durable
 
-    def _item(self, segment: Segment | None, end: int) -> Whole | Damage | None:
+    def _read_item(self, segment: Segment | None, end: int) -> Whole | Damage | None:
         if self._reader is None:
             if segment is None or end <= SEGMENT_SIZE:
                 return None
@@ -144,20 +140,20 @@ class Cursor:
             segment.must_keep = True
             self.on_gone(segment.path)
 
-    def _made(self, segment: Segment | None, item: Whole) -> Batch | None:
+    def _decode(self, segment: Segment | None, item: Whole) -> Batch | None:
         try:
             return item.batch()
         except DamagedError:
-            self._damaged(segment, Damage(item.start, item.end, is_torn=False))
+            self._quarantine(segment, Damage(item.start, item.end, is_torn=False))
             return None
 
-    def _pass(self, sequence: int) -> None:
+    def _skip_to(self, sequence: int) -> None:
         """Go on to a number; what is skipped is missing."""
         if sequence > self._next:
             self.missing += sequence - self._next
             self._next = sequence
 
-    def _damaged(self, segment: Segment | None, damage: Damage) -> None:
+    def _quarantine(self, segment: Segment | None, damage: Damage) -> None:
         if segment is not None and quarantine(self._disk, self._shelf.directory, self._descriptor, segment, damage):
             self.quarantined_regions += 1
             self.quarantined_bytes += damage.end - damage.start
@@ -172,70 +168,19 @@ class Cursor:
         """Let go of the segment that is being read."""
         self._leave()
 
+    def leave(self, segment: Segment) -> None:
+        """Let go of a segment that is being removed, should it be the one that is being read."""
+        if self._segment is segment:
+            self._leave()
+
+    def read_rest(self, oldest: Segment) -> Iterator[Batch]:
+        """Give what was not read yet of the oldest segment, which is not the last one. Raises ``OSError``."""
+        with self._shelf.changed:
+            following = self._shelf.segments[1]
+        while self._segment in (oldest, None) and (batch := self._read_batch(following)) is not None:
+            yield batch
+
     def rewind(self) -> None:
         """Go back to the first frame that is not confirmed."""
         self._leave()
         self._next = self._shelf.confirmed + 1
-
-    # Taking.
-
-    def confirm(self, sequence: int) -> None:
-        """Note that the sink has taken everything up to and including a number."""
-        with self._shelf.changed:
-            self._shelf.confirmed = max(self._shelf.confirmed, sequence)
-            self._shelf.changed.notify_all()
-
-    @property
-    def is_dirty(self) -> bool:
-        """Whether more is confirmed than the position on the disk says."""
-        return self._shelf.confirmed > self._committed
-
-    def commit(self) -> None:
-        """
-        Make the position durable, and only then remove the segments it has passed.
-
-        Raises ``OSError``; then nothing is removed, and it can be called again.
-        """
-        with self._shelf.changed:
-            confirmed = self._shelf.confirmed
-            newest = self._shelf.segments[-1].number if self._shelf.segments else 0
-        write_position(self._disk, self._shelf.directory, Position(confirmed + 1, newest))
-        self._committed = confirmed
-        self._remove_passed(confirmed)
-
-    def _remove_passed(self, confirmed: int) -> None:
-        while True:
-            with self._shelf.changed:
-                segments = self._shelf.segments
-                if len(segments) < 2 or segments[1].first > confirmed + 1 or not segments[0].is_sealed:  # noqa: PLR2004
-                    return
-                passed = segments[0]
-            self._remove(passed)
-            if self._segment is passed:
-                self._leave()
-            with self._shelf.changed:
-                self._shelf.segments.popleft()
-                self._shelf.changed.notify_all()
-
-    def _remove(self, segment: Segment) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            if segment.must_keep:
-                set_aside(self._disk, self._shelf.directory, segment.name, QUARANTINE)
-            else:
-                self._disk.unlink(segment.path)
-
-    def drop_oldest(self, on_dropped: Callable[[Batch], None]) -> bool:
-        """
-        Give up what is left of the oldest segment, to make room: each batch not read yet is passed to ``on_dropped``.
-
-        False where there is only the one that is being written. Raises ``OSError``.
-        """
-        with self._shelf.changed:
-            if len(self._shelf.segments) < 2 or not self._shelf.segments[0].is_sealed:  # noqa: PLR2004
-                return False
-            oldest, following = self._shelf.segments[0], self._shelf.segments[1]
-        while self._segment in (oldest, None) and (batch := self._batch(following)) is not None:
-            on_dropped(batch)
-        self.confirm(self._shelf.first_after(oldest) - 1)
-        self.commit()
-        return True

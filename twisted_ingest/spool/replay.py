@@ -11,16 +11,14 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted_ingest.backoff import Backoff
-from twisted_ingest.batch import Batch, Rejected
+from twisted_ingest.batch import Rejected
 from twisted_ingest.limits import MIB
+from twisted_ingest.spool.checkpoint import Checkpoint
 from twisted_ingest.spool.cursor import Cursor, Window
 from twisted_ingest.spool.segments import Shelf
 
 WINDOW_BYTES = MIB
 """Bytes of batches handed over at once; two windows, each longer by one batch at most, are all that is in memory."""
-
-COMMIT_SECONDS = 1.0
-"""How long the position on the disk may lag: what a killed process delivers twice."""
 
 RETRY_SECONDS = (0.5, 60.0)
 """First and longest wait before a window is handed over again; doubled each time, and cut by chance to between
@@ -52,16 +50,16 @@ class _StopError(Exception):
 
 class Replay:
     """
-    Feeds one sink from one cursor.
+    Feeds one sink from one cursor, and has the checkpoint follow.
 
-    ``records``, ``bytes``, ``dropped`` and ``rejected`` (records), ``retries`` and
-    ``position_failures`` only grow. ``oldest`` is the receive time, in Unix seconds, of the first batch that was
-    handed over and not answered for; ``None`` when there is none.
+    ``records``, ``bytes``, ``rejected`` (records) and ``retries`` only grow. ``oldest`` is the receive time, in Unix
+    seconds, of the first batch that was handed over and not answered for; ``None`` when there is none.
     """
 
-    def __init__(self, shelf: Shelf, cursor: Cursor, reactor: Any, owner: ReplayOwner) -> None:
+    def __init__(self, shelf: Shelf, cursor: Cursor, checkpoint: Checkpoint, reactor: Any, owner: ReplayOwner) -> None:
         self._shelf = shelf
         self._cursor = cursor
+        self._checkpoint = checkpoint
         self._reactor = reactor
         self._owner = owner
         self._ahead: Window | None = None
@@ -69,19 +67,17 @@ class Replay:
         self._is_finishing = False
         self._is_stopping = False
         self._is_abandoned = False
-        self._commit_due: float | None = None
         self._backoff = Backoff(*RETRY_SECONDS, jitter=True)
         self.is_final = False
         """The sink has failed for good: what is in the spool stays there."""
-        self._sink_trouble: str | None = None
-        self._position_trouble: str | None = None
+        self._replay_trouble: str | None = None
+        self._told: str | None = None
+        """The trouble that the owner was told of last."""
         self.oldest: float | None = None
         self.records = 0
         self.bytes = 0
-        self.dropped = 0
         self.rejected = 0
         self.retries = 0
-        self.position_failures = 0
 
     # Called in any thread.
 
@@ -131,8 +127,9 @@ class Replay:
 
     def _end(self) -> None:
         try:
-            if self._cursor.is_dirty:
-                self._commit()
+            self._checkpoint.keep()
+            if self._is_finishing:
+                self._checkpoint.remove_rest()
             self._cursor.close()
         finally:
             # Whatever happens: a stop waits for it.
@@ -145,9 +142,9 @@ class Replay:
                 raise _StopError
             if window is not None:
                 return window
-            self._wait(self._is_news)
+            self._wait(self._has_news)
 
-    def _is_news(self) -> bool:
+    def _has_news(self) -> bool:
         """Whether there is a reason to look again."""
         return self._cursor.has_more or self._is_finishing or self._is_stopping
 
@@ -160,14 +157,14 @@ class Replay:
                 self._back_off(f"cannot read the spool {self._shelf.directory}: {failure.strerror or failure}")
             else:
                 if window is not None:
-                    self._recovered()
+                    self._note_progress()
                 return window
 
     def _deliver(self, window: Window) -> None:
         rejected = self._bring(window) if window.batches else None
         if rejected is not None:
             self._reject(window, rejected)
-        self._taken(window)
+        self._confirm(window)
 
     def _bring(self, window: Window) -> Rejected | None:
         """Hand a window over until the sink has taken it, but for what it rejects."""
@@ -176,11 +173,11 @@ class Replay:
             if self._ahead is None and not self.retries_now:
                 self._ahead = self._read()
             self._wait(lambda: self._answer)
-            error = self._take_answer()
+            error = self._pop_answer()
             if error is None or isinstance(error, Rejected):
                 return error
             if self.is_final:
-                self._give_up(error)
+                self._stop_for_good(error)
             self._back_off(f"the sink behind refuses: {error}")
 
     def _reject(self, window: Window, rejected: Rejected) -> None:
@@ -203,20 +200,18 @@ class Replay:
         self.oldest = window.batches[0].received_at
         self._tell(self._owner.on_window, window)
 
-    def _take_answer(self) -> BaseException | Rejected | None:
+    def _pop_answer(self) -> BaseException | Rejected | None:
         with self._shelf.changed:
             if not self._answer:
                 raise _StopError
             return self._answer.pop()
 
-    def _taken(self, window: Window) -> None:
-        self._recovered()
+    def _confirm(self, window: Window) -> None:
+        self._note_progress()
         self.oldest = None
         self.records += window.records
         self.bytes += window.size
-        self._cursor.confirm(window.last)
-        if self._commit_due is None:
-            self._commit_due = time.monotonic() + COMMIT_SECONDS
+        self._checkpoint.confirm(window.last)
         self._do_chores()
 
     # Waiting, and what is done meanwhile.
@@ -232,47 +227,23 @@ class Replay:
             self._do_chores()
 
     def _patience(self, until: float | None) -> float | None:
-        ends = [end for end in (until, self._commit_due) if end is not None]
+        ends = [end for end in (until, self._checkpoint.due) if end is not None]
         return max(0.0, min(ends) - time.monotonic()) if ends else None
 
     def _has_chores(self) -> bool:
-        return self._shelf.room_wanted or (self._commit_due is not None and time.monotonic() >= self._commit_due)
+        due = self._checkpoint.due
+        return self._shelf.room_wanted or (due is not None and time.monotonic() >= due)
 
     def _do_chores(self) -> None:
         if not self._has_chores():
             return
         segments = len(self._shelf.segments)
-        if self._cursor.is_dirty:
-            self._commit()
+        self._checkpoint.keep()
         if self._shelf.room_wanted and self._shelf.drops_oldest and len(self._shelf.segments) == segments:
-            self._drop_oldest()
+            self._checkpoint.drop_oldest()
         with self._shelf.changed:
             self._shelf.room_wanted = False
-
-    def _commit(self) -> None:
-        self._commit_due = None
-        try:
-            self._cursor.commit()
-        except OSError as failure:
-            self._position_failed(failure)
-        else:
-            self._set_troubles(self._sink_trouble, None)
-
-    def _position_failed(self, failure: OSError) -> None:
-        self.position_failures += 1
-        self._commit_due = time.monotonic() + COMMIT_SECONDS
-        where = f"cannot keep the position in {self._shelf.directory}"
-        trouble = f"{where}: {failure.strerror or failure}; no segment is removed until that works"
-        self._set_troubles(self._sink_trouble, trouble)
-
-    def _drop_oldest(self) -> None:
-        try:
-            self._cursor.drop_oldest(self._dropped)
-        except OSError as failure:
-            self._position_failed(failure)
-
-    def _dropped(self, batch: Batch) -> None:
-        self.dropped += batch.count
+        self._tell_trouble()
 
     # Trouble.
 
@@ -283,7 +254,7 @@ class Replay:
         if self._is_abandoned or self._is_stopping:
             raise _StopError
 
-    def _give_up(self, error: BaseException) -> None:
+    def _stop_for_good(self, error: BaseException) -> None:
         """Keep what is left for another start, and make room as long as that is wanted."""
         self._ahead = None
         self.oldest = None
@@ -293,20 +264,21 @@ class Replay:
         self._wait(lambda: self._is_stopping or self._is_finishing)
         raise _StopError
 
-    def _recovered(self) -> None:
+    def _note_progress(self) -> None:
         self._backoff.reset()
         self._set_trouble(None)
 
     def _set_trouble(self, trouble: str | None) -> None:
-        self._set_troubles(trouble, self._position_trouble)
+        self._replay_trouble = trouble
+        self._tell_trouble()
 
-    def _set_troubles(self, sink: str | None, position: str | None) -> None:
-        before = self.trouble
-        self._sink_trouble, self._position_trouble = sink, position
-        if self.trouble != before:
-            self._tell(self._owner.on_replay_trouble, self.trouble)
+    def _tell_trouble(self) -> None:
+        trouble = self.trouble
+        if trouble != self._told:
+            self._told = trouble
+            self._tell(self._owner.on_replay_trouble, trouble)
 
     @property
     def trouble(self) -> str | None:
         """Why what is in the spool is not replayed, or stays on the disk; ``None`` when all is well."""
-        return self._sink_trouble or self._position_trouble
+        return self._replay_trouble or self._checkpoint.trouble

@@ -13,6 +13,7 @@ from twisted_ingest.spool.codec import SEGMENT_SIZE, Head, decode_header
 from twisted_ingest.spool.disk import Disk
 from twisted_ingest.spool.frames import Damage, FrameReader, Whole
 from twisted_ingest.spool.segments import Segment
+from twisted_ingest.units import format_size
 
 
 @dataclass(slots=True)
@@ -43,6 +44,26 @@ class Report:
     def is_clean(self) -> bool:
         """Whether nothing was found but what belongs there."""
         return not (self.quarantined_regions or self.missing or self.unreadable or self.lost_position)
+
+    def describe(self, directory: str, seconds: float) -> str:
+        """Say what a directory held, in one line, and how long the look took."""
+        parts = [f"{directory}: {self.records} records ({format_size(self.size)}) wait in {self.segments} segments"]
+        if self.lost_position is not None:
+            parts.append(f"{self.lost_position}, so some may be delivered again")
+        if self.passed:
+            parts.append(f"{self.passed} batches before the position passed over as delivered")
+        if self.torn_bytes:
+            parts.append(f"{format_size(self.torn_bytes)} of unfinished writes ignored")
+        if self.duplicates:
+            parts.append(f"{self.duplicates} batches skipped whose numbers others have, as after a failed sync")
+        if self.quarantined_regions:
+            size = format_size(self.quarantined_bytes)
+            parts.append(f"{self.quarantined_regions} damaged regions ({size}) copied to *.quarantine")
+        if self.missing:
+            parts.append(f"{self.missing} batches missing")
+        if self.unreadable:
+            parts.append(f"set aside as unreadable: {', '.join(self.unreadable)}")
+        return "; ".join([*parts, f"looked through in {seconds:.3f} s"])
 
 
 class Scan:

@@ -20,6 +20,7 @@ from twisted_ingest.limits import MIB
 from twisted_ingest.observe.events import Events
 from twisted_ingest.spool.behind import Behind
 from twisted_ingest.spool.body import ForeignError
+from twisted_ingest.spool.checkpoint import Checkpoint
 from twisted_ingest.spool.cursor import Cursor, Window
 from twisted_ingest.spool.disk import Disk, RealDisk
 from twisted_ingest.spool.recovery import Recovered, look, recover
@@ -28,7 +29,6 @@ from twisted_ingest.spool.scan import Report
 from twisted_ingest.spool.segments import LOCK, Shelf
 from twisted_ingest.spool.target import SegmentTarget
 from twisted_ingest.storage.appender import Appender
-from twisted_ingest.units import format_size
 
 SEGMENT_BYTES = 16 * MIB
 """Bytes after which a new segment is begun: what is removed at once, and what a start reads at once."""
@@ -81,7 +81,8 @@ class SpoolSink:
         self._cursor.on_gone = lambda path: reactor.callFromThread(
             self.hear, events.spool_segment_gone, self.name, path
         )
-        self._replay = Replay(self._shelf, self._cursor, reactor, self)
+        self._checkpoint = Checkpoint(self._disk, self._shelf, self._cursor)
+        self._replay = Replay(self._shelf, self._cursor, self._checkpoint, reactor, self)
         self._replay_ended: Deferred[None] = Deferred()
         self._held: Window | None = None
         """What the replay has handed over while the sink behind was not started."""
@@ -137,9 +138,10 @@ class SpoolSink:
         self._shelf.confirmed = recovered.position - 1
         self._target.resume(recovered.sequence, recovered.number)
         self._cursor.start(recovered.position)
+        self._checkpoint.start(recovered.position)
         self._behind.start()
         self._events.spool_recovered(
-            self.name, _found(self._shelf.directory, self._found, seconds), is_clean=self._found.is_clean
+            self.name, self._found.describe(self._shelf.directory, seconds), is_clean=self._found.is_clean
         )
         try:
             self._appender.start(is_open=True)
@@ -182,14 +184,14 @@ class SpoolSink:
             return
         # The device must have them before the position passes them and the only other copy is removed.
         group = Group(window.batches, window.size, needs_sync=True)
-        answered = self._behind.deliver(group).addCallback(self._answered, group)
-        _ = answered.addErrback(self._refused)
+        answered = self._behind.deliver(group).addCallback(self._note_answer, group)
+        _ = answered.addErrback(self._note_failure)
 
-    def _answered(self, answer: object, group: Group) -> None:
+    def _note_answer(self, answer: object, group: Group) -> None:
         rejected = answer if isinstance(answer, Rejected) and answer.lost(group.batches) else None
         self._replay.answer(None, rejected)
 
-    def _refused(self, failure: Failure) -> None:
+    def _note_failure(self, failure: Failure) -> None:
         if not failure.check(SinkError):
             self._events.bug(f"sink {self.name}", failure)
         self._replay.answer(failure.value, is_final=failure.check(SinkError) is not None)
@@ -246,7 +248,7 @@ class SpoolSink:
         """See `ISink`: what is in the spool, where it came from and where it went, and the counters of both sinks."""
         found, writer, replay, cursor = self._found, self._appender.writer, self._replay, self._cursor
         taken = self._target.records
-        gone = replay.records + replay.dropped + replay.rejected
+        gone = replay.records + self._checkpoint.dropped + replay.rejected
         return {
             **self._behind.details(),
             "spooled_records": taken,
@@ -261,7 +263,7 @@ class SpoolSink:
             "spool_disk_bytes": self._shelf.used,
             "spool_segments": len(self._shelf.segments),
             "spool_replaying": int(self._behind.trouble is None and replay.trouble is None),
-            "spool_dropped_records": replay.dropped,
+            "spool_dropped_records": self._checkpoint.dropped,
             "spool_rejected_records": replay.rejected,
             "spool_missing_batches": cursor.missing,
             "spool_duplicate_batches": found.duplicates,
@@ -276,30 +278,9 @@ class SpoolSink:
             "spool_sync_seconds": writer.counts.sync_seconds,
             "spool_sync_failures": writer.counts.sync_failures,
             "spool_rewritten_bytes": writer.counts.rewritten_bytes,
-            "spool_position_failures": replay.position_failures,
+            "spool_position_failures": self._checkpoint.failures,
         }
 
     def _oldest_seconds(self) -> int:
         oldest = self._replay.oldest
         return 0 if oldest is None else max(0, int(self._wall_time() - oldest))
-
-
-def _found(directory: str, report: Report, seconds: float) -> str:
-    """Say what a directory held, in one line."""
-    parts = [f"{directory}: {report.records} records ({format_size(report.size)}) wait in {report.segments} segments"]
-    if report.lost_position is not None:
-        parts.append(f"{report.lost_position}, so some may be delivered again")
-    if report.passed:
-        parts.append(f"{report.passed} batches before the position passed over as delivered")
-    if report.torn_bytes:
-        parts.append(f"{format_size(report.torn_bytes)} of unfinished writes ignored")
-    if report.duplicates:
-        parts.append(f"{report.duplicates} batches skipped whose numbers others have, as after a failed sync")
-    if report.quarantined_regions:
-        size = format_size(report.quarantined_bytes)
-        parts.append(f"{report.quarantined_regions} damaged regions ({size}) copied to *.quarantine")
-    if report.missing:
-        parts.append(f"{report.missing} batches missing")
-    if report.unreadable:
-        parts.append(f"set aside as unreadable: {', '.join(report.unreadable)}")
-    return "; ".join([*parts, f"looked through in {seconds:.3f} s"])
