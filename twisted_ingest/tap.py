@@ -12,11 +12,11 @@ from pydantic import BaseModel
 from twisted.python import usage
 
 from twisted_ingest import __version__
-from twisted_ingest.config.checks import nearest
 from twisted_ingest.config.fields import About, shown_default
 from twisted_ingest.config.given import FLAG_PATHS
 from twisted_ingest.config.load import Loaded, load
 from twisted_ingest.config.look import NOT_LOOKED_AT, look
+from twisted_ingest.config.meant import nearest
 from twisted_ingest.config.model import DEFAULT_ENDPOINT, DEFAULT_PATH, AdminSettings, table_of
 from twisted_ingest.daemon import Daemon
 from twisted_ingest.errors import ConfigurationError

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from twisted_ingest.config.checks import nearest
+from twisted_ingest.config.meant import nearest
 from twisted_ingest.config.model import Settings
 from twisted_ingest.config.positions import Path
 from twisted_ingest.sinks.registry import sink_types

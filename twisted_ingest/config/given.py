@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
-from twisted_ingest.config.checks import ENDPOINT_SCHEMES, nearest
+from twisted_ingest.config.addresses import ENDPOINT_SCHEMES
 from twisted_ingest.config.draft import Draft
-from twisted_ingest.config.meant import sink_meant
+from twisted_ingest.config.meant import nearest, sink_meant
 from twisted_ingest.config.model import DEFAULT_ENDPOINT, DEFAULT_PATH, LimitSettings
 from twisted_ingest.config.positions import Path
 from twisted_ingest.sinks.registry import sink_types

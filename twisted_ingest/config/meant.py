@@ -2,14 +2,23 @@
 What was meant by something that is nearly right: offered where it is refused.
 """
 
+import difflib
 import re
 import tomllib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from ipaddress import ip_address
 
 HIGHEST_PORT = 65535
 
 _HOST_AND_PORT = re.compile(r"(?:tcp://)?(?:(?:\[([^\[\]]+)\]|([^:\[\]/]*)):)?([0-9]{1,5})/?", re.ASCII)
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """Offer the known word that is nearest, or all of them where there are few and none is near."""
+    close = difflib.get_close_matches(word, known, 1, 0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f" (known: {', '.join(known)})" if len(known) <= 12 else ""  # noqa: PLR2004
 
 
 def endpoint_meant(text: str) -> str | None:

@@ -13,8 +13,8 @@ import stat
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from twisted_ingest.config.checks import nearest
 from twisted_ingest.config.draft import Draft
+from twisted_ingest.config.meant import nearest
 from twisted_ingest.config.positions import Path
 from twisted_ingest.escaping import escape
 from twisted_ingest.limits import KIB
