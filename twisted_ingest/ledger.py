@@ -85,7 +85,8 @@ class ListenerLedger:
         for name in self._names():
             value = getattr(self, name)
             if isinstance(value, dict):
-                flat.update({f"{name}/{reason}": n for reason, n in value.items()})
+                for reason, count in value.items():
+                    flat[f"{name}/{reason}"] = count
             else:
                 flat[name] = value
         return flat

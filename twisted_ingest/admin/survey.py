@@ -63,7 +63,7 @@ class Survey:
         self._seconds = seconds
         self._limits = limits
         self._started = seconds()
-        self._retired = View.nothing()
+        self._retired: View | None = None
         """What those have counted that are gone."""
         self._owed: Counter[tuple[str, Outlet]] = Counter()
         """Records that listeners which are gone have framed, for each sink they were to go to."""
@@ -87,7 +87,7 @@ class Survey:
         if source.connections():
             raise ValueError(f"listener {source.name} has connections: let it drain first")
         held, ledger, name = source.balance(), source.ledger, source.name
-        self._retired += View(listeners={name: _listener(source, held).counted()})
+        self._keep(View(listeners={name: _listener(source, held).counted()}))
         self._wrong[f"{name}: bytes"] += Balance.of_bytes(ledger, held.buffered_bytes).error
         for outlet in source.route.outlets:
             self._owed[name, outlet] += ledger.records_framed - sum(ledger.records_dropped.values())
@@ -95,9 +95,12 @@ class Survey:
 
     def retire_sink(self, outlet: Outlet) -> None:
         """Look at a sink no longer, which the intake has let go of: what it has counted stays in every total."""
-        self._retired += View(sinks={outlet.sink.name: self._sink(outlet, 0).counted()})
+        self._keep(View(sinks={outlet.sink.name: self._sink(outlet, 0).counted()}))
         for key in [key for key in self._owed if key[1] is outlet]:
             del self._owed[key]
+
+    def _keep(self, gone: View) -> None:
+        self._retired = gone if self._retired is None else self._retired + gone
 
     # Accounting.
 
@@ -151,8 +154,7 @@ class Survey:
         """Say why new connections have to wait, where they do."""
         if self._admission.room:
             return []
-        everybody = (each for source in self._sources for each in source.connections().values())
-        silent = sum(not each.records for each in everybody)
+        silent = sum(not each.records for source in self._sources for each in source.connections().values())
         has_sent_nothing = f"; {silent} of them have sent no record" if silent else ""
         return [f"{self._admission.fullness}{has_sent_nothing}: new ones wait until one closes"]
 
@@ -188,7 +190,7 @@ class Survey:
             admin_connections=len(self.clients),
             admin_requests={f"{route} {code}": count for (route, code), count in self.clients.answered.items()},
         )
-        return self._retired + live
+        return live if self._retired is None else self._retired + live
 
     def _sink(self, outlet: Outlet, in_flight_records: int) -> SinkView:
         tallies, sink, on_bug = outlet.tallies.values(), outlet.sink, self._events.bug

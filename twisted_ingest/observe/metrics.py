@@ -9,6 +9,7 @@ here is what is made of several of these.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from itertools import accumulate
 from typing import Any, Protocol
 
@@ -48,8 +49,9 @@ def families(view: View) -> Iterator[Metric]:
     for name, text, read in _DERIVED:
         yield GaugeMetricFamily(name, text, value=float(read(view)))
     yield from _of_process(view)
+    totals = view.totals()
     for count in TOTALS:
-        yield _total(count, view)
+        yield _total(count, totals)
     yield _dropped(view)
     for count in BY_LISTENER:
         yield from _by_listener(count, view.listeners)
@@ -95,17 +97,21 @@ def _of_parts(kind: type[Adds], word: str, those: Parts) -> Iterator[Metric]:
         yield family
 
 
-def _total(count: Count, view: View) -> Metric:
+@cache
+def _keys(count: Count) -> list[tuple[str, list[str]]]:
+    """Give the ledger's names of a count, each with the labels it shows under."""
+    return [(f"{count.key}/{each}", [str(each)]) for each in count.members] or [(count.key, [])]
+
+
+def _total(count: Count, totals: Mapping[str, float]) -> Metric:
     family = CounterMetricFamily(count.name, count.text, labels=[count.label] if count.label else [])
-    if not count.label:
-        family.add_metric([], view.total(count.key))
-    for member in count.members:
-        family.add_metric([member.value], view.total(f"{count.key}/{member}"))
+    for key, member in _keys(count):
+        family.add_metric(member, totals.get(key, 0))
     return family
 
 
 def _by_listener(count: Count, listeners: Mapping[str, ListenerView]) -> Iterator[Metric]:
-    keys = [(f"{count.key}/{each}", [each.value]) for each in count.members] or [(count.key, list[str]())]
+    keys = _keys(count)
     counting = {name: listener.counts for name, listener in listeners.items() if keys[0][0] in listener.counts}
     family = CounterMetricFamily(count.name, count.text, labels=["listener", *([count.label] if count.label else [])])
     for name, counts in counting.items():

@@ -6,6 +6,7 @@ A field says how it adds, and as which metric it shows; what listeners count is 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import reduce
 
 from twisted_ingest.errors import DropReason, Durability, PauseReason
 from twisted_ingest.observe.adding import (
@@ -159,6 +160,11 @@ class View(Adds):
     def connections_open(self) -> int:
         """Connections of all listeners."""
         return sum(listener.connections_open for listener in self.listeners.values())
+
+    def totals(self) -> Mapping[str, float]:
+        """Give all that listeners have counted, summed up by name."""
+        counts = [listener.counts for listener in self.listeners.values()]
+        return reduce(COUNTS.add, counts) if counts else {}
 
     def total(self, name: str) -> float:
         """Give what all listeners have counted of something (`ListenerLedger.snapshot`)."""
