@@ -1,5 +1,7 @@
 """Rates: what a peer may send, how long it rests, and that resting loses nothing."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -111,6 +113,16 @@ class RateTests(SynchronousTestCase):
         self.assertEqual([peer.reading for peer in (one, two, other)], [True, False, True])
         rig.turn(0.7)
         self.assertTrue(two.reading)
+
+    def test_another_rate(self) -> None:
+        """Limits that are replaced hold for connections to come, also of a peer that is known already."""
+        rig = Rig(rate_per_peer=Rate(10.0, False))
+        rig.connect("192.0.2.1", 1)
+        rig.factory.limits = replace(rig.factory.limits, rate_per_peer=Rate(1000.0, False))
+        peer = rig.connect("192.0.2.1", 2)
+        peer.peer_sends(LINE * 500)
+        peer.pump()
+        self.assertTrue(peer.reading)
 
     def test_leaves_while_resting(self) -> None:
         """A connection that ends while it rests leaves no timer behind."""

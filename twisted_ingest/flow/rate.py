@@ -47,7 +47,7 @@ class PeerBuckets:
     """The buckets of peers, by host, `PEERS_REMEMBERED` at most."""
 
     def __init__(self, rate: float) -> None:
-        self._rate = rate
+        self.rate = rate
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
 
     def __len__(self) -> int:
@@ -57,7 +57,7 @@ class PeerBuckets:
         """Give the bucket of a host, made on first use."""
         bucket = self._buckets.get(host)
         if bucket is None:
-            bucket = self._buckets[host] = TokenBucket(self._rate, now)
+            bucket = self._buckets[host] = TokenBucket(self.rate, now)
             if len(self._buckets) > PEERS_REMEMBERED:
                 self._buckets.popitem(last=False)
         else:

@@ -129,7 +129,7 @@ class ConnectionFactory(ServerFactory):
         if limits.rate is not None:
             found.append(Meter(TokenBucket(limits.rate.per_second, now), limits.rate))
         if limits.rate_per_peer is not None and info.host is not None:
-            if self._peers is None:
+            if self._peers is None or self._peers.rate != limits.rate_per_peer.per_second:
                 self._peers = PeerBuckets(limits.rate_per_peer.per_second)
             found.append(Meter(self._peers.of(self._admission.peer(info.host), now), limits.rate_per_peer))
         return tuple(found)
