@@ -51,6 +51,7 @@ class PollConfigTests(ConfigCase):
             ('username = "me"\npassword_file = "nowhere"', "cannot read nowhere: No such file"),
             ('authorization_file = "/"', "Is a directory"),
             ('ca = "/dev/null"', "without https there are no certificates"),
+            ('max_length = "1GiB"', "do not fit in connection_memory"),
             ("max_bites = 1", "did you mean 'max_bytes'?"),
         ):
             head = TABLE.replace('url = "http://192.0.2.1/x"\n', "") if line.startswith("url") else TABLE

@@ -65,9 +65,10 @@ def _endpoints(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
 def _memory(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
     limits = settings.limits
     lengths: dict[Path, int] = {("limits", "max_length"): limits.max_length}
-    for name, listener in settings.listeners.items():
-        if listener.max_length is not None:
-            lengths["listeners", name, "max_length"] = listener.max_length
+    for name, table in settings.inputs.items():
+        length: int | None = getattr(table, "max_length", None)
+        if length is not None:
+            lengths[source_types()[table.word].section, name, "max_length"] = length
     for path, length in lengths.items():
         if length + READ_SIZE > limits.connection_memory:
             yield (
