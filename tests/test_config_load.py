@@ -370,7 +370,7 @@ class FileMistakeTests(LoadingTestCase):
         unknown_listener = (
             "unknown key 'zzz' in [listeners.a] "
             "(known: endpoint, protocol, durability, max_length, oversize, idle_timeout, frame_timeout, "
-            "rate, rate_per_peer, allow, receive_buffer, framing)"
+            "rate, rate_per_peer, allow, receive_buffer, sinks, framing)"
         )
         listener = '[listeners.a]\nendpoint = "tcp:1"\n'
         for text, line, message in [

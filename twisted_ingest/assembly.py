@@ -38,7 +38,7 @@ def make_sinks(
 ) -> Iterator[tuple[ISink, bool]]:
     """Make the sinks; with each whether it is required."""
     for name, sink in settings.sinks.items():
-        context = SinkContext(reactor, events, wall_time, _relier(settings, sink), is_patient=sink.spool)
+        context = SinkContext(reactor, events, wall_time, _relier(settings, name, sink), is_patient=sink.spool)
         made = _make_sink(name, sink, context)
         if sink.spool:
             made = _put_spool_before(made, settings.spool, reactor, events, wall_time)
@@ -92,11 +92,11 @@ def make_sources(
     ]
 
 
-def _relier(settings: Settings, sink: SinkTable) -> str | None:
+def _relier(settings: Settings, sink_name: str, sink: SinkTable) -> str | None:
     """Name a listener that relies on syncs of this sink; a spool in front of one keeps what it cannot."""
     if sink.required and not sink.spool:
         for name in settings.listeners:
-            if settings.durability(name) is Durability.FSYNC:
+            if settings.durability(name) is Durability.FSYNC and sink_name in settings.sinks_of(name):
                 return f"listener {name} (durability fsync)"
     return None
 
@@ -140,7 +140,11 @@ def check_sinks(settings: Settings, outlets: Sequence[Outlet]) -> None:
     found = [Problem(f"sink {name!r}", "another sink has the same name") for name in {*names} if names.count(name) > 1]
     if not any(outlet.required for outlet in outlets):
         found.append(Problem("sinks", "none is required, so every record may be dropped: add one with required=True"))
+    for source, table in settings.inputs.items():
+        unknown = [name for name in table.sinks or () if name not in names]
+        found += [Problem(f"source {source!r}", f"it names a sink {name!r} that there is not") for name in unknown]
     for listener, wanted in settings.promises().items():
+        chosen = settings.listeners[listener].sinks
         found += [
             Problem(
                 f"listener {listener!r}",
@@ -150,6 +154,7 @@ def check_sinks(settings: Settings, outlets: Sequence[Outlet]) -> None:
             )
             for outlet in outlets
             if outlet.required and not outlet.sink.durability.covers(wanted)
+            if chosen is None or outlet.sink.name in chosen
         ]
     if found:
         raise ConfigurationError(found)

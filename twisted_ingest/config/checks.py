@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from twisted_ingest.config.addresses import endpoint_problem
 from twisted_ingest.config.fields import OFF
+from twisted_ingest.config.meant import nearest
 from twisted_ingest.config.model import Settings
 from twisted_ingest.config.overlaps import overlaps
 from twisted_ingest.config.positions import Path
@@ -38,6 +39,7 @@ def problems(settings: Settings, *, has_own_sinks: bool = False) -> Iterator[tup
     yield from _rates(settings)
     if not has_own_sinks:
         yield from _required(settings)
+        yield from _routes(settings)
     yield from _sinks(settings)
     yield from _names(settings)
     yield from _answers(settings)
@@ -163,7 +165,7 @@ def _answers(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
         for key, problem in kind.problems(table, settings.listener_limits(name)):
             yield ((kind.section, name, key), ("limits", key)), problem
     for name, wanted in settings.promises().items():
-        for sink_name, sink in settings.sinks.items():
+        for sink_name, sink in settings.sinks_of(name).items():
             able = SpoolSink.durability if sink.spool else sink_types()[sink.type].durability
             if sink.required and not able.covers(wanted):
                 yield (
@@ -172,6 +174,22 @@ def _answers(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
                     f"({sink.type}) can give {able.value!r} at most: put a spool in front of that sink (spool = true), "
                     f"set required = false on it, or set durability = {able.value!r} on the listener",
                 )
+
+
+def _routes(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
+    """See that the sinks that a source names are there, and that one of them is required."""
+    for name, table in settings.inputs.items():
+        path = (source_types()[table.word].section, name, "sinks")
+        unknown = [sink for sink in table.sinks or () if sink not in settings.sinks]
+        if unknown:
+            # A sink with a mistake of its own may be the one that is meant.
+            paths = (path, *(("sinks", sink) for sink in unknown))
+            yield paths, f"sinks: no sink is named {unknown[0]!r}{nearest(unknown[0], list(settings.sinks))}"
+        elif table.sinks and not any(sink.required for sink in settings.sinks_of(name).values()):
+            yield (
+                (path, *(("sinks", sink) for sink in table.sinks)),
+                "sinks: none of them is required, so every record may be dropped: set required = true on one",
+            )
 
 
 def _required(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:

@@ -148,6 +148,13 @@ def _networks(value: Any) -> AllowList:
     return AllowList(map(parse_network, texts))
 
 
+def _sink_names(value: Any) -> tuple[str, ...]:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError('it needs names of sinks (try ["file"]); without it all sinks are meant')
+    return tuple(dict.fromkeys(names))
+
+
 def _host_names(value: Any) -> HostList:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not texts:
@@ -185,6 +192,7 @@ PrefixIPv6 = Annotated[int, BeforeValidator(_prefix_ipv6)]
 OptionalCount = Annotated[int | None, BeforeValidator(_or_off(_count))]
 OptionalRate = Annotated[Rate | None, BeforeValidator(_or_off(parse_rate))]
 Networks = Annotated[AllowList, BeforeValidator(_networks)]
+SinkNames = Annotated[tuple[str, ...], BeforeValidator(_sink_names)]
 HostNames = Annotated[HostList, BeforeValidator(_host_names)]
 FilePath = Annotated[str, StringConstraints(min_length=1), AfterValidator(_path)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]

@@ -18,7 +18,7 @@ def nearest(word: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(word, known, 1, 0.5)
     if close:
         return f"; did you mean {close[0]!r}?"
-    return f" (known: {', '.join(known)})" if len(known) <= 12 else ""  # noqa: PLR2004
+    return f" (known: {', '.join(known)})" if len(known) <= 16 else ""  # noqa: PLR2004
 
 
 def endpoint_meant(text: str) -> str | None:

@@ -148,6 +148,11 @@ class Settings(Table):
         """All that records come from, listeners first."""
         return {**self.listeners, **self.sources}
 
+    def sinks_of(self, name: str) -> dict[str, SinkTable]:
+        """Give the sinks that the records of a source go to: those that it names, or all."""
+        chosen = self.inputs[name].sinks
+        return {sink: table for sink, table in self.sinks.items() if chosen is None or sink in chosen}
+
     def paths(self) -> dict[tuple[str, ...], str]:
         """Give every path that is written to, with the key it stands at."""
         found: dict[tuple[str, ...], str] = {}

@@ -164,6 +164,7 @@ def _make(name: str, table: HttpPollTable, context: SourceContext) -> HttpPoller
         reactor=context.reactor,
         wall_time=context.wall_time,
         ids=context.ids,
+        sinks=table.sinks,
     )
 
 

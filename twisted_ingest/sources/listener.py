@@ -191,6 +191,7 @@ def make_listener(factory: type[ConnectionFactory]) -> Callable[[str, ListenerTa
             clock=context.reactor,
             wall_time=context.wall_time,
             ids=context.ids,
+            sinks=table.sinks,
         )
         return Listener(table.endpoint, made, context.reactor, context.admission)
 

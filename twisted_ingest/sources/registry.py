@@ -10,7 +10,17 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar, get_args, get_origin
 
-from twisted_ingest.config.fields import About, BufferSize, Networks, OptionalDuration, OptionalRate, Size, Table, Takes
+from twisted_ingest.config.fields import (
+    About,
+    BufferSize,
+    Networks,
+    OptionalDuration,
+    OptionalRate,
+    SinkNames,
+    Size,
+    Table,
+    Takes,
+)
 from twisted_ingest.config.kinds import Kinds, find_kinds
 from twisted_ingest.errors import Durability, Oversize
 from twisted_ingest.flow.intake import Intake
@@ -60,6 +70,10 @@ class ListenerTable(Table):
         BufferSize | None, Takes.PART, About("SIZE", "of the socket's receive buffer", default="the kernel's tuning")
     ] = None
 
+    sinks: Annotated[
+        SinkNames | None, Takes.PART, About("NAMES", "of the sinks that records go to", default="all sinks")
+    ] = None
+
     @property
     def word(self) -> str:
         """The word of its kind."""
@@ -74,6 +88,10 @@ class SourceTable(Table):
     """
 
     type: Annotated[str, About("WORD:", "the kind of source")]
+
+    sinks: Annotated[
+        SinkNames | None, Takes.PART, About("NAMES", "of the sinks that records go to", default="all sinks")
+    ] = None
 
     @property
     def word(self) -> str:
