@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from twisted_ingest import __version__
+from twisted_ingest.admin import status
 from twisted_ingest.admin.clients import Clients
 from twisted_ingest.errors import DropReason
 from twisted_ingest.flow.intake import Intake
 from twisted_ingest.flow.outlet import Outlet, description_of, details_of, trouble_of
 from twisted_ingest.framing.scan import SCANNER
-from twisted_ingest.interfaces import IListener, ISource
+from twisted_ingest.interfaces import ISource
 from twisted_ingest.ledger import Balance, ListenerLedger, SourceBalance
 from twisted_ingest.limits import ADMIN_CONNECTIONS
 from twisted_ingest.observe.events import Events
@@ -220,53 +221,17 @@ class Survey:
         return document
 
     def _status(self) -> dict[str, Any]:
-        view, mark = self.view(), self._intake.budget.mark
+        view = self.view()
         return {
             "version": __version__,
             "scanner": SCANNER,
             "state": self.state,
-            "ready": not view.reasons,
-            "reasons": list(view.reasons),
-            "uptime_seconds": round(view.uptime_seconds, 3),
-            "listeners": [
-                {**source.status(), **_counts(view.listeners[source.name])}
-                for source in self._sources
-                if IListener.providedBy(source)
-            ],
-            "http": self._pollers(view),
-            "connections": {
-                "open": view.connections_open,
-                "limit": view.connections_limit,
-                "paused": view.paused_connections,
-                "paused_by_reason": view.paused_by_reason,
-                "departed": view.departed_connections,
-            },
-            "budget": {
-                "limit_bytes": view.budget_limit,
-                "used_bytes": view.budget_used,
-                "partial_bytes": view.budget_partials,
-                "high_bytes": mark.high,
-                "low_bytes": mark.low,
-                "reading_stopped": mark.is_high,
-            },
+            **status.of_process(view),
+            **status.of_sources(view, self._sources),
+            "budget": status.of_budget(view, self._intake.budget.mark),
             "admin": {"connections": view.admin_connections, "limit": self.clients.limit},
-            "sinks": [_row(name, sink) for name, sink in view.sinks.items()],
-            "conservation": {"error": view.conservation_error, "by_place": view.conservation},
             "limits": self._limits,
         }
-
-    def _pollers(self, view: View) -> dict[str, Any]:
-        """Give the rows of the sources that ask others, and how many of them are running."""
-        asking = [source for source in self._sources if not IListener.providedBy(source)]
-        rows = [
-            {
-                **source.status(),
-                "bytes_buffered": view.listeners[source.name].buffered_bytes,
-                "counts": view.listeners[source.name].counts,
-            }
-            for source in asking
-        ]
-        return {"active_pollers": sum(bool(row.get("running")) for row in rows), "pollers": rows}
 
     def connections(self) -> Iterator[dict[str, Any]]:
         """
@@ -294,29 +259,3 @@ def _listener(source: ISource, held: SourceBalance) -> ListenerView:
         unanswered_frames=held.unanswered_frames,
         unanswered_bytes=held.unanswered_bytes,
     )
-
-
-def _counts(listener: ListenerView) -> dict[str, Any]:
-    """Give what was counted of a source, for its row."""
-    return {
-        "connections_open": listener.connections_open,
-        "unanswered_frames": listener.unanswered_frames,
-        "unanswered_bytes": listener.unanswered_bytes,
-        "bytes_buffered": listener.buffered_bytes,
-        "counts": listener.counts,
-    }
-
-
-def _row(name: str, sink: SinkView) -> dict[str, Any]:
-    return {
-        "name": name,
-        "to": sink.description,
-        "required": sink.required,
-        "trouble": sink.trouble,
-        "delivered_records": sink.delivered_records,
-        "delivered_bytes": sink.delivered_bytes,
-        "in_flight_records": sink.in_flight_records,
-        "queued_bytes": sink.queued_bytes,
-        "dropped_records": sink.dropped_records,
-        **sink.details,
-    }
