@@ -85,6 +85,17 @@ class Rsyslog:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+class Tailing(Rsyslog):
+    """An rsyslog that also follows a file, `imfile` to ``omfwd``, as it does by default."""
+
+    def action(self, target: int, options: str) -> str:
+        """Write the input that follows ``followed`` in its folder, and the action that forwards."""
+        followed = f'input(type="imfile" file="{self.folder}/followed" tag="x")'
+        template = 'template(name="message" type="string" string="<13>%msg%\\n")'
+        forward = super().action(target, options).replace('template="raw"', 'template="message"')
+        return f'module(load="imfile")\n{template}\n{followed}\n{forward}'
+
+
 class RealClientTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.server = Server()
@@ -177,6 +188,26 @@ class RealClientTests(SynchronousTestCase):
         with socket.create_connection(("127.0.0.1", sender.port), PATIENCE) as peer:
             peer.sendall(b"\n".join(lines) + b"\n")
         self.assertEqual(self.wait_lines(5_000), lines)
+
+    def follow_nuls(self, options: str, damaged: list[bytes]) -> None:
+        """Forward a file as an unclean shutdown leaves it: every line behind the damage arrives exact."""
+        sender = Tailing(program("rsyslogd", "rsyslog"), self.server.port, options)
+        self.addCleanup(sender.stop)
+        lines = numbered("behind NULs", 50_000)
+        with open(os.path.join(sender.folder, "followed"), "wb") as stream:
+            stream.write(b"\0" * 64 + b"\n<13>x\0y\n" + b"\n".join(lines) + b"\n")
+        given = self.wait_lines(50_000)
+        self.assertEqual(given[-50_000:], [b"<13>" + line for line in lines])
+        self.assertEqual(given[:-50_000], damaged)
+
+    def test_rsyslog_nuls_in_a_file(self) -> None:
+        """NULs in a file that rsyslog forwards as lines cost no other line."""
+        # What begins with a priority ends at NUL.
+        self.follow_nuls('TCP_Framing="traditional"', [b"<13>", b"<13><13>x", b"y"])
+
+    def test_rsyslog_nuls_in_a_file_octet_counted(self) -> None:
+        """NULs in a file that rsyslog forwards in counted frames cost no other line."""
+        self.follow_nuls('TCP_Framing="octet-counted"', [b"<13>" + b"\0" * 64, b"<13><13>x\0y"])
 
     def test_200_clients_at_once(self) -> None:
         """Lines of 200 clients sending at once arrive whole, each client's in order."""
