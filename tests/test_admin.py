@@ -30,6 +30,7 @@ from twisted_ingest.admin.site import ROWS_PER_PIECE, build_site
 from twisted_ingest.admin.turns import Turns
 from twisted_ingest.errors import CloseReason, DropReason, Oversize
 from twisted_ingest.observe.metrics import build_registry
+from twisted_ingest.server.connection import Connection
 from twisted_ingest.testing import MemorySink, Rig, StalledSink
 
 TEXT = b"text/plain; version=0.0.4; charset=utf-8"
@@ -528,6 +529,7 @@ class StatusTests(AdminTestCase):
                 "rate": None,
                 "rate_per_peer": None,
                 "connections_open": 1,
+                "doorways_open": 0,
                 "unanswered_frames": 0,
                 "unanswered_bytes": 0,
                 "bytes_buffered": 4,
@@ -695,7 +697,7 @@ class ConnectionsTests(AdminTestCase):
     def test_hostile_peer_name(self) -> None:
         """A peer's name that holds what steers terminals is escaped."""
         protocol = self.rig.factory.buildProtocol(UNIXAddress("/tmp/\x1b[2J\n\u202e"))
-        assert protocol is not None
+        assert isinstance(protocol, Connection)
         self.rig.connect()
         self.rig.factory.connection_made(protocol)
         rows = self.ask("/connections").json()

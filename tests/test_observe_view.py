@@ -50,6 +50,7 @@ LISTENERS = st.builds(
     counts=counted(),
     is_up=TRUTHS,
     connections_open=COUNTS,
+    doorways_open=COUNTS,
     buffered_bytes=COUNTS,
     durability=st.sampled_from([None, *Durability]),
     answers=st.booleans(),

@@ -334,7 +334,7 @@ class ListeningTests(ListeningTestCase):
         self.addCleanup(peer.close)
         handed.setblocking(False)
         protocol = factory.buildProtocol(UNIXAddress(None))
-        assert protocol is not None
+        assert isinstance(protocol, IngestProtocol)
         transport = UNIXTransport(handed, protocol, "", reading, reactor)
         protocol.makeConnection(transport)
         reading.retire()

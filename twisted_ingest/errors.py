@@ -133,6 +133,16 @@ class RefuseReason(StrEnum):
     """The listener does not allow its address."""
     DRAINING = "draining"
     INTERNAL_ERROR = "internal_error"
+    FULL = "full"
+    """The last place was taken while it stood in the doorway; whoever comes after waits in the backlog."""
+    DOORWAY_TIMEOUT = "doorway_timeout"
+    """It was not through the doorway in time."""
+    DOORWAY_FULL = "doorway_full"
+    """It had stood in the doorway for the longest, and makes room for another."""
+    DOORWAY_BYTES = "doorway_bytes"
+    """It has sent more than anybody needs to come through the doorway."""
+    DOORWAY_LEFT = "doorway_left"
+    """It has hung up in the doorway."""
     # Admitted, and turned away by its first bytes: a protocol that is not ours.
     TLS = "tls"
     HTTP = "http"
@@ -207,6 +217,8 @@ class DiscardReason(StrEnum):
     WRONG_PROTOCOL = "wrong_protocol"
     UNFINISHED = "unfinished"
     """The beginning of a record in a polled body that was not read to its end: the body is asked for again."""
+    DOORWAY = "doorway"
+    """Sent by one that was not admitted: a PROXY header, a handshake, or whatever it was."""
     INTERNAL_ERROR = "internal_error"
 
 

@@ -149,6 +149,8 @@ class SourceBalance(NamedTuple):
     unanswered_frames: int
     """Records whose sender waits for an answer; none where nothing is answered."""
     unanswered_bytes: int
+    doorways: int = 0
+    """Newcomers that have yet to be admitted."""
 
 
 class Tally:

@@ -115,6 +115,25 @@ DOUBT_SECONDS = 0.9
 """Seconds that a record which is whole is held because what follows may show that it is not. With what a busy reactor
 is late by, within the second that is promised; a frame under way on a bad link has that long to go on."""
 
+DOORWAY_TIMEOUT = 10.0
+"""Seconds from accept to admission, for all stages together: a TLS handshake over a bad link (three round trips, two of
+them lost and sent again after one and three seconds) takes less, and who sends nothing holds a descriptor that long."""
+
+DOORWAY_BYTES = 256 * KIB
+"""Bytes a newcomer may send before it is admitted: above the longest chain of certificates that OpenSSL takes (100 KiB)
+with a whole read of records behind it."""
+
+DOORWAY_SHARE = 0.1
+"""Share of the connections allowed that may stand in doorways besides; past it the oldest makes room. Who comes
+through in a few round trips is not the oldest, unless thousands come a second."""
+
+DOORWAY_LEAST = 256
+"""Newcomers that may stand in doorways in any case, so that those accepted in one turn of the reactor
+(`ACCEPTS_PER_TURN`) are not each other's reason to go."""
+
+DOORWAY_DESCRIPTORS = 0.25
+"""Share of the descriptors for connections that doorways may hold at most."""
+
 CLOSE_TIMEOUT = 5.0
 """Seconds a graceful close may take before the connection is reset; a peer that does not read would hold it open."""
 

@@ -62,6 +62,15 @@ class PumpTransport:
         self.producer: Any = None
         """Whoever wants to be paused while the peer does not read."""
 
+    @property
+    def protocol(self) -> Any:
+        """Whom it brings bytes to."""
+        return self._protocol
+
+    @protocol.setter
+    def protocol(self, protocol: Any) -> None:
+        self._protocol = protocol
+
     # The peer's side.
 
     def connect(self, protocol: Any) -> None:

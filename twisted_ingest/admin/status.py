@@ -57,6 +57,7 @@ def of_sources(view: View, sources: Sequence[ISource]) -> dict[str, Any]:
 def _connections(listener: ListenerView) -> dict[str, Any]:
     return {
         "connections_open": listener.connections_open,
+        "doorways_open": listener.doorways_open,
         "unanswered_frames": listener.unanswered_frames,
         "unanswered_bytes": listener.unanswered_bytes,
     }

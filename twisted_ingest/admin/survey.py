@@ -253,6 +253,7 @@ def _listener(source: ISource, held: SourceBalance) -> ListenerView:
         counts=source.ledger.snapshot(),
         is_up=source.is_up,
         connections_open=len(source.connections()),
+        doorways_open=held.doorways,
         buffered_bytes=held.buffered_bytes,
         durability=source.durability,
         answers=source.answers,

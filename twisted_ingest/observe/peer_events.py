@@ -12,6 +12,7 @@ from twisted_ingest.escaping import escape, preview
 from twisted_ingest.framing.detect import is_run_together
 from twisted_ingest.framing.signatures import Signature
 from twisted_ingest.ledger import ListenerLedger
+from twisted_ingest.limits import DOORWAY_BYTES, DOORWAY_TIMEOUT
 from twisted_ingest.observe.facts import Facts, who_of
 from twisted_ingest.units import format_size
 
@@ -23,6 +24,11 @@ _REFUSALS = {
     RefuseReason.NOT_ALLOWED: "its address is in no network of those that may connect (--allow)",
     RefuseReason.DRAINING: "the server is stopping (--drain-timeout)",
     RefuseReason.INTERNAL_ERROR: "a bug",
+    RefuseReason.FULL: "the last place was taken while it was coming in (--max-connections)",
+    RefuseReason.DOORWAY_TIMEOUT: f"it has not said who it is within {DOORWAY_TIMEOUT:g} s",
+    RefuseReason.DOORWAY_FULL: "it has taken the longest of all who have yet to say who they are, and makes room",
+    RefuseReason.DOORWAY_BYTES: f"it has sent {format_size(DOORWAY_BYTES)} and not said who it is",
+    RefuseReason.DOORWAY_LEFT: "it has hung up before it was admitted",
 }
 """Why newcomers are turned away, and what changes that. Who is turned away for what it sent is told the fix."""
 
@@ -63,8 +69,10 @@ class PeerEvents(Facts):
             size=format_size(size),
         )
 
-    def connection_refused(self, ledger: ListenerLedger, listener: str, peer: str, reason: RefuseReason) -> None:
-        """Note that a peer was turned away."""
+    def connection_refused(
+        self, ledger: ListenerLedger, listener: str, peer: str, reason: RefuseReason, why: str | None = None
+    ) -> None:
+        """Note that a peer was turned away; ``why``, where that is more than the reason says."""
         ledger.connections_refused[reason] += 1
         self._limited(
             "connection_refused",
@@ -73,7 +81,7 @@ class PeerEvents(Facts):
             listener=listener,
             peer=escape(peer),
             reason=reason.value,
-            what=_REFUSALS[reason],
+            what=_REFUSALS[reason] if why is None else escape(why),
         )
 
     def peer_departed(self, info: ConnectionInfo, unread: int) -> None:

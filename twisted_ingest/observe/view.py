@@ -51,6 +51,9 @@ class ListenerView(Adds):
     )
     """``None`` for one that is gone."""
     connections_open: int = adds(LEVEL, Exposure("ingest_listener_connections_open", "Connections now, by listener."))
+    doorways_open: int = adds(
+        LEVEL, Exposure("ingest_doorways_open", "Newcomers that have yet to be admitted, by listener.")
+    )
     buffered_bytes: int = adds(
         LEVEL, Exposure("ingest_listener_buffered_bytes", "Bytes of unfinished records, by listener.")
     )

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from twisted_ingest.errors import RefuseReason
 from twisted_ingest.flow.rate import PeerBuckets
-from twisted_ingest.limits import PEER_PREFIX_IPV6
+from twisted_ingest.limits import DOORWAY_DESCRIPTORS, DOORWAY_LEAST, DOORWAY_SHARE, PEER_PREFIX_IPV6
 from twisted_ingest.networks import peer_of
 
 
@@ -19,8 +19,9 @@ class Admission:
 
     ``limit`` and ``limit_per_peer`` are inclusive; ``None`` per peer means no such limit. A departed connection is out
     of the first, and counts towards the second until its bytes are read: one peer must not fill the server with them.
-    ``descriptors`` bounds live and departed ones together. ``on_room`` is called when there is room again after there
-    was none.
+    Those in doorways count towards neither, have a limit of their own, and make room for each other.
+    ``descriptors`` bounds them and the live and departed ones together. ``on_room`` is called when there is room again
+    after there was none.
     """
 
     def __init__(
@@ -40,6 +41,11 @@ class Admission:
         self.open = 0
         self.departed = 0
         """Connections whose peer is gone and whose last bytes we have yet to read."""
+        self.doorway_limit = min(
+            max(DOORWAY_LEAST, int(limit * DOORWAY_SHARE)), max(1, int(self._descriptors * DOORWAY_DESCRIPTORS))
+        )
+        self._doorways: dict[int, Callable[[], None]] = {}
+        """How to turn away each who stands in a doorway, by its number, the oldest first."""
         self.by_peer: Counter[str] = Counter()
         self.draining = False
         self.on_room: Callable[[], None] = lambda: None
@@ -47,15 +53,18 @@ class Admission:
     @property
     def room(self) -> int:
         """How many more connections may be accepted now."""
-        return max(0, min(self.limit - self.open, self._descriptors - self.open - self.departed))
+        held = self.open + self.departed + len(self._doorways)
+        return max(0, min(self.limit - self.open, self._descriptors - held))
 
     @property
     def fullness(self) -> str:
         """Say what fills the room that there is."""
+        newcomers = f", {len(self._doorways)} have yet to say who they are" if self._doorways else ""
         gone = f", and those of {self.departed} peers that are gone have yet to be read" if self.departed else ""
         if self.open >= self.limit:
             return f"{self.open} connections are open, the most allowed (--max-connections){gone}"
-        return f"{self.open} connections are open{gone}: there are no more descriptors (ulimit -Hn, LimitNOFILE=)"
+        taken = f"{self.open} connections are open{newcomers}{gone}"
+        return f"{taken}: there are no more descriptors (ulimit -Hn, LimitNOFILE=)"
 
     def peer(self, host: str) -> str:
         """Say whom an address belongs to, for limits per peer."""
@@ -73,6 +82,18 @@ class Admission:
         if self._arrivals is not None and not self._arrivals.of(peer, now).allows(now):
             return RefuseReason.CONNECTION_RATE
         return None
+
+    def enter_doorway(self, number: int, turn_away: Callable[[], None]) -> None:
+        """Count in one that stands in a doorway; the oldest makes room where there are too many: it is turned away."""
+        while len(self._doorways) >= self.doorway_limit:
+            self._doorways.pop(next(iter(self._doorways)))()
+        self._doorways[number] = turn_away
+
+    def leave_doorway(self, number: int) -> None:
+        """Count out one that stood in a doorway; safe for one that does no more."""
+        was_full = self.room == 0
+        if self._doorways.pop(number, None) is not None:
+            self._call_for_more(was_full)
 
     def enter(self, host: str | None) -> None:
         """Count a connection in."""

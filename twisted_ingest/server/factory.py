@@ -20,6 +20,7 @@ from twisted_ingest.limits import ListenerLimits
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.connection import Connection
+from twisted_ingest.server.doorway import Doorway, IStage, TurnedAwayError
 from twisted_ingest.server.transports import IngestTransport, address_text, hung_up
 
 
@@ -56,6 +57,9 @@ class ConnectionFactory(ServerFactory):
         self.limits = limits
         self.ledger = self.make_ledger()
         self.connections: dict[int, Connection] = {}
+        self.stages: Sequence[Callable[[], IStage]] = ()
+        """What makes the stages that newcomers go through before they are admitted; mostly none."""
+        self.doorways: dict[int, Doorway] = {}
         self.clock = clock
         self.wall_time = wall_time
         self.events = events
@@ -70,10 +74,16 @@ class ConnectionFactory(ServerFactory):
         """Make the listener's counts."""
         return ListenerLedger()
 
-    def buildProtocol(self, addr: IAddress | None) -> Connection | None:
-        """Admit a peer, or return ``None``. Never raises: an exception here would leave the socket open."""
+    def buildProtocol(self, addr: IAddress | None) -> Connection | Doorway | None:
+        """
+        Admit a peer, or return ``None``; with ``stages``, make a doorway for it.
+
+        Never raises: an exception here would leave the socket open.
+        """
         try:
             peer, host = address_text(addr) if addr is not None else ("unknown", None)
+            if self.stages:
+                return self._make_doorway(peer, host)
             refused = self._refusal(host)
             if refused is not None:
                 self.events.connection_refused(self.ledger, self.name, peer, refused)
@@ -89,6 +99,38 @@ class ConnectionFactory(ServerFactory):
         if allow is not None and not allow.admits(host):
             return RefuseReason.NOT_ALLOWED
         return self._admission.refusal(host, self.clock.seconds())
+
+    # Those who stand in the doorway.
+
+    def _make_doorway(self, peer: str, host: str | None) -> Doorway | None:
+        if self._admission.draining:
+            self.events.connection_refused(self.ledger, self.name, peer, RefuseReason.DRAINING)
+            return None
+        return Doorway(ConnectionInfo(next(self._ids), self.name, peer, host), self, self.stages)
+
+    def doorway_made(self, doorway: Doorway) -> None:
+        """See `DoorwayOwner`."""
+        self.doorways[doorway.info.id] = doorway
+        self._admission.enter_doorway(doorway.info.id, lambda: doorway.turn_away(RefuseReason.DOORWAY_FULL))
+
+    def doorway_left(self, doorway: Doorway) -> None:
+        """See `DoorwayOwner`."""
+        self.doorways.pop(doorway.info.id, None)
+        self._admission.leave_doorway(doorway.info.id)
+
+    def admit(self, info: ConnectionInfo) -> Connection:
+        """See `DoorwayOwner`: who it is is final now, and judged as where there is no doorway."""
+        refused = self._refusal(info.host)
+        if refused is None and self._admission.open >= self._admission.limit:
+            refused = RefuseReason.FULL
+        if refused is not None:
+            raise TurnedAwayError(refused)
+        return self.make_connection(info)
+
+    def clear_doorways(self) -> None:
+        """Turn away, for a stop, all who stand in the doorway: nothing was promised to them."""
+        for doorway in list(self.doorways.values()):
+            doorway.turn_away(RefuseReason.DRAINING)
 
     @property
     def protocol(self) -> type[Connection]:
@@ -159,6 +201,11 @@ class ConnectionFactory(ServerFactory):
 
     def sweep(self, now: float) -> None:
         """Let every connection look at its deadlines, and see which of the paused ones have lost their peer."""
+        for doorway in list(self.doorways.values()):
+            try:
+                doorway.sweep(now)
+            except Exception:  # noqa: BLE001 - the deadlines of the others hold all the same
+                self.events.internal_error("sweep", doorway.info)
         for connection in list(self.connections.values()):
             try:
                 connection.sweep(now)
@@ -179,6 +226,8 @@ class ConnectionFactory(ServerFactory):
 
     def forgive(self, seconds: float) -> None:
         """Let time that the process slept count towards no connection's deadlines."""
+        for doorway in self.doorways.values():
+            doorway.forgive(seconds)
         for connection in list(self.connections.values()):
             try:
                 connection.forgive(seconds)
@@ -186,8 +235,9 @@ class ConnectionFactory(ServerFactory):
                 connection.fail("forgive")
 
     def buffered(self) -> int:
-        """Recount, from the live framers, the bytes of unfinished records."""
-        return sum(connection.framer.buffered for connection in self.connections.values())
+        """Recount, from the live framers, the bytes of unfinished records, and those of whoever has yet to come in."""
+        coming = sum(doorway.size for doorway in self.doorways.values() if not doorway.is_over)
+        return sum(connection.framer.buffered for connection in self.connections.values()) + coming
 
     def unanswered(self) -> tuple[int, int]:
         """Give the frames that wait for an answer, and the bytes of their records: none where nothing is answered."""

@@ -23,6 +23,8 @@ from twisted_ingest.server.reading import PortReading
 class IngestTransport(Protocol):
     """What the protocol needs of a transport: a TCP or UNIX one, or `twisted_ingest.testing.PumpTransport`."""
 
+    protocol: Any
+    """Whom it brings bytes to; a doorway hands it on."""
     connected: Any
     disconnecting: Any
     unread_at_close: int

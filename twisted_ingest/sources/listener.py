@@ -131,7 +131,8 @@ class Listener(Binding):
         return not self.factory.connections
 
     def begin_drain(self) -> None:
-        """Have peers notice, and read on."""
+        """Have peers notice, and read on; nobody else comes in."""
+        self.factory.clear_doorways()
         self._each(lambda connection: connection.begin_drain())
 
     def drain(self, now: float) -> None:
@@ -153,7 +154,7 @@ class Listener(Binding):
 
     def balance(self) -> SourceBalance:
         """See `ISource`."""
-        return SourceBalance(self.factory.buffered(), *self.factory.unanswered())
+        return SourceBalance(self.factory.buffered(), *self.factory.unanswered(), len(self.factory.doorways))
 
     def status(self) -> dict[str, Any]:
         """See `ISource`."""

@@ -1,0 +1,247 @@
+"""
+What stands before a connection: stages that learn who comes (a PROXY header, TLS), one after the other, by a deadline.
+
+Nobody is admitted before the last stage is through; until then a newcomer has no framer, no lane and no number among
+the connections. Where there is no stage no doorway is made.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+from twisted.internet import error
+from twisted.internet.interfaces import IProtocol, IReactorTime
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.python.failure import Failure
+
+from twisted_ingest.batch import ConnectionInfo
+from twisted_ingest.errors import DiscardReason, RefuseReason
+from twisted_ingest.ledger import ListenerLedger
+from twisted_ingest.limits import CLOSE_TIMEOUT, DOORWAY_BYTES, DOORWAY_TIMEOUT
+from twisted_ingest.observe.events import Events
+from twisted_ingest.server.transports import IngestTransport
+
+
+class TurnedAwayError(Exception):
+    """
+    A newcomer is not to be admitted, for ``reason``.
+
+    ``why`` is for the log, in place of what that reason says for everybody. With a ``farewell`` that is sent first and
+    the connection closed in good order, by a deadline; without one it is reset.
+    """
+
+    def __init__(self, reason: RefuseReason, why: str | None = None, *, farewell: bytes = b"") -> None:
+        super().__init__(reason.value, why)
+        self.reason = reason
+        self.why = why
+        self.farewell = farewell
+
+
+class IStage(Protocol):
+    """
+    One thing to be learnt of a newcomer before it is admitted; made when its turn comes, for one newcomer.
+
+    What it keeps of the bytes it bounds itself. Any method may raise `TurnedAwayError`.
+    """
+
+    def begin(self, info: ConnectionInfo, transport: IngestTransport) -> None:
+        """
+        Begin: the stages before are through.
+
+        ``info`` is what is known so far, and is the stage's to correct (``peer``, ``host``, ``local``, ``proxy``,
+        ``identity``); it may write to ``transport``, now or later.
+        """
+
+    def feed(self, data: bytes) -> bytes | None:
+        """
+        Take what has come. ``None``: it wants more; else it is through, and this is what stands behind it.
+
+        Called once as soon as it has begun, with what the stage before has left, and be that nothing.
+        """
+
+    def wrap(self, protocol: IProtocol) -> IProtocol:
+        """Give what the transport shall have in place of ``protocol``: a layer that stays (TLS), or ``protocol``."""
+        return protocol
+
+    def close(self) -> None:
+        """Let go of what it holds: its newcomer has left, or was turned away."""
+
+
+class DoorwayOwner(Protocol):
+    """What a doorway needs of whoever made it."""
+
+    @property
+    def ledger(self) -> ListenerLedger:
+        """Where bytes and refusals are counted."""
+
+    @property
+    def events(self) -> Events:
+        """Who is told of what happens."""
+
+    @property
+    def clock(self) -> IReactorTime:
+        """What its deadline goes by."""
+
+    def doorway_made(self, doorway: "Doorway") -> None:
+        """Enter it in the registry; may turn away the oldest."""
+
+    def doorway_left(self, doorway: "Doorway") -> None:
+        """Strike it from the registry. Safe to call again."""
+
+    def admit(self, info: ConnectionInfo) -> Any:
+        """Make the connection, or raise `TurnedAwayError`."""
+
+
+class Doorway(TwistedProtocol):
+    """
+    Takes a newcomer through its stages; then admits it, and hands its transport to the connection.
+
+    ``size`` are the bytes that have come, of which nobody knows yet what they are. Bytes behind the last stage are the
+    connection's. It ends in one of three ways: admitted, turned away, or left by the newcomer.
+    """
+
+    transport: IngestTransport  # type: ignore[assignment]
+
+    takes_views = False
+    """Whether ``dataReceived`` may be given a view: stages keep what they are given."""
+
+    def __init__(self, info: ConnectionInfo, owner: DoorwayOwner, makers: Sequence[Callable[[], IStage]]) -> None:
+        self.info = info
+        self.size = 0
+        self.is_over = False
+        """Turned away, and still there: its descriptor is let go of soon."""
+        self._owner = owner
+        self._makers: Iterator[Callable[[], IStage]] = iter(makers)
+        self._stages: list[IStage] = []
+        """Those that have begun; the last is the one whose turn it is."""
+        self._is_passing = False
+        self._end_by = owner.clock.seconds() + DOORWAY_TIMEOUT
+        self._has_waited = False
+
+    # Twisted calls these. No exception leaves: a bug costs this newcomer only.
+
+    def connectionMade(self) -> None:
+        """Begin the first stage."""
+        try:
+            self._owner.doorway_made(self)
+            self._pass(b"", is_begun=False)
+        except Exception as problem:  # noqa: BLE001 - whatever it is, it must end here
+            self._give_up(problem, "the beginning of a stage")
+
+    def dataReceived(self, data: bytes) -> None:
+        """Feed the stage whose turn it is."""
+        if self.is_over:
+            return
+        self._owner.ledger.bytes_received += len(data)
+        self.size += len(data)
+        try:
+            self._pass(data, is_begun=True)
+        except Exception as problem:  # noqa: BLE001 - as above
+            self._give_up(problem, "a stage")
+
+    def connectionLost(self, reason: Failure = error.ConnectionDone) -> None:  # type: ignore[assignment]
+        """Count a newcomer that has left by itself."""
+        if not self.is_over:
+            self._end(RefuseReason.DOORWAY_LEFT, None)
+        self._owner.ledger.bytes_unread += getattr(self.transport, "unread_at_close", 0)
+        self._owner.doorway_left(self)
+
+    def end_badly(self) -> None:
+        """Leave the registry although ``connectionLost`` raised."""
+        self._owner.events.internal_error("connectionLost", self.info)
+        self._owner.doorway_left(self)
+
+    # The owner calls these.
+
+    def turn_away(self, reason: RefuseReason, why: str | None = None) -> None:
+        """End by a reset; a sender that writes without reading learns so."""
+        if not self.is_over:
+            self._end(reason, why)
+            self.transport.abortConnection()
+
+    def sweep(self, now: float) -> None:
+        """Look at the deadline, once a second; ``now`` in reactor seconds."""
+        if now < self._end_by:
+            return
+        if self.is_over:
+            self.transport.abortConnection()
+        elif self.transport.unread_bytes() and not self._has_waited:
+            self._has_waited = True  # it may be we who were slow; it is read before the next look
+        else:
+            self.turn_away(RefuseReason.DOORWAY_TIMEOUT)
+
+    def forgive(self, seconds: float) -> None:
+        """Let time that the whole process slept not count towards the deadline."""
+        self._end_by += seconds
+
+    # What follows is ours.
+
+    def _pass(self, data: bytes, *, is_begun: bool) -> None:
+        """Go on from the stage whose turn it is, as far as what has come goes."""
+        if self._is_passing:
+            raise RuntimeError("bytes were brought from inside a stage")
+        self._is_passing = True
+        try:
+            rest = self._stages[-1].feed(data) if is_begun else data
+            while rest is not None:
+                maker = next(self._makers, None)
+                if maker is None:
+                    self._go_through(rest)
+                    return
+                self._stages.append(maker())
+                self._stages[-1].begin(self.info, self.transport)
+                rest = self._stages[-1].feed(rest)
+        finally:
+            self._is_passing = False
+        if self.size > DOORWAY_BYTES:
+            raise TurnedAwayError(RefuseReason.DOORWAY_BYTES)
+
+    def _go_through(self, rest: bytes) -> None:
+        """Admit the newcomer, let the connection have its transport, and ``rest``."""
+        connection = self._owner.admit(self.info)
+        protocol: Any = connection
+        for stage in reversed(self._stages):
+            protocol = stage.wrap(protocol)
+        ledger, transport = self._owner.ledger, self.transport
+        self.is_over = True
+        ledger.bytes_framing += self.size - len(rest)
+        self._owner.doorway_left(self)
+        transport.protocol = protocol
+        try:
+            protocol.makeConnection(transport)
+        except Exception:  # noqa: BLE001 - as where there is no doorway
+            self._owner.events.internal_error("makeConnection", self.info)
+            ledger.bytes_discarded[DiscardReason.INTERNAL_ERROR] += len(rest)
+            transport.abortConnection()
+            return
+        if rest:
+            ledger.bytes_received -= len(rest)  # the connection counts what it is given
+            connection.dataReceived(rest)
+
+    def _give_up(self, problem: Exception, where: str) -> None:
+        """Turn the newcomer away for what a stage, or admission, has raised. Called inside the ``except`` block."""
+        if self.is_over:
+            # It was turned away, or is a connection, meanwhile.
+            self._owner.events.internal_error(where, self.info)
+            self.transport.abortConnection()
+        elif not isinstance(problem, TurnedAwayError):
+            self._owner.events.internal_error(where, self.info)
+            self.turn_away(RefuseReason.INTERNAL_ERROR)
+        elif problem.farewell:
+            self._end(problem.reason, problem.why)
+            self._end_by = self._owner.clock.seconds() + CLOSE_TIMEOUT
+            self.transport.write(problem.farewell)
+            self.transport.loseConnection()
+        else:
+            self.turn_away(problem.reason, problem.why)
+
+    def _end(self, reason: RefuseReason, why: str | None) -> None:
+        """Account for one that does not come through; its bytes were read for nothing."""
+        self.is_over = True
+        ledger, info = self._owner.ledger, self.info
+        ledger.bytes_discarded[DiscardReason.DOORWAY] += self.size
+        self._owner.events.connection_refused(ledger, info.listener, info.peer, reason, why)
+        for stage in self._stages:
+            try:
+                stage.close()
+            except Exception:  # noqa: BLE001 - the others hold something too
+                self._owner.events.internal_error("closing a stage", info)
