@@ -36,6 +36,14 @@ class RouteSettingsTests(LoadingTestCase):
         ):
             self.assertEqual(self.complaints(self.of(sinks)), [f"ingest.toml:12: error: {message}"])
 
+    def test_nobody_names_it(self) -> None:
+        """A sink that no source names is warned of at its line, where each names its own."""
+        cautions = [str(each).rpartition("/")[2] for each in self.load(self.of('["disk", "tail"]')).cautions]
+        message = "ingest.toml:5: warning: no source names the sink 'none' in its sinks: nothing goes there"
+        self.assertEqual(cautions, [message])
+        everything = self.load(self.of('["disk"]', '[listeners.b]\nendpoint = "tcp:1515"\n'))
+        self.assertEqual(everything.cautions, ())
+
     def test_a_real_process(self) -> None:
         """Records go to the sinks that their listener names, and to no other."""
         self.load(self.of('["disk", "tail"]'))

@@ -192,6 +192,12 @@ def _routes(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
             )
 
 
+def unnamed_sinks(settings: Settings) -> list[str]:
+    """Give the sinks that no source names, where each names its own."""
+    used = {sink for name in settings.inputs for sink in settings.sinks_of(name)}
+    return [name for name in settings.sinks if name not in used]
+
+
 def _required(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
     if settings.sinks and not any(sink.required for sink in settings.sinks.values()):
         # Any sink would do; ("sinks",) last, so that a sink with a mistake of its own counts as one that might.

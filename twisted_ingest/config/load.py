@@ -90,6 +90,8 @@ def load(
         caution = path_caution(text)
         if caution is not None and path not in secrets.references:
             draft.warn(draft.where(path), caution)
+    for name in checks.unnamed_sinks(settings):
+        draft.warn(draft.where(("sinks", name)), f"no source names the sink {name!r} in its sinks: nothing goes there")
     return Loaded(settings, draft.origins, tuple(draft.cautions), secrets)
 
 
