@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet import error
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -21,9 +21,9 @@ from twisted_ingest.flow.rate import Meter
 from twisted_ingest.framing.base import Framer
 from twisted_ingest.interfaces import IBatchProducer, ILiveConnection
 from twisted_ingest.ledger import ListenerLedger
-from twisted_ingest.limits import CLOSE_TIMEOUT, DOUBT_SECONDS, DRAIN_QUIET, PREVIEW, ListenerLimits
+from twisted_ingest.limits import CLOSE_TIMEOUT, DRAIN_QUIET, PREVIEW, ListenerLimits
 from twisted_ingest.observe.events import Events
-from twisted_ingest.server.idleness import Idleness
+from twisted_ingest.server.deadlines import Deadlines
 from twisted_ingest.server.transports import IngestTransport
 
 
@@ -67,7 +67,7 @@ class ConnectionOwner(Protocol):
 
 
 @implementer(IBatchProducer, ILiveConnection)
-class Connection(Idleness, TwistedProtocol):
+class Connection(Deadlines, TwistedProtocol):
     """
     Receives records and passes batches of them to its lane.
 
@@ -75,19 +75,11 @@ class Connection(Idleness, TwistedProtocol):
     """
 
     transport: IngestTransport  # type: ignore[assignment]
-    paused: bool = False
-    """Whether nothing is read."""
-
-    _doubt: IDelayedCall | None = None
-    """Runs while the framer is in doubt; of the class, because most connections never are."""
 
     # Of the class until they are something else, which is seldom: instances of up to thirty attributes share one table
     # of names, and one more would cost each connection a kilobyte.
     departed: bool = False
     """Whether the peer has hung up while we did not read."""
-    quiet_since: float | None = None
-    """While draining: when the last byte came."""
-    _close_by: float | None = None
     _holds_itself: bool = False
     """Whether a subclass has paused us."""
     _is_lost: bool = False
@@ -113,10 +105,9 @@ class Connection(Idleness, TwistedProtocol):
         self._clock: IReactorTime = owner.clock
         self._wall_time = owner.wall_time
         self.opened_at = self._clock.seconds()
-        self.frame_since: float | None = None
-        """When the record being received was begun (reactor seconds), moved on by the time we were paused."""
+        self.frame_since = None
         self._grace = False
-        self._paused_at: float | None = None
+        self._paused_at = None
         self.paused_seconds = 0.0
         self.close_reason: CloseReason | None = None
         self._is_held_back = False
@@ -286,23 +277,6 @@ class Connection(Idleness, TwistedProtocol):
             self._close_by = self._clock.seconds() + CLOSE_TIMEOUT
         self._end_transport(reset=reset)
 
-    def sweep(self, now: float) -> None:
-        """Look at the deadlines, once a second; ``now`` in reactor seconds."""
-        if self._close_by is None and self.has_left:
-            self._close_by = now + CLOSE_TIMEOUT
-        if self._close_by is not None:
-            if now >= self._close_by:
-                self._end_transport(reset=True)
-            return
-        timeout = self.limits.frame_timeout_seconds
-        if timeout is None or self.frame_since is None or self.paused or now - self.frame_since <= timeout:
-            return
-        if not self._grace and self.transport.unread_bytes():
-            # After a stall of the reactor the end of the record may be waiting; a flood gets no second grace.
-            self._grace = True
-            return
-        self._time_out(CloseReason.FRAME_DEADLINE, timeout)
-
     def hang_up(self) -> None:
         """Note that the peer is gone although we do not read; end here if it has left nothing unread."""
         if not self.departed:
@@ -312,13 +286,6 @@ class Connection(Idleness, TwistedProtocol):
             self.lane.end_rest()
         if not self._keeps_its_end() and not self.transport.unread_bytes():
             self.transport.notice_end()
-
-    def forgive(self, seconds: float) -> None:
-        """Let time that the whole process slept count towards no deadline."""
-        if self._close_by is not None:
-            self._close_by += seconds
-        if self.frame_since is not None and not self.paused:
-            self.frame_since = min(self.frame_since + seconds, self._clock.seconds())
 
     def begin_drain(self) -> None:
         """Half-close, so that the peer notices and connects elsewhere; go on reading, whatever its rate."""
@@ -334,17 +301,6 @@ class Connection(Idleness, TwistedProtocol):
         """
         if self.is_quiet(now, DRAIN_QUIET):
             self.close(CloseReason.DRAIN, reset=True)
-
-    def is_quiet(self, now: float, seconds: float) -> bool:
-        """Whether a draining peer has sent nothing for ``seconds`` and nothing of it waits in the kernel."""
-        if self.paused or self.quiet_since is None:
-            return False
-        return now - self.quiet_since >= seconds and not self.transport.unread_bytes()
-
-    def paused_seconds_now(self) -> float:
-        """Give the seconds we have not read from this peer, the pause that lasts included."""
-        lasting = 0.0 if self._paused_at is None else self._clock.seconds() - self._paused_at
-        return self.paused_seconds + lasting
 
     def status(self, now: float) -> dict[str, Any]:
         """See `ILiveConnection`."""
@@ -427,28 +383,6 @@ class Connection(Idleness, TwistedProtocol):
         if framer.oversized or framer.unnamed or framer.resyncs or framer.closed is not None:
             self._report(framer)
 
-    def _time_doubt(self) -> None:
-        """Start, or stop, waiting for what tells whether the record at hand is whole."""
-        if not self.framer.in_doubt:
-            self._end_doubt()
-        elif self._doubt is None:
-            self._doubt = self._clock.callLater(DOUBT_SECONDS, self._call, self._settle)
-
-    def _end_doubt(self) -> None:
-        doubt, self._doubt = self._doubt, None
-        if doubt is not None and doubt.active():
-            doubt.cancel()
-
-    def _settle(self) -> None:
-        """Deliver what is held for what might follow, which has not come in time."""
-        self._doubt = None
-        # What we have not read, or not yet, is no silence of the peer's.
-        if not self.paused and not self.transport.unread_bytes():
-            batches = self.framer.settle(self._wall_time())
-            self._time_frame(self.framer)
-            self._pass_on(batches)
-        self._time_doubt()
-
     def _hold_to_rate(self, size: int, records: int) -> None:
         """Rest for as long as it takes until the peer's average is within its rates; of one that is gone no more."""
         now = self._clock.seconds()
@@ -456,39 +390,6 @@ class Connection(Idleness, TwistedProtocol):
         seconds = max(meter.charge(size, records, now) for meter in self._meters)
         if seconds and not self.departed:
             self.lane.rest(seconds)
-
-    def _time_frame(self, framer: Framer) -> None:
-        """Note when the unfinished record began, or that there is none."""
-        if not framer.in_record:
-            self.frame_since = None
-        elif framer.crossed or self.frame_since is None:
-            self.frame_since = self._clock.seconds()
-            self._grace = False
-
-    def _note_life(self, has_records: bool) -> None:
-        """Note that the peer is alive."""
-        if self.quiet_since is not None:
-            self.quiet_since = self._clock.seconds()
-        elif self.idle_period is not None:
-            self._restart_idle(has_records)
-
-    def _restart_idle(self, has_records: bool) -> None:
-        over = has_records and self.limits.idle_until_first_record
-        self._set_listener_timeout(None if over else self.limits.idle_timeout_seconds)
-
-    def _note_pause(self) -> None:
-        """Let the pause that ends count towards no deadline."""
-        if self._paused_at is not None:
-            elapsed = self._clock.seconds() - self._paused_at
-            self._paused_at = None
-            self.paused_seconds += elapsed
-            if self.frame_since is not None:
-                self.frame_since += elapsed
-
-    def _restart_timers(self) -> None:
-        self._continue_timeout()
-        if self.close_reason is None:
-            self._restart_idle(self.records > 0)
 
     def _report(self, framer: Framer) -> None:
         """Report what the framer found odd, and end the connection where it has given up its stream."""
