@@ -48,12 +48,17 @@ UNDECIDED_BYTES = 16
 _LINK = re.compile(rb"\n?" + _HEADER)
 _NO_LINK_YET = re.compile(rb"\n?(?:[1-9][0-9]{0,6}(?: (?:\xef(?:\xbb\xbf?)?)?(?:<[0-9]{0,3})?)?)?")
 _PRIORITY = re.compile(rb" (?:\xef\xbb\xbf)?<[0-9]{1,3}>")
+_MARKED = b" " + BOM + b"<"
 _DIGITS = re.compile(rb"[0-9]{1,7}\Z")
 _BREAKS = re.compile(rb"[\n\0]")
 
 MOST_CLAIMS = 64
 """Headers weighed against each other at a time. An honest stream has two unlinked frames at hand, of up to seven each
 (every ending of a run of digits counts); the rest is for what damage may look like."""
+
+FEW_CLAIMS = 8
+"""Headers after which it is looked whether one is confirmed already; then after twice as many each time. Dense frames
+would cost `MOST_CLAIMS` each otherwise."""
 
 
 def is_undecided(tail: bytes | bytearray) -> bool:
@@ -87,11 +92,16 @@ class Link(NamedTuple):
 
 def headers(data: bytes, begin: int, stop: int) -> Iterator[tuple[int, int, int]]:
     """Find headers of counted frames between two places; gives of each where digits, blank and record begin and end."""
-    has_bom = data.find(BOM, begin, stop) >= 0
     blank = begin - 1
+    plain = marked = begin - 1
     while True:
-        blank = _next_blank(data, blank + 1, stop, has_bom=has_bom)
-        if blank < 0:
+        # Each is looked for again only once it is passed, and not at all where there is none: linear in all.
+        if plain == blank:
+            plain = _or_stop(data.find(b" <", blank + 1, stop), stop)
+        if marked == blank:
+            marked = _or_stop(data.find(_MARKED, blank + 1, stop), stop)
+        blank = min(plain, marked)
+        if blank == stop:
             return
         found = _PRIORITY.match(data, blank, stop)
         digits = _DIGITS.search(data, max(begin, blank - 7), blank) if found is not None else None
@@ -99,20 +109,20 @@ def headers(data: bytes, begin: int, stop: int) -> Iterator[tuple[int, int, int]
             yield digits.start(), blank, found.end()
 
 
-def _next_blank(data: bytes, begin: int, stop: int, *, has_bom: bool) -> int:
-    """Find the blank behind a count, if there is one: the priority is what is rare."""
-    plain = data.find(b" <", begin, stop)
-    marked = data.find(b" " + BOM + b"<", begin, stop) if has_bom else -1
-    return marked if plain < 0 or 0 <= marked < plain else plain
+def _or_stop(found: int, stop: int) -> int:
+    return found if found >= 0 else stop
 
 
-def claims(data: bytes, begin: int, stop: int, longest: int) -> list[Claim]:
+def claims(data: bytes, begin: int, stop: int, longest: int, weighed_to: int = 0) -> list[Claim]:
     """
     Give what the headers between two places claim, `MOST_CLAIMS` and one at most; none is longer than ``longest``.
 
-    Every ending of a run of digits counts, since digits may stand before a count: ``pid=71`` and ``30 <13>``.
+    Every ending of a run of digits counts, since digits may stand before a count: ``pid=71`` and ``30 <13>``. With
+    ``weighed_to``, where the data ends by which they will be weighed, those may be left out that come too late to be
+    confirmed first.
     """
     found: list[Claim] = []
+    look_at = FEW_CLAIMS if weighed_to else MOST_CLAIMS + 1
     for first, blank, end in headers(data, begin, stop):
         for at in range(first, blank):
             count = int(data[at:blank]) if data[at : at + 1] != b"0" else 0
@@ -120,6 +130,11 @@ def claims(data: bytes, begin: int, stop: int, longest: int) -> list[Claim]:
                 found.append(Claim(at, blank + 1, blank + 1 + count, end))
         if len(found) > MOST_CLAIMS:
             break
+        if len(found) >= look_at:
+            link = first_link(data, (claim for claim in found if claim.end < end), weighed_to)
+            if link is not None and link.known_at <= end:
+                break
+            look_at *= 2
     return found[: MOST_CLAIMS + 1]
 
 
@@ -172,8 +187,16 @@ def open_until(data: bytes, claim: Claim, stop: int) -> int:
 
 def first_link(data: bytes, of: Iterable[Claim], stop: int) -> Link | None:
     """Give the claim, of those that were not expected, that is confirmed first, if one is."""
-    fates = ((chain_at(data, claim, stop).linked_at, claim) for claim in of)
-    return min((Link(at, claim.begin, claim.start, claim.end) for at, claim in fates if at), default=None)
+    first: Link | None = None
+    for claim in of:
+        # They come in the order they are seen in, and none is confirmed before it is seen.
+        if first is not None and claim.known_at >= first.known_at:
+            break
+        at = chain_at(data, claim, stop).linked_at
+        if at:
+            link = Link(at, claim.begin, claim.start, claim.end)
+            first = link if first is None else min(first, link)
+    return first
 
 
 def breaks_at(data: bytes, start: int, end: int, seen: int) -> int:

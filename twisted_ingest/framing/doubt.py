@@ -163,7 +163,7 @@ class DoubtingFramer(CountedFramer):
         stop = min(len(data), room)
         linked_at, dead_at = link_at(data, end, stop)
         # What is seen later than what decides need not be looked at.
-        seen = self._claims(data, position, linked_at or (dead_at if broken_at >= 0 else 0) or stop)
+        seen = self._claims(data, position, linked_at or (dead_at if broken_at >= 0 else 0) or stop, stop)
         line_at = data.find(LF, position, stop) + 1 if broken_at >= 0 else 0
         if broken_at < 0 and dead_at:
             # It holds nothing but headers that nothing confirms; those may yet be confirmed.
@@ -206,7 +206,7 @@ class DoubtingFramer(CountedFramer):
         seen = min(stop, len(data))
         if not self._is_trusted and breaks_at(data, start, end, seen) >= 0:
             return self._plain(data, position, is_wary=True)
-        inside = self._claims(data, position, seen)
+        inside = self._claims(data, position, seen, seen)
         link = first_link(data, inside, seen)
         if link is not None:
             return self._follow(data, position, link)
@@ -242,7 +242,8 @@ class DoubtingFramer(CountedFramer):
         room = self._room(data, position)
         stop = min(size, room)
         end = self._end(data, position, stop, kind)
-        inside = self._claims(data, position, end if end >= 0 else min(size, last + 1)) if is_wary else []
+        reach = min(size, last + self._slack)
+        inside = self._claims(data, position, end if end >= 0 else min(size, last + 1), reach) if is_wary else []
         if inside:
             room = last + self._slack
             stop = min(size, room)
@@ -254,11 +255,13 @@ class DoubtingFramer(CountedFramer):
             return self._give_plain(data, position, end, kind)
         if stop == room:
             return self._overflow(data, position, room, kind)
-        return self._hold_plain(data, position, room, kind, self._claims(data, position, stop) if is_wary else None)
+        return self._hold_plain(
+            data, position, room, kind, self._claims(data, position, stop, stop) if is_wary else None
+        )
 
-    def _claims(self, data: bytes, position: int, stop: int) -> list[Claim]:
-        """Give what the headers claim that stand behind ``position`` and before ``stop``."""
-        return claims(data, position + 1, stop, self._limit + TRAILER)
+    def _claims(self, data: bytes, position: int, stop: int, weighed_to: int) -> list[Claim]:
+        """Give what the headers claim that stand behind ``position`` and before ``stop``, to be weighed so far."""
+        return claims(data, position + 1, stop, self._limit + TRAILER, weighed_to)
 
     def _kind(self, data: bytes, position: int) -> bytes:
         """Give how a record begins that NUL may end, or nothing; behind another one, NUL is expected to end it."""
@@ -294,11 +297,11 @@ class DoubtingFramer(CountedFramer):
         ``None``: it is what it seems.
         """
         if end < 0:
-            link = first_link(data, self._claims(data, position, stop), stop)
+            link = first_link(data, self._claims(data, position, stop, stop), stop)
             return self._follow(data, position, link) if link is not None else None
         dead_at = _all_dead_at(data, inside, stop, end + 1)
         # What is seen later than that decides nothing.
-        seen = self._claims(data, position, min(stop, dead_at or stop))
+        seen = self._claims(data, position, min(stop, dead_at or stop), stop)
         link, first = self._first_of(data, seen, stop, end + 1, dead_at)
         if not first:
             self.in_doubt = True
