@@ -494,6 +494,20 @@ class IntakeTests(FlowCase):
         sink.release()
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
 
+    def test_idle_without_an_answer(self) -> None:
+        """Who waits for idleness hears of it too where the last group has no taker."""
+        stalled, tail = StalledSink("stalled"), StalledSink("tail")
+        intake = self.intake(stalled, memory=64 * KIB)
+        _ = intake.add_sink(tail, required=False, share=0.01)
+        lanes = [intake.open_lane(intake.route([name])) for name in ("stalled", "tail")]
+        lanes[0].write(batch(10))
+        idle = intake.when_idle()
+        lanes[1].write(batch(2 * KIB))
+        stalled.release()
+        self.assertNoResult(idle)
+        self.turn()
+        self.assertIsNone(self.successResultOf(idle))
+
     def test_when_idle(self) -> None:
         """The Deferred of ``when_idle`` fires once every sink has answered for everything gathered."""
         sink = StalledSink()

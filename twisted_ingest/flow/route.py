@@ -123,6 +123,7 @@ class Route:
             self._settle(claims)  # nobody's answer is waited for
         if not takers:
             self._release(claims)
+            self._look_for_idle()  # no answer will
 
     def _hand_over(self, outlet: Outlet, group: Group, claims: Claims) -> None:
         arguments = (outlet, claims)
@@ -194,6 +195,9 @@ class Route:
                 self._settle(claims)
         if claims.holders == 0:
             self._release(claims)
+        self._look_for_idle()
+
+    def _look_for_idle(self) -> None:
         if self._owner.idle_waiters:
             self._owner.sink_answered()
 
