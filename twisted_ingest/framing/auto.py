@@ -59,7 +59,7 @@ class AutoFramer(DoubtingFramer):
         begin = 0
         if self._wary <= 0 and not self._speaks_nul and not self._after_nul:
             begin = self._ordinary(chunk, 0, now, batches, evidence=True)
-            if begin:
+            if begin and (self._run or self._framed or self._nul_run or self._is_first):
                 self._note_line()
             if begin == len(chunk):
                 return
