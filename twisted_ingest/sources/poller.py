@@ -24,6 +24,7 @@ from twisted_ingest.observe.events import Events
 from twisted_ingest.sources.outcome import PollError
 from twisted_ingest.sources.plan import PollPlan, redacted
 from twisted_ingest.sources.poll import Poll
+from twisted_ingest.sources.resolving import let_stop_not_wait
 from twisted_ingest.sources.validator import Validator
 from twisted_ingest.sources.wire import Exchange
 from twisted_ingest.units import format_duration
@@ -154,6 +155,7 @@ class HttpPoller:
 
     def start(self) -> None:
         """Begin; the first poll comes within a second, and nobody waits for it."""
+        let_stop_not_wait(self._reactor)
         self._is_running = True
         self.lane.registerProducer(self, True)
         self._schedule(self._chance() * min(FIRST_SECONDS, self.plan.interval_seconds))

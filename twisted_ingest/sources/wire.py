@@ -2,7 +2,7 @@
 One request and its answer over a connection of their own, bounded in every direction.
 
 The parsing is all `twisted.web.client.Agent`'s. What it lacks are bounds: of the headers, and of the work that the
-smallest chunks make. Names are resolved in threads of the reactor's pool.
+smallest chunks make. Names are looked up in threads (see `resolving`).
 """
 
 import re
