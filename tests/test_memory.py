@@ -70,6 +70,12 @@ class ChargeTests(SynchronousTestCase):
         kept = []
         self.assertLess(grown(lambda number: kept.append(rig.connect(port=number + 1)), 1000), 1000 * 4 * KIB)
 
+    def test_names_are_shared(self) -> None:
+        """No connection has more attributes than instances of a class share a table of names for (CPython: thirty)."""
+        for wire in ("lines", "relp"):
+            peer = Rig(wire=wire).send(b"1 x")
+            self.assertLessEqual(len(vars(peer.protocol)), 30, wire)
+
     def test_a_read_is_not_pinned(self) -> None:
         """The few bytes of an unfinished record do not keep the read they came with alive."""
         rig = self.rig()

@@ -78,6 +78,8 @@ class Connection(Deadlines, TwistedProtocol):
 
     # Of the class until they are something else, which is seldom: instances of up to thirty attributes share one table
     # of names, and one more would cost each connection a kilobyte.
+    takes_views: bool = True
+    """Whether ``dataReceived`` may be given a view: where nobody overrides it."""
     departed: bool = False
     """Whether the peer has hung up while we did not read."""
     _holds_itself: bool = False
@@ -115,8 +117,10 @@ class Connection(Deadlines, TwistedProtocol):
         self._own_endings = 0
         """How often it was we who told the transport to end."""
         self._meters = owner.meters(info)
-        self.takes_views = type(self).dataReceived is Connection.dataReceived
-        """Whether ``dataReceived`` may be given a view."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.takes_views = cls.dataReceived is Connection.dataReceived
 
     @property
     def limits(self) -> ListenerLimits:
