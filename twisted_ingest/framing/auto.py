@@ -282,7 +282,7 @@ class AutoFramer(DoubtingFramer):
         if len(record) > self._limit and self.closed is None:
             self._ledger.bytes_framing += len(self.partial) - len(record)
             self.partial = b""
-            self._cut(record[: self._limit], len(record) - self._limit, DiscardReason.OVERSIZE, now, batches)
+            self._cut(record, len(record), DiscardReason.OVERSIZE, now, batches)
         return batches + super().finish(now)
 
     def evict(self, now: float) -> list[Batch]:
@@ -298,15 +298,10 @@ class AutoFramer(DoubtingFramer):
         if claim is not None and claim.end > len(data):
             self._skip_frame(claim.end - len(data), DiscardReason.MEMORY)
         elif not self._framed:
-            self._skipping, self._skip_count, self._skip_stops = DiscardReason.MEMORY, None, LF + NUL
+            self._skip_until(LF + NUL, DiscardReason.MEMORY)
         self._note_line()
-        kept = data[start : start + self._limit]
-        self._cut(kept, len(data) - start - len(kept), DiscardReason.MEMORY, now, batches)
+        self._cut(data[start:], len(data) - start, DiscardReason.MEMORY, now, batches)
         return batches
-
-    def _end_of_skipped(self, chunk: bytes, stop: int) -> int:
-        ends = [end for end in (chunk.find(byte, 0, stop) for byte in self._skip_stops) if end >= 0]
-        return min(ends, default=-1)
 
     def _stripped(self, partial: bytes) -> bytes:
         claim = claim_at(partial, 0)

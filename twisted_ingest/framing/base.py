@@ -1,5 +1,5 @@
 """
-What all framers share: the contract, the unfinished record, the oversize policy, the accounts.
+What all framers share: the contract, the first bytes, the unfinished record, blocks of records.
 
 Pure: bytes and a time in, batches out; no Twisted, no clock, no log.
 """
@@ -7,9 +7,10 @@ Pure: bytes and a time in, batches out; no Twisted, no clock, no log.
 from typing import NamedTuple
 
 from twisted_ingest.batch import LF, Batch, ConnectionInfo
-from twisted_ingest.errors import DiscardReason, DropReason, Oversize, Resync
-from twisted_ingest.framing.batching import FEW_BATCHES, Batching, merged
+from twisted_ingest.errors import DiscardReason, Oversize, Resync
+from twisted_ingest.framing.batching import FEW_BATCHES, merged
 from twisted_ingest.framing.detect import diagnose, is_run_together, may_hold_record, no_text_begins
+from twisted_ingest.framing.oversize import Cutting
 from twisted_ingest.framing.scan import Chunk, LinesIn, lines_in
 from twisted_ingest.framing.signatures import HEAD_BYTES, Signature
 from twisted_ingest.ledger import ListenerLedger
@@ -23,7 +24,7 @@ class Astray(NamedTuple):
     found: bytes
 
 
-class Framer(Batching):
+class Framer(Cutting):
     """
     Frames one connection's stream; subclasses say what ends a record in ``_feed``.
 
@@ -34,17 +35,10 @@ class Framer(Batching):
     """
 
     __slots__ = (
-        "_limit",
         "_need",
-        "_oversize",
-        "_skip_count",
-        "_skipping",
         "_sniffing",
         "astray",
-        "closed",
-        "crossed",
         "in_doubt",
-        "oversized",
         "partial",
         "resyncs",
         "unnamed",
@@ -68,21 +62,12 @@ class Framer(Batching):
         *,
         sniff: bool = True,
     ) -> None:
-        super().__init__(info, ledger)
-        self._limit = max_length
-        self._oversize = oversize
+        super().__init__(info, ledger, max_length, oversize)
         self.partial: bytes | bytearray = b""
         """The unfinished record, as far as it is held. Read it only."""
         self._need: int | None = None
         """The length of the counted frame in ``partial``, its header gone; ``None`` where it is none."""
-        self._skipping: DiscardReason | None = None
-        self._skip_count: int | None = None
-        """How many bytes of the record given up are yet to come; ``None`` where a delimiter will end it."""
         self._sniffing = sniff
-        self.crossed = False
-        """Whether a record ended in the last chunk: the record unfinished now was begun in it."""
-        self.closed: DiscardReason | None = None
-        """Set when the stream has been given up; why."""
         self.wrong_protocol: Signature | None = None
         """What the stream turned out to be, where it was given up for that."""
         self.in_doubt = False
@@ -91,8 +76,6 @@ class Framer(Batching):
         """Where the stream was given up for its framing."""
         self.unnamed = b""
         """The first bytes, where they belong to no text and to no protocol known; until the caller empties it."""
-        self.oversized: list[bytes] = []
-        """The beginnings of records found oversize since the caller last emptied this list."""
         self.resyncs: list[tuple[Resync, bytes]] = []
         """Where a reading was given up since the caller last emptied this list: why, and what begins there."""
 
@@ -172,7 +155,7 @@ class Framer(Batching):
         """Treat the unfinished record as oversize, reason ``memory``."""
         batches = self._end_sniffing(now)
         if self.partial:
-            self._give_up(min(len(self.partial), self._limit), DiscardReason.MEMORY, now, batches)
+            self._give_up(DiscardReason.MEMORY, now, batches)
         return batches
 
     def _feed(self, chunk: Chunk, now: float, batches: list[Batch]) -> None:
@@ -236,54 +219,13 @@ class Framer(Batching):
         if len(self.partial) == self._limit + 1 and self.delimiter == LF and self.partial.endswith(b"\r"):
             return  # it may still turn out to be a record of exactly the limit, ended by CRLF
         if len(self.partial) > self._limit:
-            self._give_up(self._limit, DiscardReason.OVERSIZE, now, batches)
+            self._give_up(DiscardReason.OVERSIZE, now, batches)
 
-    def _give_up(self, keep: int, reason: DiscardReason, now: float, batches: list[Batch]) -> None:
-        """Apply the oversize policy to the record in ``partial``; its end is yet to come."""
-        kept, cut = bytes(self.partial[:keep]), len(self.partial) - keep
-        self.partial = b""
-        self._skipping = reason
-        self._cut(kept, cut, reason, now, batches)
-
-    def _cut(self, kept: bytes, cut: int, reason: DiscardReason, now: float, batches: list[Batch]) -> None:
-        """Account for an oversize record of which ``kept`` may be kept and ``cut`` more bytes have come."""
-        ledger = self._ledger
-        self.oversized.append(kept)
-        if self._oversize is Oversize.TRUNCATE:
-            ledger.records_truncated += 1
-            self._discard(reason, cut)
-            batches.append(self._single(kept, now, truncated=True))
-            return
-        ledger.records_framed += 1
-        ledger.records_dropped[DropReason(reason.value)] += 1
-        self._discard(reason, len(kept) + cut)
-        if self._oversize is Oversize.CLOSE:
-            self.closed = self._skipping = reason
-
-    def _skip(self, chunk: bytes, reason: DiscardReason) -> bytes:
-        """Discard up to the end of the record given up; give what follows it."""
-        if self.closed:
-            self._discard(reason, len(chunk))
-            return b""
-        count = self._skip_count
-        end = len(chunk) if count is None else min(len(chunk), count)
-        delimiter = self._end_of_skipped(chunk, end)
-        if delimiter >= 0:
-            self._discard(reason, delimiter)
-            self._ledger.bytes_framing += 1
-            end = delimiter + 1
-        else:
-            self._discard(reason, end)
-            if count is None or end < count:
-                self._skip_count = None if count is None else count - end
-                return b""
-        self._skipping = self._skip_count = None
-        self.crossed = True
-        return chunk[end:]
-
-    def _end_of_skipped(self, chunk: bytes, stop: int) -> int:
-        """Find the delimiter before ``stop`` that ends the record given up, or -1; a count ends what was counted."""
-        return chunk.find(self.delimiter, 0, stop) if self._skip_count is None else -1
+    def _give_up(self, reason: DiscardReason, now: float, batches: list[Batch]) -> None:
+        """Apply the oversize policy to the record in ``partial``, whose end is yet to come."""
+        self._skip_until(self.delimiter, reason)
+        raw = self._take_partial(b"")
+        self._cut(raw, len(raw), reason, now, batches)
 
     # Making batches. Called with whole blocks, never per record but where a record is odd.
 
@@ -303,7 +245,7 @@ class Framer(Batching):
             if stop > start:
                 self._emit(block[start:stop], stop - start, self.delimiter, now, batches)
             end = block.index(self.delimiter, stop)
-            self._cut(block[stop : stop + limit], end - stop - limit, DiscardReason.OVERSIZE, now, batches)
+            self._cut(block[stop : stop + limit], end - stop, DiscardReason.OVERSIZE, now, batches)
             if self.closed:
                 self._discard(self.closed, len(block) - end)
                 return

@@ -79,7 +79,6 @@ class DoubtingFramer(CountedFramer):
         "_nul_run",
         "_out",
         "_run",
-        "_skip_stops",
         "_speaks_nul",
         "_stirs",
         "_wake",
@@ -113,8 +112,6 @@ class DoubtingFramer(CountedFramer):
         self._minds_headers = False
         self._doubts_nul = False
         """Whether the unfinished record is in doubt while NUL is its last byte."""
-        self._skip_stops = b""
-        """Which bytes end what is being skipped."""
         self._loose: list[bytes] = []
         """Records found one by one, not yet made a batch of; ``_loose_size`` bytes of the stream were they."""
         self._loose_size = 0
@@ -223,14 +220,12 @@ class DoubtingFramer(CountedFramer):
         if stop < claim.end:
             self._skip_frame(claim.end - stop, DiscardReason.OVERSIZE)
         self._note_frames(1)
-        kept = data[claim.start : claim.start + self._limit]
-        self._cut(kept, stop - claim.start - len(kept), DiscardReason.OVERSIZE, self._now, self._out)
+        self._cut(data[claim.start : stop], stop - claim.start, DiscardReason.OVERSIZE, self._now, self._out)
         return stop
 
     def _skip_frame(self, count: int, reason: DiscardReason) -> None:
         """Skip by count; but not past the end of a line where no frames before it vouch for the count."""
-        self._skipping, self._skip_count = reason, count
-        self._skip_stops = b"" if self._is_trusted else LF + NUL
+        self._skip_counted(count, reason, b"" if self._is_trusted else LF + NUL)
 
     # Lines, and records that NUL ends.
 
@@ -338,10 +333,8 @@ class DoubtingFramer(CountedFramer):
             self._end_nul(data, position)
             return self._plain(data, position)
         self._give_loose()
-        self._skipping, self._skip_count = DiscardReason.OVERSIZE, None
-        self._skip_stops = NUL if kind and self._speaks_nul else LF + NUL
-        kept = data[position : position + self._limit]
-        self._cut(kept, room - position - len(kept), DiscardReason.OVERSIZE, self._now, self._out)
+        self._skip_until(NUL if kind and self._speaks_nul else LF + NUL, DiscardReason.OVERSIZE)
+        self._cut(data[position:room], room - position, DiscardReason.OVERSIZE, self._now, self._out)
         self._note_line()
         return room
 
@@ -395,7 +388,7 @@ class DoubtingFramer(CountedFramer):
             self._loose_size += consumed
             return
         self._give_loose()
-        self._cut(raw[: self._limit], len(raw) - self._limit, DiscardReason.OVERSIZE, self._now, self._out)
+        self._cut(raw, len(raw), DiscardReason.OVERSIZE, self._now, self._out)
         if self.closed is None:
             self._ledger.bytes_framing += consumed - len(raw)
         else:

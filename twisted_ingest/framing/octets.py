@@ -168,11 +168,11 @@ class OctetFramer(CountedFramer):
             self.crossed = True
             record = payload(frame)
             if need > limit + TRAILER or len(record) > limit:
-                self._cut(frame[:limit], need - limit, DiscardReason.OVERSIZE, now, batches)
+                self._cut(frame, need, DiscardReason.OVERSIZE, now, batches)
             else:
                 self._emit_records([record], need, now, batches)
         elif need > limit + TRAILER and have >= limit:
-            self._give_up(limit, DiscardReason.OVERSIZE, now, batches)
+            self._give_up(DiscardReason.OVERSIZE, now, batches)
 
     def finish(self, now: float) -> list[Batch]:
         """See `Framer`."""
@@ -185,11 +185,15 @@ class OctetFramer(CountedFramer):
         super().discard(reason)
         self._need = None
 
-    def _give_up(self, keep: int, reason: DiscardReason, now: float, batches: list[Batch]) -> None:
-        # What is left of a counted frame is skipped by count, whatever it holds.
-        self._skip_count = None if self._need is None else self._need - len(self.partial)
+    def _give_up(self, reason: DiscardReason, now: float, batches: list[Batch]) -> None:
+        raw, need = self._take_partial(b""), self._need
         self._need = None
-        super()._give_up(keep, reason, now, batches)
+        if need is None:
+            self._skip_until(self.delimiter, reason)
+        else:
+            # What is left of a counted frame is skipped by count, whatever it holds.
+            self._skip_counted(need - len(raw), reason)
+        self._cut(raw, len(raw), reason, now, batches)
 
     def _stripped(self, partial: bytes) -> bytes:
         # Digits of a count are no record.

@@ -242,7 +242,7 @@ class RelpFramer(Session[Reply]):
     def _record(self, held: bytes, need: int, now: float, batches: list[Batch]) -> None:
         record, limit = payload(held), self._limit
         if need > limit + TRAILER or len(record) > limit:
-            self._cut(held[:limit], len(held) - limit, DiscardReason.OVERSIZE, now, batches)
+            self._cut(held, len(held), DiscardReason.OVERSIZE, now, batches)
         else:
             self._emit_records([record], need, now, batches)
         if self.closed is None:
