@@ -102,6 +102,35 @@ class FindingTests(InstalledTestCase):
             self.assertIn(reason, str(broken))
             self.assertEqual("shout" in sink_types(), False)
 
+    def test_modules_that_raise(self) -> None:
+        """Whatever a module of somebody else's raises costs its own kind; what the operator interrupts ends."""
+
+        class MuteError(Exception):
+            def __str__(self) -> str:
+                raise ValueError
+
+        class Module(ModuleType):
+            """Raises when anything is looked for in it."""
+
+            def __getattr__(self, name: str) -> Any:
+                raise self.__dict__["raised"]
+
+        for raised, words in (
+            (MuteError(), "MuteError: it cannot say what is wrong"),
+            (SystemExit(3), "SystemExit: '3'"),
+            (GeneratorExit("odd"), "GeneratorExit: 'odd'"),
+        ):
+            self.install(("shout", None))
+            module = Module("a_plugin_0")
+            module.__dict__["raised"] = raised
+            sys.modules["a_plugin_0"] = module
+            self.assertIn(words, str(sink_types().broken["shout"]))
+            self.assertIn("file", sink_types())
+        interrupted = sys.modules["a_plugin_0"]
+        interrupted.__dict__["raised"] = KeyboardInterrupt()
+        self.forget()
+        self.assertRaises(KeyboardInterrupt, sink_types)
+
     def test_two_with_one_word(self) -> None:
         """Of two distributions with one word the second is named, and the word is not to be used."""
         self.install(("shout", shout()), ("shout", shout()))

@@ -110,8 +110,17 @@ def _load(point: EntryPoint, check: Callable[[object], K]) -> K | str:
         return "the name of an entry point is a word of small letters, digits and hyphens, at most 32"
     try:
         kind = check(point.load())
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a module of somebody else's may raise anything
-        return f"{point.value}: {type(error).__name__}: {quote(str(error))}"
+    except KeyboardInterrupt:  # the operator's
+        raise
+    except BaseException as error:  # noqa: BLE001 - a module of somebody else's may raise anything
+        return f"{point.value}: {type(error).__name__}: {_words(error)}"
     if kind.word != point.name:
         return f"its entry point is named {point.name!r}, and its table is of type {kind.word!r}"
     return kind
+
+
+def _words(error: BaseException) -> str:
+    try:
+        return quote(str(error))
+    except Exception:  # noqa: BLE001 - it is somebody else's too
+        return "it cannot say what is wrong"

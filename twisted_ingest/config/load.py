@@ -86,13 +86,18 @@ def load(
             draft.complain(draft.where(set_here[0]), _discreet(secrets, paths, message))
     if draft.problems:
         raise ConfigurationError(sorted(draft.problems, key=_reading_order))
+    _caution(draft, settings, secrets)
+    return Loaded(settings, draft.origins, tuple(draft.cautions), secrets)
+
+
+def _caution(draft: Draft, settings: Settings, secrets: Secrets) -> None:
+    """Warn of what is allowed and seldom meant."""
     for path, text in settings.paths().items():
         caution = path_caution(text)
         if caution is not None and path not in secrets.references:
             draft.warn(draft.where(path), caution)
     for name in checks.unnamed_sinks(settings):
         draft.warn(draft.where(("sinks", name)), f"no source names the sink {name!r} in its sinks: nothing goes there")
-    return Loaded(settings, draft.origins, tuple(draft.cautions), secrets)
 
 
 def _discreet(secrets: Secrets, paths: tuple[Path, ...], message: str) -> str:
