@@ -268,6 +268,18 @@ class DoubtTests(SynchronousTestCase):
         rig.clock.pump([0.1] * 3)
         self.assertEqual(rig.sink.records, [b"9999 <0>", b"and a line"])
 
+    def test_a_pause_costs_one_record(self) -> None:
+        """A second without bytes, anywhere in an undamaged stream, costs the record it is in if that holds LF."""
+        for kind in KINDS:
+            data, expected = b"".join(wires(kind)), intact(kind)
+            for at in range(1, len(data), 2):
+                framer = AutoFramer(INFO, ListenerLedger(), MAX_LENGTH, sniff=False)
+                batches = [*framer.feed(data[:at], 0.0), *framer.settle(0.0)]
+                self.assertFalse(framer.in_doubt)
+                batches += [*framer.feed(data[at:], 0.0), *framer.finish(0.0)]
+                given = [record for batch in batches for record in batch.records()]
+                self.assertLessEqual(loss(given, expected), int("LF inside" in kind), (kind, at))
+
     def test_quiet_afterwards(self) -> None:
         """No timer is left when the doubt is over, nor when the connection is."""
         rig = Rig(idle_timeout_seconds=None)
