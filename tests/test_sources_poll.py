@@ -220,7 +220,7 @@ class PollTests(PollingTestCase):
             self.assertIsNone(poller.trouble)
 
 
-class SeenTests(PollingTestCase):
+class SeenCase(PollingTestCase):
     def survey(self, *sources: Any) -> Survey:
         """Look at pollers as the admin endpoint does."""
         survey = Survey(
@@ -236,6 +236,8 @@ class SeenTests(PollingTestCase):
         survey.state = "ready"
         return survey
 
+
+class SeenTests(SeenCase):
     async def test_status(self) -> None:
         """``/status`` has a row for each poller, without what is secret, and counts those that run."""
         script = self.serve(answer(LINES), answer(b"", "500 Oh"))
@@ -290,6 +292,19 @@ class SeenTests(PollingTestCase):
         self.assertEqual((value("ingest_poll_active"), value("ingest_polls_total", result="ok")), (0, 1))
         self.assertEqual(value("ingest_listener_received_bytes_total"), len(LINES))
         self.assertEqual(registry.get_sample_value("ingest_conservation_error"), 0)
+
+
+class RetiredTests(SeenCase):
+    async def test_not_while_polling(self) -> None:
+        """A poller is not let go of while a poll is under way, which counts on; afterwards its counts stay."""
+        poller = self.poller(self.url(self.serve(answer(LINES))))
+        survey = self.survey(poller)
+        self.clock.advance(1)
+        self.assertFalse(poller.is_drained)
+        self.assertRaises(ValueError, survey.retire, poller)
+        await self.done(poller, 1)
+        survey.retire(poller)
+        self.assertEqual(survey.conservation_error(), 0)
 
 
 class PressureTests(PollingTestCase):

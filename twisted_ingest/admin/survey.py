@@ -83,10 +83,11 @@ class Survey:
         """
         Look at a source no longer: what it has counted stays in every total.
 
-        Its records may still be on their way. Raises ``ValueError`` while it has connections, which count on.
+        Its records may still be on their way. Raises ``ValueError`` while anything is under way, which counts on: a
+        connection, who stands in its doorway, a poll.
         """
-        if source.connections():
-            raise ValueError(f"listener {source.name} has connections: let it drain first")
+        if not source.is_drained or source.balance().doorways:
+            raise ValueError(f"listener {source.name} has connections or a poll under way: let it drain first")
         held, ledger, name = source.balance(), source.ledger, source.name
         self._keep(View(listeners={name: _listener(source, held).counted()}))
         self._wrong[f"{name}: bytes"] += Balance.of_bytes(ledger, held.buffered_bytes).error
