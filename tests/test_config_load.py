@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_ingest import limits
 from twisted_ingest.config import checks
 from twisted_ingest.config.given import FLAG_PATHS
-from twisted_ingest.config.load import Loaded, load
+from twisted_ingest.config.load import LARGEST_CONFIGURATION, Loaded, load
 from twisted_ingest.errors import ConfigurationError, Format, Framing, Fsync, Oversize
 from twisted_ingest.sinks.file import FileSettings
 from twisted_ingest.sinks.null import NullSettings
@@ -497,6 +497,16 @@ class FileMistakeTests(LoadingTestCase):
             file = os.path.join(self.folder, path)
             error = self.assertRaises(ConfigurationError, load, file, {}, (), ())
             self.assertEqual(str(error), f"--config {file}: error: cannot read the file: {reason}")
+
+    def test_huge_file(self) -> None:
+        """A file that cannot be meant is refused for its size, and not read into memory; the largest one is read."""
+        file = os.path.join(self.folder, "image.toml")
+        with open(file, "wb") as stream:
+            stream.write(b"#" * LARGEST_CONFIGURATION)
+        load(file, {}, (), ())
+        os.truncate(file, 1 << 40)  # a hole: it takes no room, and more memory than there is
+        error = self.assertRaises(ConfigurationError, load, file, {}, (), ())
+        self.assertEqual(str(error), f"--config {file}: error: the file has more than 4 MiB: is it TOML?")
 
     def test_not_utf8(self) -> None:
         """A file in another encoding is refused with the place of the first wrong byte."""

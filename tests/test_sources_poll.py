@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet import reactor as the_reactor
 from twisted.internet.defer import Deferred
+from twisted.python import log
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.server import Site
@@ -56,6 +57,21 @@ class PollTests(PollingTestCase):
         self.clock.advance(2)
         self.assertEqual(ledger.polls_begun, 2)
         self.assertEqual(await self.done(poller, 2), [PollResult.OK, PollResult.OK])
+
+    async def test_polls_that_go_well_are_not_logged(self) -> None:
+        """Nothing is logged for a poll that goes well: a poller asks all day."""
+        said: list[str] = []
+
+        def hear(event: Any) -> None:
+            text = log.textFromEventDict(event) or ""
+            # The test's own ports and the sink's are no business of a poll.
+            said.extend([text] if "actory" in text else [])
+
+        log.addObserver(hear)
+        self.addCleanup(log.removeObserver, hear)
+        await self.once(self.url(self.serve(answer(LINES))))
+        await self.turn()
+        self.assertEqual(said, [])
 
     async def test_stock_server(self) -> None:
         """A server of Twisted's own is asked by its ETag, and says 304."""

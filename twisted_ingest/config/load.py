@@ -24,6 +24,11 @@ from twisted_ingest.config.model import Settings, settings_model
 from twisted_ingest.config.positions import Path, key_lines
 from twisted_ingest.config.substitution import Secrets, substitute
 from twisted_ingest.errors import Caution, ConfigurationError, Problem
+from twisted_ingest.limits import MIB
+
+LARGEST_CONFIGURATION = 4 * MIB
+"""Bytes of a TOML file; against a path that is wrong (a log, a disk's image), which would be read into memory whole.
+A network of an `allow` takes some 20: two hundred thousand find room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +128,13 @@ def _reading_order(problem: Problem) -> int:
 def _read(draft: Draft, file: str) -> None:
     try:
         with open(file, "rb") as stream:
-            text = stream.read().decode("utf-8-sig")
+            data = stream.read(LARGEST_CONFIGURATION + 1)
+        if len(data) > LARGEST_CONFIGURATION:
+            draft.complain(
+                f"--config {file}", f"the file has more than {LARGEST_CONFIGURATION // MIB} MiB: is it TOML?"
+            )
+            return
+        text = data.decode("utf-8-sig")
     except OSError as error:
         draft.complain(f"--config {file}", f"cannot read the file: {error.strerror}")
     except UnicodeDecodeError as error:

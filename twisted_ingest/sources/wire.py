@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.protocol import Protocol
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
@@ -107,8 +107,10 @@ class _Endpoint:
         self._endpoint = endpoint
         self._exchange = exchange
 
-    def connect(self, protocol_factory: IProtocolFactory) -> "Deferred[Any]":
+    def connect(self, protocol_factory: Any) -> "Deferred[Any]":
         """Connect; the Deferred fires with the protocol that was asked for."""
+        # Twisted's own factory would log that it starts and stops, at each poll.
+        protocol_factory.noisy = False
         connected: Deferred[Any] = self._endpoint.connect(_Wires(protocol_factory, self._exchange))
         return connected.addCallback(lambda wire: wire.wrappedProtocol)
 
