@@ -151,14 +151,20 @@ class RouteTests(RouteCase):
         dropped = [each.tally(each.sink.name).records_dropped[DropReason.SHUTDOWN] for each in intake.outlets]
         self.assertEqual((dropped, intake.budget.used, self.clock.getDelayedCalls()), ([0, 3], 0, []))
 
-    def test_a_sink_that_empties_its_group(self) -> None:
-        """What a sink does to the group it was handed costs no lane its answer, and no account its balance."""
-        intake = self.make("a")
+    def test_no_sink_changes_a_group(self) -> None:
+        """What a sink would do to the group that others are handed too raises, and no account loses its balance."""
+        intake = self.make("a", "b")
         lane, _ = self.lane(intake, intake.route())
         lane.write(batch("test", 1, count=2))
         self.turn()
-        self.sinks["a"].waiting[0][0].batches.clear()
-        self.sinks["a"].release()
+        group: Any = self.sinks["a"].waiting[0][0]
+        self.assertIs(self.sinks["b"].waiting[0][0], group)
+        with self.assertRaises(AttributeError):
+            group.batches.clear()
+        with self.assertRaises(TypeError):
+            group.records["test"] = 0
+        for sink in self.sinks.values():
+            sink.release()
         tally = intake.outlets[0].tally("test")
         self.assertEqual((tally.records_delivered, lane.in_flight, intake.budget.used), (2, 0, 0))
 

@@ -5,7 +5,8 @@ Pure values. A batch is what one chunk completed: many records, one object.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, Self
 
 LF = b"\n"
@@ -112,21 +113,21 @@ class Group:
     Batches of many connections, in order, as a sink sees them.
 
     ``size`` is what their ``wire`` takes in bytes, ``records`` are their records by listener. ``needs_sync`` asks the
-    sink to answer only once the device has them.
+    sink to answer only once the device has them. All sinks of a route are given the same one: none can change it.
     """
 
     __slots__ = ("batches", "needs_sync", "records", "size")
 
     def __init__(
-        self, batches: list[Batch], size: int, records: dict[str, int] | None = None, *, needs_sync: bool = False
+        self, batches: Sequence[Batch], size: int, records: dict[str, int] | None = None, *, needs_sync: bool = False
     ) -> None:
-        self.batches = batches
+        self.batches = tuple(batches)
         self.size = size
-        self.records = count_records(batches) if records is None else records
+        self.records: Mapping[str, int] = MappingProxyType(count_records(batches) if records is None else records)
         self.needs_sync = needs_sync
 
 
-def count_records(batches: list[Batch]) -> dict[str, int]:
+def count_records(batches: Sequence[Batch]) -> dict[str, int]:
     """Count records by listener."""
     counts: dict[str, int] = {}
     name, number = "", 0

@@ -115,8 +115,7 @@ class Route:
         for outlet in takers:
             outlet.outstanding[claims] = self
             outlet.charge += claims.charge
-        # A list of its own: what sinks do to it costs no lane its answer.
-        group = Group(claims.batches.copy(), size, claims.records, needs_sync=self.needs_sync)
+        group = Group(claims.batches, size, claims.records, needs_sync=self.needs_sync)
         for outlet in takers:
             self._hand_over(outlet, group, claims)
         if not required:

@@ -2,7 +2,7 @@
 What the sinks that write lines share: a file, and standard output.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -23,7 +23,7 @@ class _Lines:
 
     __slots__ = ("_batches", "_render", "unmade")
 
-    def __init__(self, render: Callable[[Batch], bytes], batches: list[Batch]) -> None:
+    def __init__(self, render: Callable[[Batch], bytes], batches: Sequence[Batch]) -> None:
         self._render = render
         self._batches = batches
         self.unmade: list[tuple[Batch, Exception]] = []
