@@ -32,6 +32,7 @@ class RouteSettingsTests(LoadingTestCase):
             ('["dsik"]', "sinks: no sink is named 'dsik'; did you mean 'disk'?"),
             ('["tail"]', "sinks: none of them is required, so every record may be dropped: set required = true on one"),
             ("[]", 'sinks: it needs names of sinks (try ["file"]); without it all sinks are meant'),
+            ('["disk", "disk"]', "sinks: 'disk' is named twice"),
             ("[1]", 'sinks: it needs names of sinks (try ["file"]); without it all sinks are meant'),
         ):
             self.assertEqual(self.complaints(self.of(sinks)), [f"ingest.toml:12: error: {message}"])

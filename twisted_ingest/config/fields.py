@@ -152,7 +152,10 @@ def _sink_names(value: Any) -> tuple[str, ...]:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise ValueError('it needs names of sinks (try ["file"]); without it all sinks are meant')
-    return tuple(dict.fromkeys(names))
+    twice = [name for number, name in enumerate(names) if name in names[:number]]
+    if twice:
+        raise ValueError(f"{quote(twice[0])} is named twice")
+    return tuple(names)
 
 
 def _host_names(value: Any) -> HostList:
