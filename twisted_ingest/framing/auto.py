@@ -22,7 +22,8 @@ from twisted_ingest.framing.beginnings import (
     headers,
     link_at,
 )
-from twisted_ingest.framing.doubt import ENDS, NOTHING, WAIT, DoubtingFramer, claim_at
+from twisted_ingest.framing.doubt import DoubtingFramer, claim_at
+from twisted_ingest.framing.mixed import ENDS, NOTHING, WAIT
 from twisted_ingest.framing.octets import TRAILER
 from twisted_ingest.framing.scan import Chunk
 
