@@ -68,7 +68,7 @@ class AnsweringLane(Lane):
             taken += 1
         if self.producer is not None:
             # A refused batch stays at the front for ever, so that nothing behind it is told.
-            _tell(self.producer, taken, is_refused=bool(untold) and untold[0] in fate)
+            _report(self.producer, taken, is_refused=bool(untold) and untold[0] in fate)
 
     def withhold(self, is_withheld: bool) -> None:
         """Keep the producer paused on its own account, or no longer."""
@@ -80,7 +80,7 @@ class AnsweringLane(Lane):
         return super()._reason() or (PauseReason.ANSWERS if self._withheld else None)
 
 
-def _tell(producer: IAnsweringProducer, taken: int, *, is_refused: bool) -> None:
+def _report(producer: IAnsweringProducer, taken: int, *, is_refused: bool) -> None:
     try:
         if taken:
             producer.settled(taken)
