@@ -189,7 +189,7 @@ class ISource(Interface):
         """Give what to tell somebody who has just started it: a word and a line each."""
 
     def bind() -> None:
-        """Acquire what may take root to have. Raises ``ListenError``; called once."""
+        """Acquire what may take root to have. Raises ``ListenError`` or ``SourceError``; called once."""
 
     def start() -> None:
         """Begin to bring records, without waiting for anybody. The sinks are open."""

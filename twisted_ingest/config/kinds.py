@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel
 
 from twisted_ingest.units import quote
 
@@ -92,6 +94,15 @@ def find_kinds(room: str, group: str, check: Callable[[object], K]) -> Kinds[K]:
             kinds[word] = found
         owners.setdefault(word, owner)
     return Kinds(kinds, broken, owners)
+
+
+def check_keys(table: type[BaseModel], tag: str, address: str | None) -> None:
+    """Raise ``TypeError`` where a table does not say by ``tag`` of which kind it is, or lacks its address's key."""
+    words = table.model_fields[tag].annotation
+    if get_origin(words) is not Literal or len(get_args(words)) != 1:
+        raise TypeError(f'its table lacks {tag}: Literal["word"]')
+    if address is not None and address not in table.model_fields:
+        raise TypeError(f"its table has no key {address!r}, which it names as the address")
 
 
 def _ours(room: str) -> Iterator[object]:

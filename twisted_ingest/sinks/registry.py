@@ -8,10 +8,10 @@ A module of this room names its kinds in ``KINDS``; other distributions add thei
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar, get_args
 
 from twisted_ingest.config.fields import About, Table
-from twisted_ingest.config.kinds import Kinds, find_kinds
+from twisted_ingest.config.kinds import Kinds, check_keys, find_kinds
 from twisted_ingest.errors import Durability
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.observe.events import Events
@@ -111,9 +111,5 @@ def _check(kind: object) -> SinkType[Any]:
     table: object = kind.table
     if not (isinstance(table, type) and issubclass(table, SinkTable)):
         raise TypeError("its table is no subclass of SinkTable")
-    words = table.model_fields["type"].annotation
-    if get_origin(words) is not Literal or len(get_args(words)) != 1:
-        raise TypeError('its table lacks type: Literal["word"]')
-    if kind.address is not None and kind.address not in table.model_fields:
-        raise TypeError(f"its table has no key {kind.address!r}, which it names as the address")
+    check_keys(table, "type", kind.address)
     return kind

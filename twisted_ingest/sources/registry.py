@@ -8,7 +8,7 @@ A module of this room names its kinds in ``KINDS``; other distributions add thei
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar, get_args
 
 from twisted_ingest.config.fields import (
     About,
@@ -21,7 +21,7 @@ from twisted_ingest.config.fields import (
     Table,
     Takes,
 )
-from twisted_ingest.config.kinds import Kinds, find_kinds
+from twisted_ingest.config.kinds import Kinds, check_keys, find_kinds
 from twisted_ingest.errors import Durability, Oversize
 from twisted_ingest.flow.intake import Intake
 from twisted_ingest.interfaces import ISource
@@ -176,10 +176,5 @@ def _check(kind: object) -> SourceType[Any]:
     table: object = kind.table
     if not (isinstance(table, type) and issubclass(table, ListenerTable | SourceTable)):
         raise TypeError("its table is no subclass of ListenerTable or SourceTable")
-    tag = TAGS[kind.section]
-    words = table.model_fields[tag].annotation
-    if get_origin(words) is not Literal or len(get_args(words)) != 1:
-        raise TypeError(f'its table lacks {tag}: Literal["word"]')
-    if kind.address not in table.model_fields:
-        raise TypeError(f"its table has no key {kind.address!r}, which it names as the address")
+    check_keys(table, TAGS[kind.section], kind.address)
     return kind
