@@ -8,10 +8,10 @@ ARGS ?=
 .PHONY: run test test-all coverage lint types wheel slow kill contain reliability sanitize mutants soak bench labs integration clean
 .DEFAULT_GOAL := run
 
-SCANNER := hatch_build.py twisted_ingest/framing/_scan.c
+FAST := hatch_build.py $(wildcard twisted_ingest/*/_*.c twisted_ingest/*/_*.h)
 
-# The project is installed in place; only its dependencies, entry points and the scanner need this again.
-$(READY): pyproject.toml $(SCANNER)
+# The project is installed in place; only its dependencies, entry points and the fast paths need this again.
+$(READY): pyproject.toml $(FAST)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	touch $(READY)
@@ -61,7 +61,7 @@ integration: $(READY)  ## recipes of docs/clients.md whose clients npm, Maven an
 kill: $(READY)  ## fifty kills under load, with our own client and with rsyslog's
 	INGEST_TEST_KILLS=50 $(BIN)/python -m pytest tests/attacks/test_relp_kill.py --durations=5 $(ARGS)
 
-sanitize: $(READY)  ## the C scanner under gcc's sanitizers
+sanitize: $(READY)  ## the fast paths in C under gcc's sanitizers
 	PATH=$(abspath $(BIN)):$$PATH fuzz/sanitize.sh $(ARGS)
 
 mutants: $(READY)  ## plant faults one at a time; each must be noticed by the tests it names; ARGS='lane budget' for some

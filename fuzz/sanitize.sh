@@ -1,14 +1,16 @@
 #!/bin/sh
-# The C scanner under gcc's address and undefined-behaviour sanitizers, fed by the framers' tests: fuzz/sanitize.sh
+# The fast paths in C under gcc's address and undefined-behaviour sanitizers, fed by the framers' tests: fuzz/sanitize.sh
 set -eu
 folder=$(mktemp -d)
 trap 'rm -r "$folder"' EXIT
 cp -r pyproject.toml tests twisted twisted_ingest "$folder"
 cd "$folder"
 include=$(python -c 'import sysconfig; print(sysconfig.get_path("include"))')
-rm -f twisted_ingest/*.so
-gcc -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -Wall -Wextra -Werror -shared -fPIC -I"$include" \
-  twisted_ingest/framing/_scan.c -o twisted_ingest/framing/_scan.abi3.so
+rm -f twisted_ingest/*/*.so
+for source in twisted_ingest/*/_*.c; do
+  gcc -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined -Wall -Wextra -Werror -shared -fPIC -I"$include" \
+    "$source" -o "${source%.c}.abi3.so"
+done
 # Each object in memory of its own: Python's allocator would hide a read past the end of one.
 LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
   PYTHONMALLOC=malloc PYTHONPATH=. INGEST_TEST_SCANS="${1:-5000}" \
