@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import workloads
 from report import Run, plot, tables
-from servers import SERVERS, UnavailableError
+from servers import LIMITS, SERVERS, UnavailableError
 from tools import Tools, prepare
 from workloads import MEGABYTE, Scale
 
@@ -91,7 +91,7 @@ class Comparison:
         for kind in kinds:
             turned = [*names[number % len(names) :], *names[: number % len(names)]]
             for name in turned:
-                if (name, kind) not in self._unable and (name, kind) != ("copyloop", "endless"):
+                if (name, kind) not in self._unable and not (name in LIMITS and kind == "endless"):
                     self._add(number, kind, name)
 
     def _add(self, number: int, kind: str, name: str) -> None:

@@ -105,7 +105,7 @@ def running(
 
     def command(setting: Setting) -> list[str]:
         more = {"connections": connections, "octets": octets, "flush_seconds": flush_seconds}
-        return SERVERS[name](replace(setting, copyloop=tools.copyloop, **more))
+        return SERVERS[name](replace(setting, limit=tools.limit, **more))
 
     with running_command(name, command, place) as server:
         yield server
@@ -118,7 +118,7 @@ def running_command(name: str, make: Callable[[Setting], list[str]], place: str)
     try:
         output, port = os.path.join(folder, "output"), free_port()
         admin = free_port() if name in COUNTED else 0
-        command = make(Setting(port, output, folder, connections=1, octets=False, copyloop=None, admin=admin))
+        command = make(Setting(port, output, folder, connections=1, octets=False, limit=None, admin=admin))
         with open(os.path.join(folder, "log"), "wb") as log:
             process = subprocess.Popen(
                 command, cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True

@@ -1,7 +1,7 @@
 """
 How long a RELP client waits for its answers, and how many records a second are on disk for good.
 
-    python benchmarks/relp.py [--quick] [--servers ours,syncloop,rsyslog] [--in-flight 1,16,128] [--place FOLDER]
+    python benchmarks/relp.py [--quick] [--servers ours,syncloop,rsyslog] [--in-flight 1,16,128,1000] [--place FOLDER]
 
 One session sends records of ``--size`` bytes, as many ahead of their answers as ``--in-flight`` says. Servers write to
 ``--place``, which must be on the disk in question: a folder in memory measures nothing. Each server's file is held
@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from measure import running_command
 from report import markdown
@@ -141,24 +142,36 @@ def _is_whole(answer: bytes) -> bool:
     return header is not None and len(answer) == header.end() + int(header[1]) + 1
 
 
-def once(name: str, ahead: int, chosen: argparse.Namespace) -> tuple[float, float, float, int]:
-    """Run one server; gives records a second, p50 and p99 of the delays in seconds, and the number missing."""
+class Numbers(NamedTuple):
+    """What was measured once: records a second, delays in seconds, the server's CPU seconds by record."""
+
+    rate: float
+    p50: float
+    p99: float
+    cpu: float
+    missing: int
+
+
+def once(name: str, ahead: int, chosen: argparse.Namespace) -> Numbers:
+    """Run one server."""
     with running_command(name, SERVERS[name], chosen.place) as server:
         session = Session(server.port, chosen.size)
+        cpu = server.cpu()
         seconds = session.run(ahead, chosen.seconds)
         delays = sorted(session.delays)
         session.close()
         if name == "ours-spool":
             server.wait_written(len(delays) * (chosen.size + 1), 1.0, PATIENCE)
+        cpu = (server.cpu() - cpu) / len(delays)
         missing = session.missing(server.output)
-    return len(delays) / seconds, delays[len(delays) // 2], delays[int(len(delays) * 0.99)], missing
+    return Numbers(len(delays) / seconds, delays[len(delays) // 2], delays[int(len(delays) * 0.99)], cpu, missing)
 
 
 def options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Measure acknowledged delivery.")
     parser.add_argument("--servers", default=",".join(SERVERS))
-    parser.add_argument("--in-flight", default="1,16,128")
+    parser.add_argument("--in-flight", default="1,16,128,1000")
     parser.add_argument("--size", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--rounds", type=int, default=3)
@@ -179,7 +192,7 @@ def main() -> int:
     print(f"servers write to {chosen.place} ({kind.stdout.strip()}, {shutil.disk_usage(chosen.place).free:,} B free)")
     rows, lost = [], False
     for ahead in map(int, chosen.in_flight.split(",")):
-        found: dict[str, list[tuple[float, float, float, int]]] = {}
+        found: dict[str, list[Numbers]] = {}
         for _ in range(chosen.rounds):
             for name in chosen.servers.split(","):
                 try:
@@ -187,11 +200,18 @@ def main() -> int:
                 except UnavailableError as error:
                     print(f"{name}: left out: {error}", file=sys.stderr)
         for name, runs in found.items():
-            rate, p50, p99 = (statistics.median(run[field] for run in runs) for field in range(3))
-            missing = sum(run[3] for run in runs)
+            rate, p50, p99, cpu = (statistics.median(run[field] for run in runs) for field in range(4))
+            missing = sum(run.missing for run in runs)
             lost = lost or bool(missing and name.startswith("ours"))
-            rows.append([ahead, name, f"{rate:,.0f}", f"{p50 * 1000:,.2f}", f"{p99 * 1000:,.2f}", missing])
-    print(markdown(["in flight", "server", "records/s", "p50 ms", "p99 ms", "answered, not in the file"], rows))
+            rows.append(
+                [ahead, name, f"{rate:,.0f}", f"{p50 * 1000:,.2f}", f"{p99 * 1000:,.2f}", f"{cpu * 1e6:,.1f}", missing]
+            )
+    print(
+        markdown(
+            ["in flight", "server", "records/s", "p50 ms", "p99 ms", "CPU s a million", "answered, not in the file"],
+            rows,
+        )
+    )
     return int(lost)
 
 

@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Iterable
 from typing import Any
 
+from servers import LIMITS
 from workloads import WORKLOADS
 
 Run = dict[str, Any]
@@ -14,8 +15,9 @@ _COLUMNS = (
     "server",
     "MB/s",
     "lines/s",
-    "of copyloop",
+    "of limit",
     "CPU s/GB",
+    "of limit",
     "peak RSS MB",
     *_CHECKED,
     "rounds",
@@ -32,15 +34,11 @@ def names_of(runs: list[Run]) -> list[str]:
     return sorted({run["server"] for run in runs}, key=[run["server"] for run in runs if run["round"] == 0].index)
 
 
-def ratio(runs: list[Run], name: str, limit: str = "copyloop") -> str:
-    """Give the throughput as a part of the copy loop's in the same round."""
-    limits = {run["round"]: run["megabytes_per_second"] for run in runs if run["server"] == limit}
-    ratios = [
-        run["megabytes_per_second"] / limits[run["round"]]
-        for run in runs
-        if run["server"] == name and run["round"] in limits
-    ]
-    return f"{statistics.median(ratios):.3f}" if ratios else ""
+def ratio(runs: list[Run], name: str, key: str) -> str:
+    """Give a figure as a part of that of the loop in C in the same round."""
+    limits = {run["round"]: run[key] for run in runs if run["server"] in LIMITS}
+    ratios = [run[key] / limits[run["round"]] for run in runs if run["server"] == name and limits.get(run["round"])]
+    return f"{statistics.median(ratios):.2f}" if ratios else ""
 
 
 def markdown(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
@@ -58,8 +56,9 @@ def throughput_table(key: str, runs: list[Run]) -> str:
         figures = [
             f"{median(mine, 'megabytes_per_second'):,.0f}",
             f"{median(mine, 'lines_per_second'):,.0f}",
-            ratio(runs, name),
+            ratio(runs, name, "megabytes_per_second"),
             f"{median(mine, 'cpu_seconds_per_gigabyte'):.2f}",
+            ratio(runs, name, "cpu_seconds_per_gigabyte"),
             f"{median(mine, 'peak_rss_megabytes'):.0f}",
         ]
         rows.append([name, *figures, *(max(run[word] for run in mine) for word in _CHECKED), len(mine)])

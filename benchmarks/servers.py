@@ -24,7 +24,7 @@ class Setting:
     folder: str
     connections: int
     octets: bool
-    copyloop: list[str] | None
+    limit: list[str] | None
     flush_seconds: float = 0.1
     admin: int = 0
 
@@ -65,12 +65,17 @@ def reference(kind: str) -> Callable[[Setting], list[str]]:
     return command
 
 
-def copyloop(setting: Setting) -> list[str]:
-    """Make the command of the copy loop."""
-    setting.lines_only()
-    if setting.copyloop is None:
-        raise UnavailableError("needs a C compiler")
-    return [*setting.copyloop, str(setting.port), setting.output]
+def limit(*, octets: bool) -> Callable[[Setting], list[str]]:
+    """Make the command of the loop in C, for one of the framings."""
+
+    def command(setting: Setting) -> list[str]:
+        if octets is not setting.octets:
+            raise UnavailableError("only lines, and only octet-counted frames: one loop for each")
+        if setting.limit is None:
+            raise UnavailableError("needs a C compiler")
+        return [*setting.limit, "octets" if octets else "lines", str(setting.port), setting.output]
+
+    return command
 
 
 def program(name: str) -> str:
@@ -120,7 +125,8 @@ def syslog_ng(setting: Setting) -> list[str]:
 
 
 SERVERS: dict[str, Callable[[Setting], list[str]]] = {
-    "copyloop": copyloop,
+    "limit-lines": limit(octets=False),
+    "limit-octets": limit(octets=True),
     "ours": ours(),
     "ours-json": ours("?format=json"),
     "ours-durable": ours("?fsync=always"),
@@ -132,6 +138,9 @@ SERVERS: dict[str, Callable[[Setting], list[str]]] = {
     "rsyslog": rsyslog,
     "syslog-ng": syslog_ng,
 }
+
+LIMITS = frozenset({"limit-lines", "limit-octets"})
+"""What others are held against."""
 
 COUNTED = frozenset({"ours-spool-null"})
 """Servers that write no file: what has come through them is what they say themselves."""

@@ -1,4 +1,4 @@
-"""The load, the verifier and the copy loop: compiled into a temporary folder, or their Python stand-ins."""
+"""The load, the verifier and the loop in C: compiled into a temporary folder, or their Python stand-ins."""
 
 import json
 import os
@@ -15,11 +15,11 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 @dataclass(frozen=True)
 class Tools:
-    """Commands to begin with; ``copyloop`` is None without a compiler."""
+    """Commands to begin with; ``limit`` is None without a compiler."""
 
     load: list[str]
     verify: list[str]
-    copyloop: list[str] | None
+    limit: list[str] | None
     filler: str
     note: str
 
@@ -41,14 +41,14 @@ def prepare(folder: str, *, compile_them: bool = True) -> Tools:
     with open(filler, "wb") as stream:
         stream.write(make_filler())
     compiler = shutil.which(os.environ.get("CC", "cc")) if compile_them else None
-    built = {name: _compile(compiler, name, folder) for name in ("load", "verify", "copyloop")}
+    built = {name: _compile(compiler, name, folder) for name in ("load", "verify", "limit")}
     if None in built.values():
         stand_ins = {name: [sys.executable, os.path.join(HERE, f"{name}.py")] for name in ("load", "verify")}
         why = "compiling failed" if compiler else "not asked to compile" if not compile_them else "no C compiler"
-        note = f"{why}: load and verifier in Python (the load may be the limit), no copy loop, so no ratios to it"
+        note = f"{why}: load and verifier in Python (the load may be the limit), no loop in C, so no ratios to it"
         return Tools(stand_ins["load"], stand_ins["verify"], None, filler, note)
     commands = {name: [path] for name, path in built.items() if path}
-    return Tools(commands["load"], commands["verify"], commands["copyloop"], filler, f"load compiled with {compiler}")
+    return Tools(commands["load"], commands["verify"], commands["limit"], filler, f"load compiled with {compiler}")
 
 
 def compiled(name: str, folder: str) -> str | None:

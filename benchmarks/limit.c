@@ -1,8 +1,10 @@
 /*
- * The least that a receiver of whole lines can do, and so the limit on this machine: one thread that receives, sets
- * unfinished lines aside, counts newlines and writes.
+ * The least that a receiver can do that tears nothing, and so the limit on this machine: one thread that receives, sets
+ * unfinished records aside, and writes.
  *
- *   copyloop PORT FILE
+ *   limit lines|octets PORT FILE
+ *
+ * Of lines it looks for the last newline of each read only; of counted frames (RFC 6587) it takes the counts off.
  *
  * It has no limits, no timeouts and no accounts: something to measure against, not something to run.
  */
@@ -28,8 +30,7 @@ struct partial {
 static struct partial partials[DESCRIPTORS];
 static char gathered[GATHERED];
 static size_t filled;
-static uint64_t newlines;
-static int output, epoll;
+static int output, epoll, counted;
 
 static void fail(const char *what)
 {
@@ -46,15 +47,6 @@ static void flush(void)
         done += (size_t)written;
     }
     filled = 0;
-}
-
-static void count_newlines(const char *at, size_t length)
-{
-    const char *end = at + length;
-    while ((at = memchr(at, '\n', (size_t)(end - at)))) {
-        newlines++;
-        at++;
-    }
 }
 
 /* Keep what is behind the last newline; what is longer than a carry goes out as it is. */
@@ -81,6 +73,29 @@ static void finish(int fd)
     close(fd);
 }
 
+/* Take the counts off, in place; what has not come whole is kept as it came. Gives the bytes of the lines made of it. */
+static size_t take_apart(struct partial *partial, char *block, size_t length)
+{
+    char *at = block, *end = block + length, *into = block;
+    for (;;) {
+        char *body = at;
+        size_t count = 0;
+        while (body < end && *body >= '0' && *body <= '9' && count < CARRY)
+            count = count * 10 + (size_t)(*body++ - '0');
+        if (body >= end || (size_t)(end - body) < count + 1)
+            break;
+        memmove(into, body + 1, count);
+        into += count;
+        *into++ = '\n';
+        at = body + 1 + count;
+    }
+    partial->length = (size_t)(end - at);
+    if (partial->length > CARRY)
+        fail("a frame too long");
+    memcpy(partial->bytes, at, partial->length);
+    return (size_t)(into - block);
+}
+
 /* Receive behind the carried bytes, in the place from which they will be written. */
 static void receive(int fd)
 {
@@ -96,8 +111,8 @@ static void receive(int fd)
         return;
     }
     memcpy(block, partial->bytes, partial->length);
-    count_newlines(block + partial->length, (size_t)length);
-    filled += set_aside(partial, block, partial->length + (size_t)length);
+    length += (ssize_t)partial->length;
+    filled += counted ? take_apart(partial, block, (size_t)length) : set_aside(partial, block, (size_t)length);
 }
 
 static void admit(int listener)
@@ -127,12 +142,13 @@ static int listen_on(int port)
 
 int main(int count, char **words)
 {
-    if (count != 3)
+    if (count != 4)
         return 2;
-    output = open(words[2], O_WRONLY | O_CREAT | O_APPEND, 0600);
+    counted = !strcmp(words[1], "octets");
+    output = open(words[3], O_WRONLY | O_CREAT | O_APPEND, 0600);
     if (output < 0)
-        fail(words[2]);
-    int listener = listen_on(atoi(words[1]));
+        fail(words[3]);
+    int listener = listen_on(atoi(words[2]));
     struct epoll_event events[EVENTS], readable = {.events = EPOLLIN, .data.fd = listener};
     epoll = epoll_create1(EPOLL_CLOEXEC);
     epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &readable);
