@@ -2,6 +2,7 @@
 
 import errno
 import os
+import select
 import socket
 import sys
 from typing import Any
@@ -234,8 +235,8 @@ class ReadinessTests(SynchronousTestCase):
         self.readiness.remove(held_back)
         self.readiness.leave(held_back)
         self.assertEqual((self.reactor.readers, self.readiness.fileno()), ([], -1))
-        # Two pairs more, one descriptor less.
-        self.assertEqual(len(os.listdir("/proc/self/fd")), before + 4 - 1)
+        # Two pairs more, both descriptors less.
+        self.assertEqual(len(os.listdir("/proc/self/fd")), before + 4 - 2)
 
     def test_closed_socket(self) -> None:
         """One that is closed already is not watched."""
@@ -247,6 +248,120 @@ class ReadinessTests(SynchronousTestCase):
         other.peer.sendall(b"x")
         self.readiness.doRead()
         self.assertEqual(other.seen, [b"x"])
+
+
+class RecallTests(SynchronousTestCase):
+    """Whoever holds what it has not brought is read from although the kernel shows nothing."""
+
+    def setUp(self) -> None:
+        if not HAS_EPOLL:
+            raise SkipTest("needs epoll (Linux)")
+        self.reactor = Watcher()
+        self.bugs = Bugs()
+        self.readiness = Readiness(self.reactor, self.bugs, rests=True, seconds=self.reactor.seconds)
+        self.addCleanup(self.readiness.connectionLost, Failure(ConnectionLost()))
+        self.calls: list[str] = []
+
+    def end(self, name: str, recalls: int = 0) -> End:
+        """Make an end whose reads are noted, the first ``recalls`` of which ask to be called again."""
+        end = End(self, self.readiness)
+        left = [recalls]
+
+        def read() -> None:
+            self.calls.append(name)
+            if left[0]:
+                left[0] -= 1
+                self.readiness.recall(end)
+
+        end.doRead = read  # type: ignore[method-assign]
+        return end
+
+    def would_be_called(self) -> bool:
+        """Whether the reactor, which watches the descriptor, would call."""
+        return bool(select.select([self.readiness], [], [], 0)[0])
+
+    def test_called_until_it_asks_no_more(self) -> None:
+        """Each time it asks it is called once, a turn each, and then the reactor is left in peace."""
+        end = self.end("a", recalls=2)
+        self.readiness.doRead()
+        self.assertEqual((self.calls, self.would_be_called()), ([], False))
+        self.readiness.recall(end)
+        turns = 0
+        while self.would_be_called():
+            self.readiness.doRead()
+            turns += 1
+        self.assertEqual((self.calls, turns), (["a"] * 3, 3))
+
+    def test_once_a_round(self) -> None:
+        """One that the kernel shows too is read once."""
+        shown, recalled = self.end("shown"), self.end("recalled")
+        shown.peer.sendall(b"x")
+        self.readiness.recall(recalled)
+        self.readiness.recall(shown)
+        self.readiness.doRead()
+        self.assertEqual(sorted(self.calls), ["recalled", "shown"])
+
+    def test_no_rest(self) -> None:
+        """A port does not rest while one of its connections asks."""
+        end = self.end("a", recalls=3)
+        self.readiness.recall(end)
+        for watched in (True, True, True, False):
+            self.readiness.doRead()
+            self.assertEqual(self.readiness in self.reactor.readers, watched)
+
+    def test_in_bulk_with_the_others(self) -> None:
+        """While a port is read from in rounds, whoever asks is read in each of them."""
+        end = self.end("a")
+
+        def read() -> None:
+            self.calls.append("a")
+            self.readiness.is_bulk = True
+            self.readiness.recall(end)
+
+        end.doRead = read  # type: ignore[method-assign]
+        self.readiness.recall(end)
+        self.readiness.doRead()
+        self.assertEqual(self.calls, ["a"] * ROUNDS_PER_TURN)
+
+    def test_removed(self) -> None:
+        """Whoever is removed is not read from, nor where it is watched again; and nobody calls for it."""
+        end, other = self.end("a"), self.end("b")
+        self.readiness.recall(end)
+        self.readiness.remove(end)
+        self.readiness.recall(end)
+        self.readiness.add(end)
+        self.readiness.doRead()
+        self.assertEqual((self.calls, self.would_be_called()), ([], False))
+        for each in (end, other):
+            self.readiness.recall(each)
+        self.readiness.remove(end)
+        self.readiness.remove(other)
+        self.readiness.doRead()
+        self.assertFalse(self.would_be_called())
+
+    def test_removed_by_a_neighbour(self) -> None:
+        """Nor where that happens in the same round."""
+        end, other = self.end("a"), self.end("b")
+        other.doRead = lambda: self.readiness.remove(end)  # type: ignore[method-assign]
+        self.readiness.recall(other)
+        self.readiness.recall(end)
+        self.readiness.doRead()
+        self.assertEqual((self.calls, self.would_be_called()), ([], False))
+
+    def test_retired_while_it_calls(self) -> None:
+        """The last one may leave a closed port from inside its read."""
+        end = self.end("a")
+        self.readiness.retire()
+
+        def read() -> None:
+            self.readiness.recall(end)
+            self.readiness.remove(end)
+            self.readiness.leave(end)
+
+        end.doRead = read  # type: ignore[method-assign]
+        self.readiness.recall(end)
+        self.readiness.doRead()
+        self.assertEqual((self.readiness.fileno(), self.reactor.readers, self.bugs), (-1, [], []))
 
 
 class RestTests(SynchronousTestCase):

@@ -7,6 +7,7 @@ have an epoll of their own. It is a descriptor too: the reactor watches it, and 
 """
 
 import contextlib
+import os
 import select
 from collections.abc import Callable
 from time import perf_counter
@@ -17,7 +18,7 @@ from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-HAS_EPOLL = hasattr(select, "epoll")
+HAS_EPOLL = hasattr(select, "epoll") and hasattr(os, "eventfd")
 
 REST_SECONDS = 0.001
 """Seconds a port is not read from after a turn that brought little. Half of what batches wait for each other anyway
@@ -43,8 +44,8 @@ class Readiness:
     """
     Reads from the connections of one port, each as often as the others.
 
-    Connections call `add`, `remove`, and `leave` at their end. It holds one descriptor until it is retired and the last
-    one has left. Where it ``rests``, small reads that follow each other closely are made fewer and larger: for ports
+    Connections call `add`, `remove`, and `leave` at their end, and `recall` while they hold what they have not brought.
+    It holds two descriptors until it is retired and the last one has left. Where it ``rests``, small reads that follow each other closely are made fewer and larger: for ports
     that answer nobody. ``on_bug`` is called with where, inside the ``except`` block: a bug costs its connection.
     """
 
@@ -63,17 +64,23 @@ class Readiness:
         self._read_at = float("-inf")
         """When the last turn began."""
         self._resting: Any = None
-        self._is_retired = False
+        self._is_retired = self._is_ringing = False
         self.is_bulk = False
         """Set by a connection whose read brought much: it is likely to have more, and nobody rests after that turn."""
         self._watched: dict[int, Any] = {}
         self._members: set[Any] = set()
         """The connections that have come and not left, watched or held back."""
+        self._recalled: dict[Any, None] = {}
+        """Those to be read from in the next round whatever the kernel shows, in the order they asked."""
         self._epoll: Any = select.epoll()
+        self._bell = -1
+        """A descriptor that can always be read: while it is watched the reactor calls us each turn."""
         try:
+            self._bell = os.eventfd(1, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self._epoll.register(self._bell, 0)
             reactor.addReader(self)
         except BaseException:
-            self._epoll.close()
+            self._close()
             raise
 
     def add(self, transport: Any) -> None:
@@ -94,9 +101,23 @@ class Readiness:
         if self._watched.get(number) is not transport:
             return
         del self._watched[number]
+        self._recalled.pop(transport, None)
         # Closed behind our back it is watched no longer, and to say so is not worth a connection.
         with contextlib.suppress(OSError):
             self._epoll.unregister(number)
+
+    def recall(self, transport: Any) -> None:
+        """
+        Read from a connection once, in the next round or turn, whatever the kernel shows.
+
+        Not where it is not watched, or is removed before that: added again, it has to ask again.
+        """
+        if self._watched.get(transport.fileno()) is not transport:
+            return
+        self._recalled[transport] = None
+        if not self._is_ringing:
+            self._epoll.modify(self._bell, select.EPOLLIN)
+            self._is_ringing = True
 
     def leave(self, transport: Any) -> None:
         """Forget a connection that is over, and has been removed."""
@@ -120,8 +141,14 @@ class Readiness:
             self._resting = None
         else:
             self._reactor.removeReader(self)
+        self._close()
+
+    def _close(self) -> None:
         self._epoll.close()
         self._epoll = None
+        self._is_ringing = False
+        if self._bell >= 0:
+            os.close(self._bell)
 
     # The reactor calls these.
 
@@ -146,8 +173,11 @@ class Readiness:
         self._read_each()
         if self.is_bulk:
             self._read_on()
-        elif self._rests and self._watched and self._read_at - before < DENSE_SECONDS:
+        elif self._rests and self._watched and not self._recalled and self._read_at - before < DENSE_SECONDS:
             self._rest()
+        if self._is_ringing and not self._recalled:
+            self._epoll.modify(self._bell, 0)
+            self._is_ringing = False
 
     def _read_on(self) -> None:
         """Read once more from each while that brings much and is quick."""
@@ -161,10 +191,16 @@ class Readiness:
         watched = self._watched
         if not watched:
             return  # all were removed in this turn of the reactor
-        for number, _events in self._epoll.poll(0, len(watched)):
+        ready = self._epoll.poll(0, len(watched) + 1)
+        recalled, self._recalled = self._recalled, {}
+        for number, _events in ready:
             # One read may pause or end the connections behind it.
             transport = watched.get(number)
             if transport is not None:
+                recalled.pop(transport, None)
+                self._read(transport)
+        for transport in recalled:
+            if watched.get(transport.fileno()) is transport:
                 self._read(transport)
 
     def _rest(self) -> None:
@@ -211,4 +247,5 @@ class Readiness:
         if self._epoll is not None:
             self._watched.clear()
             self._members.clear()
+            self._recalled.clear()
             self._let_go()
