@@ -1,7 +1,7 @@
 """
-One connection: its chunks go through a framer into a lane, many records at a time.
+One connection, from the first call to the last: how it begins, and by whose doing and how it ends.
 
-Thin: what a record is, the framer decides; when to pause, the lane; who may connect, the connection's owner.
+What comes of the peer meanwhile: `twisted_ingest.server.inflow`. Who may connect, the connection's owner decides.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_ingest.batch import Batch, ConnectionInfo
+from twisted_ingest.batch import ConnectionInfo
 from twisted_ingest.errors import CloseReason, DiscardReason
 from twisted_ingest.escaping import escape
 from twisted_ingest.flow.lane import Lane
@@ -21,26 +21,18 @@ from twisted_ingest.flow.rate import Meter
 from twisted_ingest.framing.base import Framer
 from twisted_ingest.interfaces import IBatchProducer, ILiveConnection
 from twisted_ingest.ledger import ListenerLedger
-from twisted_ingest.limits import CLOSE_TIMEOUT, DRAIN_QUIET, PREVIEW, ListenerLimits
-from twisted_ingest.observe.events import Events
-from twisted_ingest.server.deadlines import Deadlines
+from twisted_ingest.limits import CLOSE_TIMEOUT, DRAIN_QUIET, ListenerLimits
+from twisted_ingest.server.findings import Told
+from twisted_ingest.server.inflow import Inflow
 from twisted_ingest.server.transports import IngestTransport
 
 
-class ConnectionOwner(Protocol):
+class ConnectionOwner(Told, Protocol):
     """What a connection needs of whoever admitted it, and keeps it in a registry from its first call to its last."""
 
     @property
     def ledger(self) -> ListenerLedger:
         """Where its bytes and records are counted."""
-
-    @property
-    def limits(self) -> ListenerLimits:
-        """The bounds that hold now."""
-
-    @property
-    def events(self) -> Events:
-        """Who is told of what happens."""
 
     @property
     def clock(self) -> IReactorTime:
@@ -67,7 +59,7 @@ class ConnectionOwner(Protocol):
 
 
 @implementer(IBatchProducer, ILiveConnection)
-class Connection(Deadlines, TwistedProtocol):
+class Connection(Inflow, TwistedProtocol):
     """
     Receives records and passes batches of them to its lane.
 
@@ -75,20 +67,12 @@ class Connection(Deadlines, TwistedProtocol):
     """
 
     transport: IngestTransport  # type: ignore[assignment]
+    _owner: ConnectionOwner
 
-    # Of the class until they are something else, which is seldom: instances of up to thirty attributes share one table
-    # of names, and one more would cost each connection a kilobyte.
-    takes_views: bool = True
-    """Whether ``dataReceived`` may be given a view: where nobody overrides it."""
-    departed: bool = False
-    """Whether the peer has hung up while we did not read."""
-    _holds_itself: bool = False
-    """Whether a subclass has paused us."""
-    _is_lost: bool = False
-    _is_evicting: bool = False
+    # Here and in the parts: of the class until they are something else, which is seldom. Instances of up to thirty
+    # attributes share one table of names, and one more would cost each connection a kilobyte.
     _was_stopped: bool = False
-    _is_followed: bool = False
-    """Whether a subclass is given what comes, after the lane: `_owe` and `_give` are called."""
+    """Whether ``stopProducing`` was called."""
 
     def __init__(
         self,
@@ -113,14 +97,9 @@ class Connection(Deadlines, TwistedProtocol):
         self.paused_seconds = 0.0
         self.close_reason: CloseReason | None = None
         self._is_held_back = False
-        """Whether the lane has us paused."""
         self._own_endings = 0
         """How often it was we who told the transport to end."""
         self._meters = owner.meters(info)
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        cls.takes_views = cls.dataReceived is Connection.dataReceived
 
     @property
     def limits(self) -> ListenerLimits:
@@ -139,31 +118,6 @@ class Connection(Deadlines, TwistedProtocol):
         self._owner.connection_made(self)
         self._set_listener_timeout(self.limits.idle_timeout_seconds)
         self.lane.registerProducer(self, True)
-
-    def dataReceived(self, data: bytes) -> None:
-        """
-        Frame a chunk. No exception leaves: a bug costs this connection only, and is counted.
-
-        Our own transports give a view of a buffer that they use again, where nobody overrides this.
-        """
-        size = len(data)
-        self._ledger.bytes_received += size
-        self.bytes_received += size
-        records = self.records
-        try:
-            framer = self.framer
-            batches = framer.feed(data, self._wall_time())
-            if self.frame_since is not None or framer.in_record:
-                self._time_frame(framer)
-            if framer.in_doubt or self._doubt is not None:
-                self._time_doubt()
-            if self.idle_period is not None or self.quiet_since is not None:
-                self._note_life(bool(batches))
-            self._pass_on(batches)
-            if self._meters:
-                self._hold_to_rate(size, self.records - records)
-        except Exception:  # noqa: BLE001 - whatever it is, it must end here
-            self.fail("dataReceived")
 
     def connectionLost(self, reason: Failure = error.ConnectionDone) -> None:  # type: ignore[assignment]
         """End the stream: an unterminated record is delivered after an orderly end, counted after a reset."""
@@ -190,37 +144,6 @@ class Connection(Deadlines, TwistedProtocol):
         self.lane.unregisterProducer()
         self._owner.connection_lost(self, self.close_reason)
 
-    def pauseProducing(self) -> None:
-        """Stop reading. Time spent so is neither the peer's idleness nor part of its frame's time."""
-        if self.lane.is_paused and not self._is_held_back:
-            self._is_held_back = True  # the lane calls once, as it comes to be paused
-        else:
-            self._holds_itself = True
-        if self.paused:
-            return
-        self.paused = True
-        if not self._is_lost:
-            self.transport.pauseProducing()
-            self._paused_at = self._clock.seconds()
-            self._hold_timeout()
-
-    def resumeProducing(self) -> None:
-        """Go on reading, the timers where they stood (idleness begins anew); not while the lane keeps us paused."""
-        if self._is_held_back and not self.lane.is_paused:
-            self._is_held_back = False  # the lane calls once, as it comes to be so no longer
-        else:
-            self._holds_itself = False
-        if self._is_held_back or self._holds_itself or self._is_lost:
-            return
-        self._note_pause()
-        self.paused = False
-        if self._is_followed:
-            self._give()
-        # What is given may have paused us, and have resumed as well.
-        if not self.paused:
-            self._restart_timers()
-            self.transport.resumeProducing()
-
     def stopProducing(self) -> None:
         """End the connection: part of the producer contract, for those who embed the protocol."""
         if self.transport.connected:  # else it is the transport that says so, to whoever it has as its producer
@@ -231,17 +154,7 @@ class Connection(Deadlines, TwistedProtocol):
         """Reset a silent peer; a subclass may do otherwise."""
         self._time_out(CloseReason.IDLE, self.timeout_period or 0.0)
 
-    # The lane and the owner call these.
-
-    def evict_partial(self) -> None:
-        """See `IBatchProducer`."""
-        partial = self.framer.partial
-        self._owner.events.record_evicted(self.info, len(partial), bytes(partial[:PREVIEW]))
-        self._is_evicting = True
-        try:
-            self._pass_on(self.framer.evict(self._wall_time()))
-        finally:
-            self._is_evicting = False
+    # The lane, the owner and its listener call these.
 
     def fail(self, where: str) -> None:
         """
@@ -321,28 +234,11 @@ class Connection(Deadlines, TwistedProtocol):
             "paused_seconds": round(self.paused_seconds_now(), 3),
         }
 
-    # A subclass that is given what comes overrides these.
-
-    def _owe(self, batches: list[Batch]) -> None:
-        """Note what the lane has been given, before anything else can happen."""
-
-    def _give(self, *, is_last: bool = False) -> None:
-        """Hand on what is owed, as far as that may be now; with ``is_last`` all of it."""
-
-    def _forget_owed(self) -> None:
-        """Hand on nothing any more."""
+    # A subclass that is given what comes overrides this.
 
     def _keeps_its_end(self) -> bool:
         """Whether the end of a peer that is gone has to wait, because something is owed that cannot be given yet."""
         return False
-
-    def _note_oversize(self, start: bytes) -> None:
-        """Note a record that was too long, by its beginning; the policy of the listener has dealt with it."""
-        self._tell_oversize(start, self.limits.max_record_bytes)
-
-    def _tell_oversize(self, start: bytes, limit: int) -> None:
-        if not self._is_evicting:  # that was told under its own cause
-            self._owner.events.record_oversize(self.info, limit, self.limits.oversize.value, start)
 
     # What follows is ours.
 
@@ -372,75 +268,8 @@ class Connection(Deadlines, TwistedProtocol):
         except Exception:  # noqa: BLE001 - the reactor would log it without a limit and keep the connection
             self.fail("a timer")
 
-    def _pass_on(self, batches: list[Batch]) -> None:
-        """Write batches to the lane, settle what the framer holds, and see to what it found."""
-        framer, lane = self.framer, self.lane
-        for batch in batches:
-            self.records += batch.count
-            lane.write(batch)
-        if self._is_followed:
-            self._owe(batches)
-        if framer.partial or lane.held:
-            lane.hold(framer.memory, self.frame_since or 0.0)
-        if self._is_followed:
-            self._give()
-        if framer.oversized or framer.unnamed or framer.resyncs or framer.closed is not None:
-            self._report(framer)
-
-    def _hold_to_rate(self, size: int, records: int) -> None:
-        """Rest for as long as it takes until the peer's average is within its rates; of one that is gone no more."""
-        now = self._clock.seconds()
-        # Charged in any case: to a bucket that its other connections share, too.
-        seconds = max(meter.charge(size, records, now) for meter in self._meters)
-        if seconds and not self.departed:
-            self.lane.rest(seconds)
-
-    def _report(self, framer: Framer) -> None:
-        """Report what the framer found odd, and end the connection where it has given up its stream."""
-        if framer.unnamed:
-            self._owner.events.unknown_protocol(self.info, framer.unnamed)
-            framer.unnamed = b""
-        resyncs, framer.resyncs = framer.resyncs, []
-        for cause, start in resyncs:
-            self._owner.events.framing_resynced(self.info, cause, start)
-        found, framer.oversized = framer.oversized, []
-        for start in found:
-            if not self.has_left:
-                self._note_oversize(start)
-        if framer.closed is not None and self.close_reason is None:
-            self._end_stream(framer)
-
-    def _end_stream(self, framer: Framer) -> None:
-        """End the connection whose stream the framer has given up."""
-        if framer.closed is None:
-            return
-        events, reason = self._owner.events, CloseReason(framer.closed.value)
-        if framer.wrong_protocol is not None:
-            events.wrong_protocol(self._ledger, self.info, framer.wrong_protocol)
-        elif reason is CloseReason.FRAMING:
-            count, start = framer.astray or (0, b"")
-            events.bad_frame(self.info, count, start)
-        self.close(reason, reset=True)
-
     def _time_out(self, reason: CloseReason, seconds: float) -> None:
         """Deliver what there is of a record, then reset: after a FIN the sender's next write would vanish."""
         self._owner.events.timed_out(self.info, reason, seconds)
         self._deliver_partial()
         self.close(reason, reset=True)
-
-    def _deliver_partial(self) -> None:
-        if self.framer.is_run_together:
-            self._owner.events.records_run_together(self.info, bytes(self.framer.partial))
-        self._pass_on(self.framer.finish(self._wall_time()))
-
-    def _finish(self) -> None:
-        if self.framer.in_doubt and self.close_reason is CloseReason.RESET:
-            # A whole record is held: a reset takes what is unfinished only.
-            self._pass_on(self.framer.settle(self._wall_time()))
-        if self.close_reason in (CloseReason.RESET, CloseReason.INTERNAL_ERROR):
-            reset = self.close_reason is CloseReason.RESET
-            self.framer.discard(DiscardReason.RESET if reset else DiscardReason.INTERNAL_ERROR)
-        else:
-            self._deliver_partial()
-        if self._is_followed:
-            self._give(is_last=True)
