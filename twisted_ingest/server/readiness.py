@@ -45,8 +45,9 @@ class Readiness:
     Reads from the connections of one port, each as often as the others.
 
     Connections call `add`, `remove`, and `leave` at their end, and `recall` while they hold what they have not brought.
-    It holds two descriptors until it is retired and the last one has left. Where it ``rests``, small reads that follow each other closely are made fewer and larger: for ports
-    that answer nobody. ``on_bug`` is called with where, inside the ``except`` block: a bug costs its connection.
+    It holds two descriptors until it is retired and the last one has left. Where it ``rests``, small reads that follow
+    each other closely are made fewer and larger: for ports that answer nobody. ``on_bug`` is called with where, inside
+    the ``except`` block: a bug costs its connection.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Readiness:
         self._members: set[Any] = set()
         """The connections that have come and not left, watched or held back."""
         self._recalled: dict[Any, None] = {}
-        """Those to be read from in the next round whatever the kernel shows, in the order they asked."""
+        """Those to be read from in the next round whatever the kernel shows, as they asked."""
         self._epoll: Any = select.epoll()
         self._bell = -1
         """A descriptor that can always be read: while it is watched the reactor calls us each turn."""
