@@ -45,7 +45,7 @@ class Header(IStage):
         self.info.proxy, self.info.peer, self.info.host = self.info.peer, f"{host}:1", host
         return rest
 
-    def close(self) -> None:
+    def close(self, reason: RefuseReason) -> None:
         """Note it."""
         self.is_closed = True
 
@@ -191,12 +191,12 @@ class AdmissionTests(DoorwayCase):
 
         rig = self.rig(stages=(Layer,))
         peer = rig.connect()
-        self.say(peer, b"FROM a\n")
+        self.say(peer, b"FROM a\nbehind\n")
         self.say(peer, b"line\n")
         peer.peer_closes()
         peer.pump()
         rig.turn()
-        self.assertEqual((rig.sink.records, rig.factory.connections), ([b"LINE"], {}))
+        self.assertEqual((rig.sink.records, rig.factory.connections), ([b"BEHIND", b"LINE"], {}))
 
 
 class RefusalTests(DoorwayCase):
@@ -255,7 +255,7 @@ class RefusalTests(DoorwayCase):
                 raise ZeroDivisionError
 
         class Stuck(Header):
-            def close(self) -> None:
+            def close(self, reason: RefuseReason) -> None:
                 raise ZeroDivisionError
 
         def unmade() -> IStage:

@@ -59,11 +59,15 @@ class IStage(Protocol):
         """
 
     def wrap(self, protocol: IProtocol) -> IProtocol:
-        """Give what the transport shall have in place of ``protocol``: a layer that stays (TLS), or ``protocol``."""
+        """
+        Give what the transport shall have in place of ``protocol``: a layer that stays (TLS), or ``protocol``.
+
+        What stood behind the stage is brought to it, as all that follows.
+        """
         return protocol
 
-    def close(self) -> None:
-        """Let go of what it holds: its newcomer has left, or was turned away."""
+    def close(self, reason: RefuseReason) -> None:
+        """Let go of what it holds: its newcomer has left, or was turned away, for ``reason``."""
 
 
 class DoorwayOwner(Protocol):
@@ -215,7 +219,7 @@ class Doorway(TwistedProtocol):
             return
         if rest:
             ledger.bytes_received -= len(rest)  # the connection counts what it is given
-            connection.dataReceived(rest)
+            protocol.dataReceived(rest)
 
     def _give_up(self, problem: Exception, where: str) -> None:
         """Turn the newcomer away for what a stage, or admission, has raised. Called inside the ``except`` block."""
@@ -242,6 +246,6 @@ class Doorway(TwistedProtocol):
         self._owner.events.connection_refused(ledger, info.listener, info.peer, reason, why)
         for stage in self._stages:
             try:
-                stage.close()
+                stage.close(reason)
             except Exception:  # noqa: BLE001 - the others hold something too
                 self._owner.events.internal_error("closing a stage", info)
