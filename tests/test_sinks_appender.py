@@ -17,7 +17,7 @@ from twisted.trial.unittest import TestCase
 
 from twisted_ingest.errors import Fsync, SinkError
 from twisted_ingest.observe.events import Events
-from twisted_ingest.storage import output, syncs, trouble, writer
+from twisted_ingest.storage import output, queue, syncs, trouble
 from twisted_ingest.storage.appender import Appender
 from twisted_ingest.storage.fifo import Fifo
 from twisted_ingest.storage.progress import Progress
@@ -464,46 +464,77 @@ class SyncTests(AppenderCase):
         self.assertEqual(bench.medium.calls, ["write", "write", "sync", "write"])
 
     def test_one_sync_for_all_that_ask(self) -> None:
-        """Jobs written together share one write, and those that ask share one sync."""
+        """Jobs that ask share one write and one sync, whatever waits between them; that shares another write."""
         bench = self.bench()
         asking = [False, True, True, False]
         jobs = [bench.submit(b"%d\n" % number, sync=asks) for number, asks in enumerate(asking)]
         bench.start()
         bench.hear(*jobs)
-        self.assertEqual(bench.medium.calls, ["write", "sync"])
+        self.assertEqual(bench.medium.calls, ["write", "sync", "write"])
+        self.assertEqual(bench.medium.lines(), [b"1", b"2", b"0", b"3"])
 
-    def test_nobody_waits_for_the_sync_of_others(self) -> None:
-        """Jobs that ask for no sync are answered once written, those written with them that do ask after the sync."""
+    def test_nothing_else_in_a_commit_that_is_synced(self) -> None:
+        """Those that ask are answered before anything is written that does not, which is not synced then."""
         bench = self.bench()
         hold = Hold()
-        bench.medium.plan("sync", hold)
-        asking = [True, False, True, False]
+        bench.medium.plan("write", lambda: None, hold)
+        asking = [False, True, False, True]
         jobs = [bench.submit(b"%d\n" % number, sync=asks) for number, asks in enumerate(asking)]
         bench.start()
         hold.wait(hold.entered)
         bench.hear(jobs[1], jobs[3])
-        self.assertEqual(bench.reactor.seen, b"")
-        self.assertTrue(bench.reactor.is_idle())
+        self.assertEqual(bench.reactor.seen, b"1\n3\n")
         self.assertEqual([job.times for job in jobs], [0, 1, 0, 1])
         hold.release()
         bench.hear(*jobs)
-        self.assertEqual(bench.reactor.seen, b"0\n1\n2\n3\n")
+        self.assertEqual(bench.reactor.seen, b"1\n3\n")
+        self.assertEqual(bench.medium.calls, ["write", "sync", "write"])
+
+    def test_taking_turns(self) -> None:
+        """While both wait, however much of either, each is written every second time."""
+        self.patch(queue, "COMMIT_BYTES", 1)
+        bench = self.bench()
+        jobs = [bench.submit(b"a%d\n" % number, sync=True) for number in range(4)]
+        jobs += [bench.submit(b"b%d\n" % number) for number in range(4)]
+        bench.start()
+        bench.hear(*jobs)
+        self.assertEqual(bench.medium.lines(), [b"a0", b"b0", b"a1", b"b1", b"a2", b"b2", b"a3", b"b3"])
+
+    def test_close_with_both_waiting(self) -> None:
+        """A close writes and answers what waits of both kinds, and under fsync 1s syncs what is written last."""
+        bench = self.bench(Fsync.SECOND)
+        hold = Hold()
+        bench.medium.plan("write", hold)
+        bench.start()
+        jobs = [bench.submit(b"a\n")]
+        hold.wait(hold.entered)
+        jobs += [bench.submit(b"b\n"), bench.submit(b"c\n", sync=True)]
+        closed = Outcome(bench.appender.close())
+        hold.release()
+        bench.hear(closed)
+        self.assertEqual([(job.times, job.error) for job in jobs], [(1, None)] * 3)
+        self.assertEqual(bench.medium.calls, ["write", "write", "sync", "write", "sync"])
+        self.assertEqual(bench.medium.read(), b"a\nc\nb\n")
 
     def test_what_was_answered_before_a_failed_sync(self) -> None:
-        """What was answered without the sync that then failed is kept in the file put aside, and written again."""
+        """What was answered without the sync that then failed is kept in the file put aside, the rest written again."""
         bench = self.bench()
         bench.medium.plan("sync", fail(errno.EIO))
-        hold = Hold()
-        bench.medium.plan("retire", hold)
+        bench.start()
+        bench.hear(bench.submit(b"a\n"))
+        bench.hear(bench.submit(b"b\n", sync=True))
+        self.assertEqual(bench.medium.put_aside, 1)
+        self.assertEqual(bench.reactor.seen, b"b\n")
+        self.assertEqual(bench.appender.writer.counts.rewritten_bytes, 2)
+
+    def test_others_behind_a_failed_sync(self) -> None:
+        """When the sync of those that ask fails, the others that wait are written to the next file, and only there."""
+        bench = self.bench()
+        bench.medium.plan("sync", fail(errno.EIO), fail(errno.EIO))
         jobs = [bench.submit(b"a\n"), bench.submit(b"b\n", sync=True)]
         bench.start()
-        hold.wait(hold.entered)
-        bench.hear(jobs[0])
-        self.assertEqual(jobs[1].times, 0)
-        hold.release()
-        bench.hear(jobs[1])
-        self.assertEqual(bench.medium.put_aside, 1)
-        self.assertEqual(bench.reactor.seen, b"a\nb\n")
+        bench.hear(*jobs)
+        self.assertEqual(bench.medium.files[-1], b"b\na\n")
         self.assertEqual(bench.appender.writer.counts.rewritten_bytes, 4)
 
     def test_no_second_sync_after_a_failed_one(self) -> None:
@@ -573,7 +604,7 @@ class SyncTests(AppenderCase):
 
     def test_commit_is_bounded(self) -> None:
         """The first of a long queue is answered after a bounded number of bytes, before the rest is written."""
-        self.patch(writer, "COMMIT_BYTES", 10)
+        self.patch(queue, "COMMIT_BYTES", 10)
         bench = self.bench(Fsync.ALWAYS)
         jobs = [bench.submit(b"%04d\n" % number) for number in range(6)]
         bench.start()

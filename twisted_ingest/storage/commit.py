@@ -30,38 +30,17 @@ class Job:
 
 class Commit:
     """
-    Jobs in order, how far their bytes are written, and which of them are reported.
+    Jobs in order that are written and reported together, maybe none, and how far their bytes are written.
 
-    The bytes of all are kept until all are reported: what a sync fails to keep is written again, be it reported or not.
+    All of them ask for a sync, or none does. ``unmade`` names a job that would have followed, and what making its
+    buffers has raised. With ``is_last`` nothing will be written after it.
     """
 
-    __slots__ = ("_waiting", "progress", "wants_sync")
+    __slots__ = ("is_last", "numbers", "progress", "unmade", "wants_sync")
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self._waiting = jobs
-        """Not reported yet."""
-        self.wants_sync = False
-        """Whether one of them asks for a sync."""
-        buffers: list[bytes] = []
-        for job in jobs:
-            buffers += job.buffers
-            self.wants_sync = self.wants_sync or job.wants_sync
-        self.progress = Progress(buffers)
-
-    def take_others(self) -> list[int]:
-        """Give the numbers of the jobs that ask for no sync, as reported."""
-        others = [job.number for job in self._waiting if not job.wants_sync]
-        if others:
-            self._waiting = [job for job in self._waiting if job.wants_sync]
-        return others
-
-    @property
-    def is_mixed(self) -> bool:
-        """Whether of those not reported yet some ask for a sync and some do not."""
-        return self.wants_sync and not all(job.wants_sync for job in self._waiting)
-
-    def take_all(self) -> list[int]:
-        """Give the numbers of the jobs that are not reported yet, as reported."""
-        numbers = [job.number for job in self._waiting]
-        self._waiting = ()
-        return numbers
+    def __init__(self, jobs: Sequence[Job], unmade: tuple[int, Exception] | None = None, *, is_last: bool) -> None:
+        self.numbers = [job.number for job in jobs]
+        self.wants_sync = bool(jobs) and jobs[0].wants_sync
+        self.progress = Progress([buffer for job in jobs for buffer in job.buffers])
+        self.unmade = unmade
+        self.is_last = is_last

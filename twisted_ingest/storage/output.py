@@ -41,9 +41,9 @@ class Output:
     """
     Puts commits into a target, whatever files that takes. All in one thread, but for ``reopen_wanted`` and ``counts``.
 
-    ``fsync`` is what every job gets; a job may ask to be synced besides. It is reported once that was done, and those
-    written with it that ask for nothing are reported before: as soon as the file that has them was seen to have a name.
-    Every wait is that of ``trouble``, and ends where it is told to.
+    ``fsync`` is what every job gets; those of a commit may ask to be synced besides. They are reported once that was
+    done and the file that has them was seen to have a name. Every wait is that of ``trouble``, and ends where that is
+    told to.
     """
 
     def __init__(
@@ -66,36 +66,27 @@ class Output:
         self.reopen_wanted = False
         """Set by whoever wants the target opened anew before the next record that is written."""
 
-    def bring(self, commit: Commit, *, is_last: bool) -> None:
-        """Do for each job what it asks for, and report it. Raises `AbandonedError` and the target's final errors."""
-        while not self._settle(commit, is_last=is_last):
+    def bring(self, commit: Commit) -> None:
+        """Do for the jobs what they ask for, and report them. Raises `AbandonedError` and the target's final errors."""
+        while not self._settle(commit):
             pass
         if self._trouble.clear(shorten=not self._syncs.is_on_trial):
             self._owner.on_recovered()
-        self._report(commit.take_all())
+        if commit.numbers:
+            self._has_reported = True
+            self._owner.on_done(commit.numbers)
 
     def look_for_reader(self) -> None:
         """Where nobody reads the FIFO any more, wait for the next reader before there is something to write."""
         if self._target.fifo is not None and not self._target.fifo.has_reader():
             self._open()
 
-    def _report(self, numbers: list[int]) -> None:
-        if numbers:
-            self._has_reported = True
-            self._owner.on_done(numbers)
-
-    def _settle(self, commit: Commit, *, is_last: bool) -> bool:
-        """
-        Do for the jobs at hand what each asks for, and report those that need no sync where others do.
-
-        False when some of it must be done again, in another file.
-        """
+    def _settle(self, commit: Commit) -> bool:
+        """Do for the jobs at hand what they ask for; false when some of it must be done again, in another file."""
         try:
             self._write(commit)
             self._await_reader()
-            if self._syncs.is_due(commit, is_last=is_last):
-                if not self._settle_others(commit):
-                    return False
+            if self._syncs.is_due(commit):
                 self._syncs.sync()
         except SyncFailedError as failure:
             self._begin_again(commit.progress, failure.reason)
@@ -106,19 +97,6 @@ class Output:
             self._open()
             return False
         return self._see_file(commit.progress)
-
-    def _settle_others(self, commit: Commit) -> bool:
-        """
-        Report the jobs that need not wait for a sync that others ask for.
-
-        False when they must be written again, in another file.
-        """
-        if self._syncs.is_for_all or not commit.is_mixed:
-            return True
-        if not self._see_file(commit.progress):
-            return False
-        self._report(commit.take_others())
-        return True
 
     def patience(self) -> float | None:
         """How long nothing may come before something else must be done."""

@@ -34,7 +34,7 @@ class Counts:
 
 class Syncs:
     """
-    Syncs one target as ``fsync`` says, and for jobs that ask. All in the writer's thread.
+    Syncs one target for jobs that ask, and as ``fsync`` says besides. All in the writer's thread.
 
     While it ``is_on_trial``, because the last sync failed and none has worked since, every job waits for its own.
     """
@@ -60,16 +60,11 @@ class Syncs:
         """Note that what was written is gone, with its file."""
         self._unsynced_since = None
 
-    @property
-    def is_for_all(self) -> bool:
-        """Whether every job waits for a sync, be it asked for or not."""
-        return self._fsync is Fsync.ALWAYS or self.is_on_trial
-
-    def is_due(self, commit: Commit, *, is_last: bool) -> bool:
+    def is_due(self, commit: Commit) -> bool:
         """Whether a sync is due once all of a commit is written."""
-        if self.is_for_all or commit.wants_sync:
+        if commit.wants_sync or self.is_on_trial:
             return True
-        return (is_last and self._fsync is Fsync.SECOND) or self.is_second_over
+        return (commit.is_last and self._fsync is Fsync.SECOND) or self.is_second_over
 
     def is_owed(self, commit: Commit) -> bool:
         """Whether what was written of a commit must be synced before its file is closed."""

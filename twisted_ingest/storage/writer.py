@@ -5,18 +5,14 @@ The thread behind an appender: it gathers what waits, has it written, and tells 
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 from twisted_ingest.errors import Fsync
-from twisted_ingest.storage.commit import Commit, Job
+from twisted_ingest.storage.commit import Job
 from twisted_ingest.storage.output import Output
+from twisted_ingest.storage.queue import JobQueue
 from twisted_ingest.storage.target import Target
 from twisted_ingest.storage.trouble import HELD_BACK, AbandonedError, Trouble
-
-COMMIT_BYTES = 4 * 1024 * 1024
-"""Bytes written before the groups they belong to are reported; bounds how late the first of a long queue is, and what
-is kept beyond the budget while others wait for a sync."""
 
 
 class WriterOwner(Protocol):
@@ -47,20 +43,13 @@ class WriterOwner(Protocol):
         """Note that the thread is over; the last call."""
 
 
-class _Order:
-    """A message to the thread that is not a job."""
-
-
-_WAKE = _Order()
-_STOP = _Order()
-
-
 class Writer:
     """
-    Writes jobs (buffers that end in LF each) to one target, in order, and reports each once it has what it asks for.
+    Writes jobs (buffers that end in LF each) to one target, and reports each once it has what it asks for.
 
-    ``fsync`` is what every job gets; a job may ask to be synced besides. ``reactor`` gives the time too. ``meanwhile``
-    says, for messages, what becomes of records during a trouble. ``counts`` may be read from any thread.
+    Those that ask for a sync are written and reported in order, and so are those that do not; under `Fsync.ALWAYS` all
+    ask. ``reactor`` gives the time too. ``meanwhile`` says, for messages, what becomes of records during a trouble.
+    ``counts`` may be read from any thread.
     """
 
     def __init__(
@@ -69,11 +58,10 @@ class Writer:
         self._target = target
         self._reactor = reactor
         self._owner = owner
-        self._queue: SimpleQueue[Job | _Order] = SimpleQueue()
+        self._all_ask = fsync is Fsync.ALWAYS
+        self._queue = JobQueue()
         self._last_number = 0
         self._abandoned = threading.Event()
-        self._unmade: tuple[int, Exception] | None = None
-        """What making the buffers of the job behind those at hand has raised."""
         on_error = partial(self._notify, owner.on_stalled)
         self._trouble = Trouble(target, reactor.seconds, self._abandoned, on_error, meanwhile)
         self._output = Output(target, fsync, self._trouble, reactor.seconds, self)
@@ -92,22 +80,22 @@ class Writer:
         Called in one thread alone.
         """
         number = self._last_number = self._last_number + 1
-        self._queue.put(Job(number, buffers, wants_sync=sync))
+        self._queue.put(Job(number, buffers, wants_sync=sync or self._all_ask))
         return number
 
     def reopen(self) -> None:
         """Open the target anew before the next record that is written."""
         self._output.reopen_wanted = True
-        self._queue.put(_WAKE)
+        self._queue.wake()
 
     def stop(self) -> None:
         """End once everything queued is written; nothing may be queued after this."""
-        self._queue.put(_STOP)
+        self._queue.close()
 
     def abandon(self) -> None:
         """End at the next opportunity, whatever is queued."""
         self._abandoned.set()
-        self._queue.put(_STOP)
+        self._queue.close()
 
     @property
     def trouble(self) -> str | None:
@@ -145,39 +133,13 @@ class Writer:
 
     def _step(self) -> bool:
         """Take what waits, write it, report it. False at the end."""
-        commit, go_on = self._gather()
-        self._output.bring(commit, is_last=not go_on)
-        if self._unmade is not None:
-            unmade, self._unmade = self._unmade, None
-            self._notify(self._owner.on_unmade, *unmade)
-        if go_on:
+        commit = self._queue.gather(self._output.patience())
+        self._output.bring(commit)
+        if commit.unmade is not None:
+            self._notify(self._owner.on_unmade, *commit.unmade)
+        if not commit.is_last:
             self._output.look_for_reader()
-        return go_on
-
-    def _gather(self) -> tuple[Commit, bool]:
-        """
-        Wait for a job, then take all that wait behind it, up to `COMMIT_BYTES`; false when none can follow.
-
-        One whose buffers cannot be made is passed over, and ends the gathering: those before it are reported first.
-        """
-        jobs: list[Job] = []
-        size = 0
-        try:
-            item = self._queue.get(timeout=self._output.patience())
-            while item is not _STOP:
-                if isinstance(item, Job):
-                    try:
-                        size += item.make()
-                    except Exception as failure:  # noqa: BLE001 - what cannot be written must not keep the rest from it
-                        self._unmade = item.number, failure
-                        return Commit(jobs), True
-                    jobs.append(item)
-                if size >= COMMIT_BYTES:
-                    return Commit(jobs), True
-                item = self._queue.get_nowait()
-        except Empty:
-            return Commit(jobs), True
-        return Commit(jobs), False
+        return not commit.is_last
 
     # Called by the output.
 
