@@ -112,6 +112,20 @@ class StartTests(StartCase):
         with open(self.path, "rb") as stream:
             self.assertEqual(stream.read(), b"one\none\n")
 
+    async def test_again_after_a_stop_of_what_was_not_started(self) -> None:
+        """A stop before the start, bound or not, takes nothing from the start that follows; who waits for it is told."""
+        for was_bound in (False, True):
+            service = self.service()
+            ready = service.when_ready()
+            if was_bound:
+                service.privilegedStartService()
+            await service.stopService()
+            service.startService()
+            await ready
+            await self.send(service, b"one\n")
+            await service.stopService()
+            self.assertEqual((await service.when_stopped()).records, 1)
+
     async def test_second_sink_fails(self) -> None:
         """A start whose second sink fails leaves nothing behind; the next one works once the reason is gone."""
         second = os.path.join(self.folder, "second")

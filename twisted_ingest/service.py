@@ -1,46 +1,28 @@
 """
-The service: ordered start, ordered drain.
-
-The one place that knows all parts. Start and stop are sequences, so they are written as sequences.
+The service that Twisted starts and stops, and what an application that embeds it may ask of it.
 """
 
-import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
-from twisted_ingest.admin.port import AdminListener
-from twisted_ingest.admin.site import build_site
 from twisted_ingest.admin.survey import Survey
-from twisted_ingest.assembly import (
-    OwnSink,
-    add_own_sink,
-    check_sinks,
-    limit_origins,
-    make_admission,
-    make_intake,
-    make_sources,
-    tell_leftovers,
-)
-from twisted_ingest.config import checks
-from twisted_ingest.config.fields import OFF
+from twisted_ingest.assembly import OwnSink, add_own_sink
 from twisted_ingest.config.load import Loaded
 from twisted_ingest.errors import IngestError, SinkError
-from twisted_ingest.flow.drain import close_sinks, drain_sources, flush_sinks
-from twisted_ingest.flow.outlet import Outlet, description_of
+from twisted_ingest.flow.intake import Intake
+from twisted_ingest.flow.outlet import Outlet
 from twisted_ingest.interfaces import IListener, ILiveConnection, ISink, ISource
-from twisted_ingest.limits import FLUSH_GRACE, SWEEP_SECONDS
 from twisted_ingest.observe.events import Events
-from twisted_ingest.observe.lag import BEAT_SECONDS
 from twisted_ingest.observe.log import LogWriter
-from twisted_ingest.observe.metrics import build_registry
-from twisted_ingest.process.announce import Summary, banner, summarize
+from twisted_ingest.process.announce import Summary
 from twisted_ingest.process.milestone import Milestone
+from twisted_ingest.run import Run
+from twisted_ingest.server.admission import Admission
 
 
 class IngestService(Service):
@@ -82,46 +64,28 @@ class IngestService(Service):
         self._reactor = reactor
         self._wall_time = wall_time
         self._log = log or LogWriter()
-        self._admin: AdminListener | None = None
-        self._heartbeat: Any = None
         self._stopping: Milestone[None] | None = None
         self._own_protocols: dict[str, type[Any]] = {}
         self._own_sinks: list[OwnSink] = []
-        self._assemble()
+        self._await_start()
+        self._make_run()
 
-    def _assemble(self) -> None:
-        """Make all parts."""
-        settings, reactor = self._settings, self._reactor
-        self.events = Events(reactor.seconds)
-        self.admission = make_admission(settings)
-        self.admission.on_room = self._open_gates
-        self.intake = make_intake(settings, reactor, self.events, self._wall_time)
-        for own in self._own_sinks:
-            add_own_sink(self.intake, own)
-        self.intake.on_sink_failed = self._sink_failed
-        parts: dict[str, Any] = {"intake": self.intake, "admission": self.admission, "events": self.events}
-        self.sources: list[ISource] = make_sources(settings, reactor, self._wall_time, **parts)
-        for listener in self.listeners:
-            if listener.name in self._own_protocols:
-                listener.set_protocol(self._own_protocols[listener.name])
-        self.survey = Survey(
-            sources=self.sources,
-            log=self._log,
-            seconds=reactor.seconds,
-            wall_time=self._wall_time,
-            limits=limit_origins(self._loaded, self.admission.limit),
-            hide_in=self._loaded.secrets.hide_in,
-            admin_connections=checks.admin_connections(settings),
-            **parts,
-        )
-        self._sweeper = LoopingCall.withCount(self._sweep)
-        self._sweeper.clock = reactor
+    def _await_start(self) -> None:
         self._ready: Milestone[None] = Milestone()
         self._stopped: Milestone[Summary] = Milestone()
         self._failure: SinkError | None = None
-        self._is_bound = False
-        self._is_spent = False
-        """Whether these parts have been used, and are to be made anew for another start."""
+
+    def _make_run(self) -> None:
+        """Make all parts, for one start."""
+        self._run = Run(
+            self._loaded,
+            self._reactor,
+            self._wall_time,
+            self._log,
+            protocols=self._own_protocols,
+            sinks=self._own_sinks,
+        )
+        self._run.intake.on_sink_failed = self._sink_failed
 
     # Parts of one's own.
 
@@ -150,38 +114,60 @@ class IngestService(Service):
         """
         self._refuse_late("add_sink")
         own = OwnSink(make, required)
-        if not self._is_spent:
+        if not self._run.is_over:
             add_own_sink(self.intake, own)
         self._own_sinks.append(own)
 
     def _refuse_late(self, what: str) -> None:
-        if self.running or self._is_bound or self._stopping is not None:
+        if self.running or self._run.is_bound or self._stopping is not None:
             raise IngestError(f"{what}: the service is started already")
+
+    # The parts that there are, of the latest start or the first.
+
+    @property
+    def events(self) -> Events:
+        """Who is told of what happens."""
+        return self._run.events
+
+    @property
+    def intake(self) -> Intake:
+        """Where all records go."""
+        return self._run.intake
+
+    @property
+    def admission(self) -> Admission:
+        """The caps on connections."""
+        return self._run.admission
+
+    @property
+    def survey(self) -> Survey:
+        """One look at everything."""
+        return self._run.survey
+
+    @property
+    def sources(self) -> list[ISource]:
+        """Where records come from, in the order they were configured."""
+        return self._run.sources
 
     @property
     def sinks(self) -> list[ISink]:
         """All sinks, in the order they were configured."""
-        return [outlet.sink for outlet in self.intake.outlets]
+        return self._run.sinks
 
     @property
     def listeners(self) -> list[IListener]:
         """Those of the sources that others connect to, in the order they were configured."""
-        return [source for source in self.sources if IListener.providedBy(source)]
+        return self._run.listeners
 
     @property
     def connections(self) -> list[ILiveConnection]:
         """All live connections."""
-        return [connection for source in self.sources for connection in source.connections().values()]
+        return self._run.connections
 
     @property
     def admin_address(self) -> str | None:
         """Where the admin endpoint listens in fact, or ``None``."""
-        if self._admin is None or self._admin.port is None:
-            return None
-        host = self._admin.port.getHost()
-        if not hasattr(host, "port"):
-            return f"unix:{os.fsdecode(host.name)}"
-        return f"http://[{host.host}]:{host.port}" if ":" in host.host else f"http://{host.host}:{host.port}"
+        return self._run.admin_address
 
     def when_ready(self) -> "Deferred[None]":
         """
@@ -208,84 +194,40 @@ class IngestService(Service):
         try:
             self._bind()
         except BaseException:
-            self._undo_start(Failure(), [])
+            self._undo_start(Failure())
             raise
 
     def startService(self) -> None:
         """Begin. Raises `IngestError`; see the class."""
         if self.running or self._stopping is not None:
             raise IngestError(f"the service is {'running already' if self.running else 'still stopping'}")
-        started: list[ISink] = []
         try:
-            if not self._is_bound:
+            if not self._run.is_bound:
                 self._bind()
-            for sink in self.sinks:
-                started.append(sink)
-                sink.start()
-            tell_leftovers(self._settings, self.events)
-            for source in self.sources:
-                source.start()
+            self._run.start()
         except BaseException:
-            self._undo_start(Failure(), started)
+            self._undo_start(Failure())
             raise
         super().startService()
-        # A failing sweep is a bug; it is logged and the process goes on without deadlines, visibly.
-        _ = self._sweeper.start(SWEEP_SECONDS, now=False).addErrback(self._sweep_failed)
-        self._reactor.callWhenRunning(self._begin, self.survey)
+        self._reactor.callWhenRunning(self._begin, self._run)
 
     def _bind(self) -> None:
-        if self._is_spent:
-            self._assemble()
-        check_sinks(self._settings, self.intake.outlets)
-        for source in self.sources:
-            source.bind()
-        if self._settings.admin.endpoint != OFF:
-            self._bind_admin()
-        self._is_bound = True
+        if self._run.is_over:
+            if self._stopped.is_reached:
+                self._await_start()
+            self._make_run()
+        self._run.bind()
 
-    def _undo_start(self, reason: Failure, started: list[ISink]) -> None:
-        """Let go of whatever a failed start had acquired."""
-        self._is_spent, self._is_bound = True, False
-        self._unbind()
-        for source in self.sources:
-            self._guard("undoing a start", source.end_drain)
-        deadline = self._reactor.seconds() + FLUSH_GRACE
-        closed = close_sinks(self._reactor, started, deadline, self.events.bug)
-        _ = Deferred.fromCoroutine(closed).addErrback(lambda bug: self.events.bug("undoing a start", bug))
+    def _undo_start(self, reason: Failure) -> None:
+        self._run.undo()
         self._ready.reach(reason)
         self._stopped.reach(reason)
 
-    def _begin(self, survey: Survey) -> None:
+    def _begin(self, run: Run) -> None:
         """Say that all is ready, now that the reactor runs."""
-        if self.running and survey is self.survey:
-            self.survey.state = "ready"
-            self._beat(self._reactor.seconds())
-            sinks = [description_of(sink, self.events.bug) for sink in self.sinks]
-            lines = banner(self.sources, sinks, self.admin_address, self._loaded.cautions)
-            self.show_banner([self._loaded.secrets.hide(line) for line in lines])
+        if self.running and run is self._run:
+            self.show_banner(run.begin())
             self._ready.reach(None)
-
-    def _beat(self, due: float) -> None:
-        """Measure how late the reactor is, until the stop is over."""
-        now = self._reactor.seconds()
-        # First, so that a bug of the other does not end it.
-        self._heartbeat = self._reactor.callLater(BEAT_SECONDS, self._beat, now + BEAT_SECONDS)
-        self.survey.loop_lag.observe(now - due)
-
-    def _bind_admin(self) -> None:
-        endpoint, hosts = self._settings.admin.endpoint, self._settings.admin.hosts
-        registry = build_registry(self.survey)
-        site = build_site(self.survey, registry, self.events, hosts=hosts, reactor=self._reactor)
-        self._admin = AdminListener(endpoint, site, self._reactor)
-        self._admin.bind()
-
-    def _unbind(self) -> None:
-        """Let go of what was bound."""
-        # Whoever waits to be accepted is turned away.
-        self.admission.draining = True
-        bound: list[Any] = [*self.sources, *([] if self._admin is None else [self._admin])]
-        for each in bound:
-            _ = Deferred.fromCoroutine(self._try("closing a port", each.stop()))
 
     def show_banner(self, lines: list[str]) -> None:
         """Say where everything is: in the log, unless somebody has a better place."""
@@ -295,30 +237,7 @@ class IngestService(Service):
 
     def reopen(self, why: str = "reopen") -> None:
         """Let the sinks go of files that were rotated away; ``why`` is for the log."""
-        self.events.reopening(why)
-        for sink in self.sinks:
-            try:
-                sink.reopen()
-            except Exception:  # noqa: BLE001 - the other sinks have rotated files too
-                self.events.internal_error(f"reopen of sink {sink.name}")
-
-    def _sweep(self, turns: int) -> None:
-        """Look at deadlines; ``turns`` counts the sweeps that were due, more than one where we slept."""
-        step = self.survey.clock_steps.look()
-        if step:
-            self.events.clock_stepped(step)
-        now, overslept = self._reactor.seconds(), (turns - 1) * SWEEP_SECONDS
-        for source in self.sources:
-            # The next sweep, and those of the other sources, are needed all the same.
-            self._guard(f"the sweep of listener {source.name}", source.sweep, now, overslept)
-
-    def _sweep_failed(self, failure: Failure) -> None:
-        self.events.bug("the sweep of deadlines, which has ended", failure)
-        self.survey.state = "broken: the sweep of deadlines has ended"
-
-    def _open_gates(self) -> None:
-        for listener in self.listeners:
-            listener.open_gate()
+        self._run.reopen(why)
 
     def _sink_failed(self, outlet: Outlet) -> None:
         """Stop when a required sink has failed for good: to read on would be to lose every record."""
@@ -334,63 +253,20 @@ class IngestService(Service):
         """Drain; see the class. Called again it waits for the same end."""
         if self._stopping is None:
             if not self.running:
-                self._unbind()
-                self._is_bound = False
+                self._run.unbind()
                 return succeed(None)
             super().stopService()
             self._stopping = Milestone()
-            _ = Deferred.fromCoroutine(self._stop()).addBoth(self._end)
+            _ = Deferred.fromCoroutine(self._run.stop()).addBoth(self._end)
             if self._stopping is None:
                 return succeed(None)
         return self._stopping.wait()
 
-    async def _stop(self) -> Summary:
-        deadline = self._reactor.seconds() + self._settings.limits.drain_timeout
-        self.survey.state = "draining"
-        for source in self.sources:
-            await self._try("closing a port", source.stop())
-        self.admission.draining = True
-        before = self._unread()
-        await self._try("draining", drain_sources(self._reactor, self.sources, deadline, self.events.bug))
-        unread = self._unread() - before
-        await self._try("flushing", flush_sinks(self._reactor, self.intake, deadline + FLUSH_GRACE))
-        if self._sweeper.running:
-            self._sweeper.stop()
-        if self._heartbeat is not None:
-            self._heartbeat.cancel()
-            self._heartbeat = None
-        try:
-            summary = summarize(self.survey.view(), unread)
-        finally:
-            if self._admin is not None:
-                await self._try("closing a port", self._admin.stop())
-        summary.tell(self.events)
-        return summary
-
     def _end(self, outcome: Summary | Failure) -> None:
         """Tell those who wait that the stop is over."""
         stopping, self._stopping = self._stopping, None
-        self._is_spent = True
-        self._is_bound = False
         if isinstance(outcome, Failure):
             self.events.bug("a stop", outcome)
         self._stopped.reach(outcome if self._failure is None else Failure(self._failure))
         if stopping is not None:
             stopping.reach(None)
-
-    def _guard(self, where: str, act: Callable[..., None], *arguments: object) -> None:
-        """Do something whose bug must not end the rest."""
-        try:
-            act(*arguments)
-        except Exception:  # noqa: BLE001
-            self.events.internal_error(where)
-
-    async def _try(self, where: str, step: Coroutine[Any, Any, None]) -> None:
-        """Take one step of a stop; the others follow, whatever becomes of it."""
-        try:
-            await step
-        except Exception:  # noqa: BLE001
-            self.events.internal_error(where)
-
-    def _unread(self) -> int:
-        return sum(source.ledger.bytes_unread for source in self.sources)

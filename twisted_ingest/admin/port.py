@@ -4,6 +4,7 @@ The admin endpoint's port: accepts as those of listeners do, with a back-off, an
 Twisted's own would spin where the kernel has no descriptor to give, and log each turn of it.
 """
 
+import os
 import socket as sockets
 from typing import Any
 
@@ -62,6 +63,16 @@ class AdminListener(Binding):
 
     def __init__(self, endpoint: str, site: AdminSite, reactor: Any) -> None:
         super().__init__(endpoint, site, reactor, Admission(1))
+
+    @property
+    def url(self) -> str | None:
+        """Where it listens in fact, for a browser where that can; ``None`` while it does not."""
+        if self.port is None:
+            return None
+        host = self.port.getHost()
+        if not hasattr(host, "port"):
+            return f"unix:{os.fsdecode(host.name)}"
+        return f"http://[{host.host}]:{host.port}" if ":" in host.host else f"http://{host.host}:{host.port}"
 
     def _make_ports(self, reactor: Any, admission: Admission, events: Events) -> ListeningReactor:
         return AdminPorts(reactor, admission, events, None, self._lost)
