@@ -161,7 +161,7 @@ def start(disk: SimDisk, size: int) -> list[int]:
     spool = Spool(disk)
     found = []
     for batch in spool.read():
-        number = int(batch.wire.partition(b".")[0])
+        number = int(bytes(batch.wire).partition(b".")[0])
         if not same(batch, make_batch(number, size)):
             raise AssertionError("a batch was not written as it was delivered")
         found.append(number)

@@ -52,7 +52,7 @@ class World:
 
     def number(self, batch: Batch) -> int:
         """Tell which one it is; fails for one that nobody sent."""
-        number = int(batch.wire.partition(b".")[0])
+        number = int(bytes(batch.wire).partition(b".")[0])
         assert number in self.sent, "a batch was invented"
         assert same(batch, self.sent[number]), "a batch was changed"
         return number

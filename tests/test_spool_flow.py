@@ -595,12 +595,12 @@ class _Rejecting(MemorySink):
         self._rejected = rejected
 
     def deliver(self, group: Group) -> "Deferred[Rejected]":
-        bad = [batch for batch in group.batches if int(batch.wire.partition(b".")[0]) in self._rejected]
+        bad = [batch for batch in group.batches if int(bytes(batch.wire).partition(b".")[0]) in self._rejected]
         self.batches += [batch for batch in group.batches if batch not in bad]
         return succeed(Rejected([Refusal(batch, None, "bad") for batch in bad]))
 
     def taken(self) -> list[int]:
-        return [int(batch.wire.partition(b".")[0]) for batch in self.batches]
+        return [int(bytes(batch.wire).partition(b".")[0]) for batch in self.batches]
 
 
 class _Forgetful(MemorySink):

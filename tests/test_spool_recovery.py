@@ -52,9 +52,9 @@ def numbers(disk: SimDisk) -> list[int]:
     spool = Spool(disk, segment_bytes=700)
     found = spool.read()
     for batch in found:
-        assert same(batch, make_batch(int(batch.wire.partition(b".")[0]), 300))
+        assert same(batch, make_batch(int(bytes(batch.wire).partition(b".")[0]), 300))
     disk.kill()
-    return [int(batch.wire.partition(b".")[0]) for batch in found]
+    return [int(bytes(batch.wire).partition(b".")[0]) for batch in found]
 
 
 def quarantined(disk: SimDisk) -> list[str]:
@@ -315,7 +315,7 @@ def frames(disk: SimDisk) -> list[tuple[int, bytes]]:
         while offset < len(content):
             head = decode_head(content[offset : offset + HEAD_SIZE], marker)
             offset += HEAD_SIZE + head.length
-            found.append((head.sequence, decode_body(content[offset - head.length : offset], head.format).wire))
+            found.append((head.sequence, bytes(decode_body(content[offset - head.length : offset], head.format).wire)))
     return found
 
 

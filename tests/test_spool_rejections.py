@@ -40,7 +40,7 @@ class Picky(MemorySink):
         self.answers -= 1
         refusals = []
         for batch in group.batches:
-            number = int(batch.wire.partition(b".")[0])
+            number = int(bytes(batch.wire).partition(b".")[0])
             bad = [index for index in range(batch.count) if (number, index) in self.bad]
             self.rejected += [(number, index) for index in bad]
             self.taken += [(number, index) for index in range(batch.count) if (number, index) not in self.bad]

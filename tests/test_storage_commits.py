@@ -96,10 +96,12 @@ class Run:
         self.disk = Disk(faults or {})
         self.reports: list[Report] = []
         self.writer = Writer(self.disk, fsync, self, self)
+        self._lent = [memoryview(line(number)) for number in range(len(history.asks))]
+        """What the jobs are made of; taken back when they are reported: none of them may be written again then."""
         for number, asks in enumerate(history.asks):
             if history.cuts[number]:
                 self.writer._step()
-            self.writer.put([line(number)], sync=asks)
+            self.writer.put([self._lent[number]], sync=asks)
         self.writer.stop()
         while self.writer._step():
             pass
@@ -132,6 +134,8 @@ class Run:
         """See `WriterOwner`; the first job is number 0 here."""
         disk = self.disk
         named = tuple(number - 1 for number in numbers)
+        for number in named:
+            self._lent[number].release()
         self.reports.append(
             Report(named, disk.has_failed, disk.readable_bytes(), disk.durable_bytes(), tuple(disk.calls))
         )

@@ -6,8 +6,9 @@ Pure values. A batch is what one chunk completed: many records, one object.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 
 LF = b"\n"
 NUL = b"\0"
@@ -55,6 +56,22 @@ class ConnectionInfo:
         return f"<connection {self.id} from {self.peer} on {self.listener}>"
 
 
+class Lease(Protocol):
+    """What stands behind the bytes of a batch that are lent: a buffer that its owner wants to use again."""
+
+    def let_go(self) -> None:
+        """
+        Hear that nobody is left who was handed the batch; called once.
+
+        Whoever took a view of that view, and kept it, reads the buffer still: its owner has to see whether anybody
+        does (a ``bytearray`` that is looked at refuses to change its size), and must leave it alone then.
+        """
+
+
+_GONE = memoryview(b"")
+_GONE.release()
+
+
 class Batch:
     """
     The records that one chunk completed, in order.
@@ -63,13 +80,17 @@ class Batch:
     LF or NUL, whichever no record holds; a single record that holds both is followed by NUL. ``count`` is their
     number, ``size`` the length of ``wire``, ``received_at`` Unix seconds. ``partial`` marks a single record whose end
     never came, ``truncated`` a single one whose end was cut off.
+
+    ``wire`` may be a view (of single bytes, contiguous) of a buffer that is used again once the batch is let go of;
+    ``lease`` is told of that. What is kept for longer is a `copy`: any use of a view that was let go of raises
+    ``ValueError``.
     """
 
-    __slots__ = ("count", "delimiter", "info", "partial", "received_at", "size", "truncated", "wire")
+    __slots__ = ("count", "delimiter", "info", "lease", "partial", "received_at", "size", "truncated", "wire")
 
     def __init__(
         self,
-        wire: bytes,
+        wire: bytes | memoryview,
         count: int,
         info: ConnectionInfo,
         received_at: float,
@@ -77,6 +98,7 @@ class Batch:
         *,
         partial: bool = False,
         truncated: bool = False,
+        lease: Lease | None = None,
     ) -> None:
         self.wire = wire
         self.count = count
@@ -86,10 +108,11 @@ class Batch:
         self.delimiter = delimiter
         self.partial = partial
         self.truncated = truncated
+        self.lease = lease
 
-    def block(self) -> bytes:
+    def block(self) -> bytes | memoryview:
         r"""
-        Give the records as lines, each ended by LF.
+        Give the records as lines, each ended by LF: ``wire`` itself where it is that already, and valid as long.
 
         An LF inside a record (of a counted or NUL-ended one) becomes the two characters
         ``\n``, so that one record stays one line.
@@ -97,12 +120,45 @@ class Batch:
         if self.delimiter == LF:
             return self.wire
         if self.count == 1:
-            return self.wire[:-1].replace(LF, ESCAPED_LF) + LF
-        return self.wire.replace(LF, ESCAPED_LF).replace(self.delimiter, LF)
+            return bytes(self.wire[:-1]).replace(LF, ESCAPED_LF) + LF
+        return bytes(self.wire).replace(LF, ESCAPED_LF).replace(self.delimiter, LF)
 
     def records(self) -> list[bytes]:
-        """Give the records one by one, without delimiters and with their bytes unchanged."""
-        return [self.wire[:-1]] if self.count == 1 else self.wire[:-1].split(self.delimiter)
+        """Give the records one by one, without delimiters and with their bytes unchanged; they may be kept."""
+        if self.count == 1:
+            return [bytes(self.wire[:-1])]
+        records = bytes(self.wire).split(self.delimiter)
+        records.pop()  # what stands behind the last delimiter: nothing
+        return records
+
+    def copy(self) -> "Batch":
+        """Give a batch whose bytes may be kept: this one where they are its own, or one with a copy of them."""
+        if self.lease is None and isinstance(self.wire, bytes):
+            return self
+        return Batch(
+            bytes(self.wire),
+            self.count,
+            self.info,
+            self.received_at,
+            self.delimiter,
+            partial=self.partial,
+            truncated=self.truncated,
+        )
+
+    def let_go(self) -> None:
+        """
+        Give lent bytes back: whoever handed the batch out says so, once nobody has it any more.
+
+        A batch that has its own bytes keeps them. Raises what the lease does.
+        """
+        wire, lease = self.wire, self.lease
+        if isinstance(wire, memoryview):
+            self.wire = _GONE
+            with suppress(BufferError):  # somebody looks at it still, which the lease has to find out by itself
+                wire.release()
+        if lease is not None:
+            self.lease = None
+            lease.let_go()
 
     def __repr__(self) -> str:
         return f"<batch of {self.count} records, {self.size} B, {self.info!r}>"

@@ -113,7 +113,9 @@ class ISink(Interface):
 
         Returns a Deferred of this group alone, or is a coroutine. It fires once the sink has taken responsibility, and,
         where the group ``needs_sync``, the device has said that it has the records. The sink may keep the group until
-        then. It fires with
+        then, and not after: the bytes of its batches may be views of buffers that are used again, where any use raises
+        ``ValueError``. What is kept for longer is ``batch.copy()``; what ``batch.records()`` gives is the sink's own.
+        It fires with
 
         - ``Rejected``, which names the records that the sink will never take, whoever brings them: all others it has
           taken. They are dropped and counted, and their senders are answered as for the rest: who brings a record again

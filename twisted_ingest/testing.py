@@ -183,7 +183,7 @@ class PumpTransport:
 
 @implementer(ISink)
 class MemorySink:
-    """Keeps every batch it was handed, and answers at once."""
+    """Keeps a copy of every batch it was handed, and answers at once."""
 
     durability = Durability.MEMORY
     wants_groups = False
@@ -215,7 +215,7 @@ class MemorySink:
     def keep(self, group: Group) -> None:
         """Remember a group."""
         self.groups += 1
-        self.batches += group.batches
+        self.batches += [batch.copy() for batch in group.batches]
 
     def reopen(self) -> None:
         """See `ISink`; counted."""
@@ -304,7 +304,7 @@ class ScriptedSink(StalledSink):
 
     def deliver(self, group: Group) -> "Deferred[Any]":
         """See `ISink`."""
-        self.offered += group.batches
+        self.offered += [batch.copy() for batch in group.batches]
         done = super().deliver(group)
         if len(self.waiting) == 1 and self.mode is not Mode.STALL:
             if self.mode is Mode.TAKE:
@@ -315,7 +315,7 @@ class ScriptedSink(StalledSink):
 
     def fail(self) -> None:
         """See `StalledSink`."""
-        self.refused += self.waiting[0][0].batches
+        self.refused += [batch.copy() for batch in self.waiting[0][0].batches]
         super().fail()
 
 

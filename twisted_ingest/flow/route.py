@@ -110,7 +110,7 @@ class Route:
             self._owner.budget_crossed()
         takers = [outlet for outlet in self.outlets if outlet.take_or_drop(claims)]
         # Counted before the first call: a sink may take the group before `deliver` returns.
-        claims.holders = len(takers)
+        claims.holders = claims.readers = len(takers)
         claims.required = required = len([outlet for outlet in takers if outlet.required])
         for outlet in takers:
             outlet.outstanding[claims] = self
@@ -122,13 +122,14 @@ class Route:
             self._settle(claims)  # nobody's answer is waited for
         if not takers:
             self._release(claims)
+            claims.let_go(self._owner.on_bug)
             self._look_for_idle()  # no answer will
 
     def _hand_over(self, outlet: Outlet, group: Group, claims: Claims) -> None:
         arguments = (outlet, claims)
         done = deliver(outlet.sink, group)
         answered = done.addCallbacks(self._answered, self._refused, callbackArgs=arguments, errbackArgs=arguments)
-        _ = answered.addErrback(self._report)
+        _ = answered.addErrback(self._report).addBoth(self._end_reading, claims)
 
     def _gathered(self) -> None:
         self._gathering = None
@@ -178,6 +179,13 @@ class Route:
         """Report an error of ours in the way back; it must not stay unseen in a Deferred."""
         self._owner.on_bug("settling a group", failure)
 
+    def _end_reading(self, result: object, claims: Claims) -> object:
+        """Note that one more sink has answered, and does not read the bytes any more."""
+        claims.readers -= 1
+        if claims.readers == 0:
+            claims.let_go(self._owner.on_bug)
+        return result
+
     def lose(self, outlet: Outlet, claims: Claims, reason: DropReason) -> None:
         """Count a group as lost to a sink; where that is required, nobody may be told that it is safe."""
         claims.is_refused = claims.is_refused or outlet.required
@@ -209,6 +217,6 @@ class Route:
                 lane.tell()
 
     def _release(self, claims: Claims) -> None:
-        """Give the charge back: nobody holds the bytes any more."""
+        """Give the charge back: no sink has the group in its accounts any more."""
         if self._budget.charge(-claims.charge):
             self._owner.budget_crossed()

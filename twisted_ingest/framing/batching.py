@@ -37,7 +37,7 @@ def merged(batches: list[Batch]) -> list[Batch]:
 
 def _must_stay_alone(batch: Batch) -> bool:
     """Whether a batch is marked, or is one record that holds its own delimiter."""
-    return batch.partial or batch.truncated or (batch.count == 1 and batch.delimiter in batch.wire[:-1])
+    return batch.partial or batch.truncated or (batch.count == 1 and batch.delimiter in bytes(batch.wire[:-1]))
 
 
 class Batching:

@@ -72,34 +72,34 @@ class _Declared:
 class _OwedLines:
     """The lines of batches, one by one; their bytes stay as they came until each is taken."""
 
-    __slots__ = ("_batches", "_position", "count")
+    __slots__ = ("_blocks", "_position", "count")
 
     def __init__(self) -> None:
         self.count = 0
-        self._batches: deque[Batch] = deque()
+        self._blocks: deque[tuple[bytes, bytes | None]] = deque()
+        """The bytes of each batch and what ends its lines; ``None`` for a single one, which may hold its delimiter."""
         self._position = 0
-        """Where in the first batch the next line begins."""
+        """Where in the first block the next line begins."""
 
     def add(self, batch: Batch) -> None:
         """Owe the lines of one more batch."""
-        self._batches.append(batch)
+        self._blocks.append((bytes(batch.wire), None if batch.count == 1 else batch.delimiter))
         self.count += batch.count
 
     def take(self) -> bytes:
         """Give the next line; there must be one."""
-        batch, begin = self._batches[0], self._position
-        # A single record may hold its own delimiter.
-        end = batch.size - 1 if batch.count == 1 else batch.wire.index(batch.delimiter, begin)
+        (block, delimiter), begin = self._blocks[0], self._position
+        end = len(block) - 1 if delimiter is None else block.index(delimiter, begin)
         self.count -= 1
         self._position = end + 1
-        if self._position == batch.size:
-            self._batches.popleft()
+        if self._position == len(block):
+            self._blocks.popleft()
             self._position = 0
-        return batch.wire[begin:end]
+        return block[begin:end]
 
     def clear(self) -> None:
         """Owe nothing."""
-        self._batches.clear()
+        self._blocks.clear()
         self.count = self._position = 0
 
 

@@ -114,7 +114,7 @@ class Inflow(Findings):
     # A subclass that is given what comes overrides these.
 
     def _owe(self, batches: list[Batch]) -> None:
-        """Note what the lane has been given, before anything else can happen."""
+        """Note what the lane has been given, before anything else can happen: batches whose bytes may be kept."""
 
     def _give(self, *, is_last: bool = False) -> None:
         """Hand on what is owed, as far as that may be now; with ``is_last`` all of it."""
@@ -127,11 +127,13 @@ class Inflow(Findings):
     def _pass_on(self, batches: list[Batch]) -> None:
         """Write batches to the lane, settle what the framer holds, and see to what it found."""
         framer, lane = self.framer, self.lane
+        # The sinks may have taken a batch when `write` returns, and its bytes are theirs who lent them.
+        owed = [batch.copy() for batch in batches] if self._is_followed else []
         for batch in batches:
             self.records += batch.count
             lane.write(batch)
-        if self._is_followed:
-            self._owe(batches)
+        if owed:
+            self._owe(owed)
         if framer.partial or lane.held:
             lane.hold(framer.memory, self.frame_since or 0.0)
         if self._is_followed:

@@ -23,12 +23,12 @@ class _Lines:
 
     __slots__ = ("_batches", "_render", "unmade")
 
-    def __init__(self, render: Callable[[Batch], bytes], batches: Sequence[Batch]) -> None:
+    def __init__(self, render: Callable[[Batch], bytes | memoryview], batches: Sequence[Batch]) -> None:
         self._render = render
         self._batches = batches
         self.unmade: list[tuple[Batch, Exception]] = []
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[bytes | memoryview]:
         render = self._render
         for batch in self._batches:
             try:

@@ -25,7 +25,7 @@ _UNCONTROLLED = bytes(range(0x20, 0x100))
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
-def render_raw(batch: Batch) -> bytes:
+def render_raw(batch: Batch) -> bytes | memoryview:
     """Give the records as they came; see `Batch.block` for the LF inside a record."""
     return batch.block()
 
@@ -35,7 +35,7 @@ def render_json(batch: Batch) -> bytes:
     before, after = _envelope(batch)
     # A single record may hold its own delimiter; of several, none does.
     delimiter = batch.delimiter if batch.count > 1 else b""
-    messages = _escaped(_valid(batch.wire[:-1]), delimiter)
+    messages = _escaped(_valid(bytes(batch.wire[:-1])), delimiter)
     if delimiter:
         messages = messages.replace(delimiter, after + before)
     # Joined, because `+` would copy the messages twice.
@@ -50,7 +50,7 @@ def render_json_slowly(batch: Batch) -> bytes:
     return b"".join(_bytes(_encode(line)) + LF for line in objects)
 
 
-RENDERERS: Mapping[Format, Callable[[Batch], bytes]] = {Format.RAW: render_raw, Format.JSON: render_json}
+RENDERERS: Mapping[Format, Callable[[Batch], bytes | memoryview]] = {Format.RAW: render_raw, Format.JSON: render_json}
 
 
 def _envelope(batch: Batch) -> tuple[bytes, bytes]:

@@ -67,12 +67,13 @@ class Appender:
             raise SinkError(f"sink {self._name}: no thread for it can be started ({failure})") from failure
         self._is_started = True
 
-    def submit(self, buffers: Iterable[bytes], *, sync: bool = False) -> "Deferred[None]":
+    def submit(self, buffers: Iterable[bytes | memoryview], *, sync: bool = False) -> "Deferred[None]":
         """
         Append buffers that end in LF each, after everything submitted before.
 
         The Deferred fires with ``None`` when they are written (and synced, with ``sync`` or under `Fsync.ALWAYS`); it
-        fails with `SinkError` once that will never be. The buffers are kept until then.
+        fails with `SinkError` once that will never be. The buffers are kept until then, and not read
+        afterwards: after `abandon` a thread that hangs in a write has hold of what it writes until that returns.
 
         An iterator is run by the writer's thread when their turn has come, so that buffers larger than what they are
         made from take no memory while they wait. Where it raises, nothing of it is written, and the Deferred fails with

@@ -16,11 +16,11 @@ class Job:
 
     __slots__ = ("_source", "buffers", "number", "wants_sync")
 
-    def __init__(self, number: int, source: Iterable[bytes], *, wants_sync: bool) -> None:
+    def __init__(self, number: int, source: Iterable[bytes | memoryview], *, wants_sync: bool) -> None:
         self.number = number
         self._source = source
         self.wants_sync = wants_sync
-        self.buffers: list[bytes] = []
+        self.buffers: list[bytes | memoryview] = []
 
     def make(self) -> int:
         """Make the buffers; gives the number of their bytes. Raises whatever making them does."""

@@ -17,7 +17,7 @@ class Progress:
 
     __slots__ = ("_buffers", "_index", "_mark", "_offset", "written")
 
-    def __init__(self, buffers: Sequence[bytes]) -> None:
+    def __init__(self, buffers: Sequence[bytes | memoryview]) -> None:
         self._buffers = buffers
         self._mark = (0, 0)
         self.restart()
@@ -70,7 +70,7 @@ class Progress:
         self._offset = max(self._offset - number, least)
         if not self._offset:
             return False
-        boundary = self._buffers[self._index].rfind(LF, 0, self._offset) + 1
+        boundary = bytes(self._buffers[self._index][: self._offset]).rfind(LF) + 1
         was_inside = boundary != self._offset
         self._offset = boundary
         return was_inside

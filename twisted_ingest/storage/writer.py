@@ -73,7 +73,7 @@ class Writer:
         """Start the thread."""
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
-    def put(self, buffers: Iterable[bytes], *, sync: bool = False) -> int:
+    def put(self, buffers: Iterable[bytes | memoryview], *, sync: bool = False) -> int:
         """
         Queue a job, to be synced before it is reported where ``sync`` says so; gives its number.
 
@@ -125,7 +125,9 @@ class Writer:
         except AbandonedError:
             pass
         except Exception as failure:  # noqa: BLE001 - a dead writer must be visible, whatever killed it
-            self._notify(self._owner.on_failed, self._trouble.end_for_good(failure))
+            # Of one that was abandoned the buffers may have been taken back, and nobody hears of it any more.
+            if not self._abandoned.is_set():
+                self._notify(self._owner.on_failed, self._trouble.end_for_good(failure))
         finally:
             self._trouble.end()
             self._target.close()
