@@ -98,9 +98,8 @@ static PyObject *frames(PyObject *module, PyObject *arguments)
 {
     Py_buffer data;
     PyObject *wire;
-    Py_ssize_t position, limit, count = 0, size = 0;
-    const unsigned char *begin, *at, *stop, *lf, *nul;
-    struct frame frame;
+    Py_ssize_t position, limit, count, size;
+    const unsigned char *begin, *at, *stop;
     int evidence;
 
     (void)module;
@@ -112,19 +111,7 @@ static PyObject *frames(PyObject *module, PyObject *arguments)
     }
     begin = (const unsigned char *)data.buf + position;
     stop = (const unsigned char *)data.buf + data.len;
-    lf = nul = NULL;
-    for (at = begin; take_apart(at, stop, limit, evidence, &frame) && frame.length > 0; at = frame.after) {
-        lf = next_of('\n', lf, frame.body, stop);
-        if (lf < frame.body + frame.length)
-            break;
-        if (evidence) {
-            nul = next_of(0, nul, frame.body, stop);
-            if (nul < frame.body + frame.length || holds_header(frame.body, frame.length))
-                break;
-        }
-        size += frame.length + 1;
-        count++;
-    }
+    count = count_frames(begin, stop, limit, evidence, &at, &size);
     wire = copied((struct span){begin, at, stop}, limit, evidence, size);
     position = at - (const unsigned char *)data.buf;
     PyBuffer_Release(&data);

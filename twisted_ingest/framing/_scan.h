@@ -178,4 +178,28 @@ static inline const unsigned char *next_of(int byte, const unsigned char *last, 
     return at == NULL ? stop : at;
 }
 
+/* Count ordinary frames from `at` on, and the bytes of their contents with an LF behind each; `*end` as for lines. */
+static inline ptrdiff_t count_frames(const unsigned char *at, const unsigned char *stop, ptrdiff_t limit, int evidence,
+                                     const unsigned char **end, ptrdiff_t *size)
+{
+    const unsigned char *lf = NULL, *nul = NULL;
+    struct frame frame;
+    ptrdiff_t count = 0;
+
+    for (*size = 0; take_apart(at, stop, limit, evidence, &frame) && frame.length > 0; at = frame.after) {
+        lf = next_of('\n', lf, frame.body, stop);
+        if (lf < frame.body + frame.length)
+            break;
+        if (evidence) {
+            nul = next_of(0, nul, frame.body, stop);
+            if (nul < frame.body + frame.length || holds_header(frame.body, frame.length))
+                break;
+        }
+        *size += frame.length + 1;
+        count++;
+    }
+    *end = at;
+    return count;
+}
+
 #endif
