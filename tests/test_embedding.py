@@ -29,6 +29,7 @@ from twisted_ingest.config.load import load
 from twisted_ingest.errors import ConfigurationError, Durability, IngestError
 from twisted_ingest.server.protocol import IngestProtocol
 from twisted_ingest.service import IngestService
+from twisted_ingest.sources.registry import source_types
 from twisted_ingest.testing import MemorySink
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -220,6 +221,30 @@ class PartsTests(StartCase):
             service.add_sink(lambda: self.sink("own", Durability.FSYNC))
         with self.assertRaisesRegex(ConfigurationError, "sink 'own': error: another sink has the same name"):
             service.startService()
+
+    def test_sources_of_every_kind_name_a_sink_that_is_added(self) -> None:
+        """Whatever kind of source names a sink, it may be added after the service is made; at the start it must be."""
+        tables = {
+            "lines": f'[listeners.NAME]\nprotocol = "lines"\nendpoint = "{ANY}"',
+            "relp": f'[listeners.NAME]\nprotocol = "relp"\nendpoint = "{ANY}"',
+            "http-poll": '[sources.NAME]\ntype = "http-poll"\nurl = "http://127.0.0.1:9/"',
+        }
+        self.assertEqual({*tables}, {*source_types()})
+        for kind, table in tables.items():
+            path = os.path.join(self.folder, "ingest.toml")
+            with open(path, "w") as stream:
+                stream.write(table.replace("NAME", "x") + '\nsinks = ["own"]\n')
+            with self.subTest(kind=kind):
+                service = IngestService(load(path, {"admin": "off"}, [], [], [], has_own_sinks=True), reactor)
+                self.addCleanup(maybeDeferred, service.stopService)
+                service.survey.view()
+                service.add_sink(lambda: MemorySink("other"))
+                with self.assertRaisesRegex(ConfigurationError, "source 'x': error: it names a sink 'own'"):
+                    service.privilegedStartService()
+                service.add_sink(lambda: self.sink("own", Durability.FSYNC))
+                service.privilegedStartService()
+                (source,) = service.sources
+                self.assertEqual([outlet.sink.name for outlet in source.route.outlets], ["own"])
 
     def test_optional_sinks_share(self) -> None:
         """Sinks that are not required share what the budget has for them, whoever adds them."""

@@ -113,7 +113,7 @@ class StartTests(StartCase):
             self.assertEqual(stream.read(), b"one\none\n")
 
     async def test_again_after_a_stop_of_what_was_not_started(self) -> None:
-        """A stop before the start, bound or not, takes nothing from the start that follows; who waits for it is told."""
+        """A stop before the start, bound or not, takes nothing from the start that follows."""
         for was_bound in (False, True):
             service = self.service()
             ready = service.when_ready()

@@ -21,8 +21,9 @@ from twisted_ingest.observe.log import LogWriter
 from twisted_ingest.observe.metrics import build_registry
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.sources.plan import PollPlan
-from twisted_ingest.sources.poller import LONGEST_BACKOFF, LONGEST_RETRY_AFTER, HttpPoller
+from twisted_ingest.sources.poller import HttpPoller
 from twisted_ingest.sources.target import Target
+from twisted_ingest.sources.timetable import LONGEST_BACKOFF, LONGEST_RETRY_AFTER
 from twisted_ingest.testing import StalledSink
 
 LINES = b"one\ntwo\r\n\nthree"

@@ -78,33 +78,27 @@ class Intake:
         outlet = Outlet(sink, required=required, limit=limit)
         self.outlets.append(outlet)
         for (names, _), route in self._routes.items():
-            if names is None:
+            if names is None or sink.name in names:
                 route.add(outlet)
         return outlet
 
     def route(self, sinks: Iterable[str] | None = None, *, needs_sync: bool = False) -> Route:
         """
-        Give the route to some sinks by name; ``None`` is all of them, those included that are added later.
+        Give the route to some sinks by name; ``None`` is all of them.
 
-        There is one for each set of sinks and ``needs_sync``, so that what must be synced holds nobody else up. Raises
-        `LookupError` for a name that no sink has.
+        Sinks that are added later are on it too, so it may be asked for before they are there: whoever starts sources
+        sees to it that every name has its sink. There is one for each set of sinks and ``needs_sync``, so that what
+        must be synced holds nobody else up.
         """
         names = None if sinks is None else frozenset(sinks)
         route = self._routes.get((names, needs_sync))
         if route is None:
             route = Route(self, needs_sync=needs_sync)
-            for outlet in self._chosen(names):
-                route.add(outlet)
+            for outlet in self.outlets:
+                if names is None or outlet.sink.name in names:
+                    route.add(outlet)
             self._routes[names, needs_sync] = route
         return route
-
-    def _chosen(self, names: frozenset[str] | None) -> list[Outlet]:
-        if names is None:
-            return self.outlets
-        unknown = names.difference(outlet.sink.name for outlet in self.outlets)
-        if unknown:
-            raise LookupError(f"no sink has the name {', '.join(sorted(unknown))}")
-        return [outlet for outlet in self.outlets if outlet.sink.name in names]
 
     @property
     def routes(self) -> Collection[Route]:

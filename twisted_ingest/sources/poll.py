@@ -1,5 +1,5 @@
 """
-One poll: a request, the redirects it is sent on, and the body that goes as lines into a lane.
+One poll: a request, the redirects it is sent on, and what is taken of the answer.
 """
 
 from collections.abc import Mapping
@@ -8,13 +8,9 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 
 from twisted_ingest import __version__
-from twisted_ingest.batch import Batch
 from twisted_ingest.errors import DiscardReason, PollResult
-from twisted_ingest.flow.lane import Lane
-from twisted_ingest.framing.base import Framer
-from twisted_ingest.ledger import PollLedger
+from twisted_ingest.sources.body import Body, BodyOwner
 from twisted_ingest.sources.outcome import PollError, classified
-from twisted_ingest.sources.plan import PollPlan
 from twisted_ingest.sources.target import Target
 from twisted_ingest.sources.validator import Validator, retry_after
 from twisted_ingest.sources.wire import Exchange
@@ -34,33 +30,15 @@ _WITH_BODY = frozenset({200, 203})
 _THROTTLED = 429
 
 
-class PollOwner(Protocol):
+class PollOwner(BodyOwner, Protocol):
     """What a poll needs of its poller."""
 
-    plan: PollPlan
-    ledger: PollLedger
-    lane: Lane
     validator: Validator
     """Which version of the body was read last."""
     authorization: Mapping[bytes, bytes]
 
     def open(self) -> Exchange:
         """Make an exchange with a server."""
-
-    def make_framer(self) -> Framer:
-        """Make the framer of a body."""
-
-    def now(self) -> float:
-        """Give the time in reactor seconds."""
-
-    def wall_time(self) -> float:
-        """Give Unix time."""
-
-    def heard(self, framer: Framer) -> None:
-        """Report what the framer found odd."""
-
-    def fail(self, where: str) -> None:
-        """End the poll on account of a bug; called inside the ``except`` block."""
 
 
 class Poll:
@@ -81,12 +59,9 @@ class Poll:
         self._began_at = owner.now()
         self._deadline = self._began_at + owner.plan.timeout_seconds
         self._paused_at: float | None = None
-        self._size = 0
-        self._line_since = 0.0
-        self.framer: Framer | None = None
+        self._body: Body | None = None
         self.status: int | None = None
         """Of the answer, once it is here; the last one of several."""
-        self.records = 0
 
     def run(self) -> "Deferred[PollResult]":
         """Do it. The Deferred fires with how it went, and fails with `PollError`, or on account of a bug."""
@@ -116,7 +91,22 @@ class Poll:
     @property
     def is_reading(self) -> bool:
         """Whether a body is under way."""
-        return self.framer is not None and not self._is_over
+        return self._body is not None and not self._is_over
+
+    @property
+    def buffered(self) -> int:
+        """The bytes of a line that is unfinished."""
+        return 0 if self._body is None else self._body.framer.buffered
+
+    def evict(self) -> bytes:
+        """Give up the unfinished line for want of memory; gives what there was of it."""
+        return b"" if self._body is None else self._body.evict()
+
+    def fail(self) -> None:
+        """End it on account of a bug; the unfinished line is counted as lost to that."""
+        if self._body is not None:
+            self._body.framer.discard(DiscardReason.INTERNAL_ERROR)
+        self.end(PollResult.INTERNAL_ERROR, "internal error: see the log")
 
     # The request.
 
@@ -160,15 +150,13 @@ class Poll:
                 raise self._refusal(exchange)
         self._check(exchange)
         validator = Validator.read(exchange.first)
-        self.framer = framer = self._owner.make_framer()
+        body = self._body = Body(self._owner, self.end)
         try:
-            is_certain = await exchange.read(self._feed, self._hold_back)
+            is_certain = await exchange.read(body.feed, self._hold_back)
         except Exception:
-            self._is_over = True
-            if framer.closed is None:
-                framer.discard(DiscardReason.UNFINISHED)
+            body.give_up()
             raise
-        self._finish(framer, is_certain=is_certain)
+        body.finish(is_certain=is_certain)
         self._owner.validator = validator
         return PollResult.OK
 
@@ -193,58 +181,6 @@ class Poll:
         most = self._owner.plan.max_body_bytes
         if exchange.length is not None and exchange.length > most:
             raise PollError(PollResult.TOO_LONG, f"its body is longer than {most} bytes (max_bytes)")
-
-    # The body.
-
-    def _feed(self, data: bytes) -> None:
-        """Frame what one read has brought. No exception leaves: a bug costs this poll only, and is counted."""
-        framer, owner = self.framer, self._owner
-        if self._is_over or framer is None:
-            return
-        try:
-            owner.ledger.bytes_received += len(data)
-            self._size += len(data)
-            excess = max(0, self._size - owner.plan.max_body_bytes)
-            owner.ledger.bytes_discarded[DiscardReason.UNFINISHED] += excess
-            self._pass_on(framer, framer.feed(data[: len(data) - excess], owner.wall_time()))
-            if excess:
-                self.end(PollResult.TOO_LONG, f"its body is longer than {owner.plan.max_body_bytes} bytes (max_bytes)")
-            elif framer.closed is not None:
-                self.end(PollResult.OVERSIZE, "a line is too long (max_length, oversize = 'close')")
-        except Exception:  # noqa: BLE001 - whatever it is, it must end here
-            owner.fail("a poll")
-
-    def _pass_on(self, framer: Framer, batches: list[Batch]) -> None:
-        lane = self._owner.lane
-        for batch in batches:
-            self.records += batch.count
-            lane.write(batch)
-        if batches or not self._line_since:
-            self._line_since = self._owner.now()
-        lane.hold(framer.memory, self._line_since)
-        self._owner.heard(framer)
-
-    def _finish(self, framer: Framer, *, is_certain: bool) -> None:
-        """Deliver a last line that no LF ends: where the body's own end is certain, so is the line's."""
-        last = framer.finish(self._owner.wall_time())
-        if is_certain:
-            for batch in last:
-                batch.partial = False
-                self._owner.ledger.records_partial -= batch.count
-        self._pass_on(framer, last)
-
-    def evict(self) -> bytes:
-        """Give up the unfinished line; gives what there was of it."""
-        framer = self.framer
-        if framer is None or self._is_over:
-            return b""
-        start = bytes(framer.partial)
-        batches = framer.evict(self._owner.wall_time())
-        framer.oversized.clear()  # it is told of under its own cause
-        self._pass_on(framer, batches)
-        if framer.closed is not None:
-            self.end(PollResult.OVERSIZE, "unfinished lines take too much memory (oversize = 'close')")
-        return start
 
     # Time.
 

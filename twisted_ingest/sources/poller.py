@@ -6,13 +6,12 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_ingest.backoff import Backoff
 from twisted_ingest.batch import ConnectionInfo
-from twisted_ingest.errors import DiscardReason, Durability, PollResult, SourceError
+from twisted_ingest.errors import Durability, PollResult, SourceError
 from twisted_ingest.flow.intake import Intake
 from twisted_ingest.flow.lane import Lane
 from twisted_ingest.framing.base import Framer
@@ -25,22 +24,10 @@ from twisted_ingest.sources.outcome import PollError
 from twisted_ingest.sources.plan import PollPlan, redacted
 from twisted_ingest.sources.poll import Poll
 from twisted_ingest.sources.resolving import let_stop_not_wait
+from twisted_ingest.sources.timetable import Timetable
 from twisted_ingest.sources.validator import Validator
 from twisted_ingest.sources.wire import Exchange
 from twisted_ingest.units import format_duration
-
-JITTER = 0.1
-"""Share of the interval by which each poll comes earlier or later, by chance: a fleet that was started at one moment
-does not ask at one moment for long."""
-
-FIRST_SECONDS = 1.0
-"""Seconds within which the first poll begins, by chance, or the share of the interval where that is less."""
-
-LONGEST_BACKOFF = 600.0
-"""Seconds between polls that fail, where the interval is no longer."""
-
-LONGEST_RETRY_AFTER = 3600.0
-"""Seconds that a server may have us wait (``Retry-After``): its clock or its word may be wrong for ever."""
 
 
 @implementer(ISource, IBatchProducer)
@@ -85,17 +72,13 @@ class HttpPoller:
         self._clock = clock
         self._reactor = reactor
         self._wall_time = wall_time
-        self._chance = chance
         target = plan.target
         self._info = ConnectionInfo(next(ids), name, f"{target.host}:{target.port}", None)
-        self._backoff = Backoff(plan.interval_seconds * 2, max(LONGEST_BACKOFF, plan.interval_seconds), jitter=True)
+        self._timetable = Timetable(plan.interval_seconds, clock, chance, self._come_due)
         self._is_running = False
-        self._timer: IDelayedCall | None = None
-        self._next_at: float | None = None
         self._is_due = False
         """Whether a poll waits for the lane."""
         self._poll: Poll | None = None
-        self._began_at: float | None = None
         self._last: tuple[PollResult, int | None] | None = None
 
     # What it is.
@@ -119,12 +102,11 @@ class HttpPoller:
 
     def balance(self) -> SourceBalance:
         """See `ISource`."""
-        framer = self._poll.framer if self._poll is not None else None
-        return SourceBalance(0 if framer is None else framer.buffered, 0, 0)
+        return SourceBalance(0 if self._poll is None else self._poll.buffered, 0, 0)
 
     def status(self) -> dict[str, Any]:
         """See `ISource`."""
-        now = self._clock.seconds()
+        age, left = self._timetable.age, self._timetable.seconds_left
         result, code = self._last or (None, None)
         bad = sum(count for each, count in self.ledger.polls.items() if not each.is_good)
         return {
@@ -138,8 +120,8 @@ class HttpPoller:
             "errors": bad,
             "last_result": result,
             "last_status": code,
-            "last_age_seconds": None if self._began_at is None else round(now - self._began_at, 3),
-            "next_seconds": None if self._next_at is None else round(max(0.0, self._next_at - now), 3),
+            "last_age_seconds": None if age is None else round(age, 3),
+            "next_seconds": None if left is None else round(left, 3),
             "records": self.ledger.records_framed,
         }
 
@@ -158,14 +140,12 @@ class HttpPoller:
         let_stop_not_wait(self._reactor)
         self._is_running = True
         self.lane.registerProducer(self, True)
-        self._schedule(self._chance() * min(FIRST_SECONDS, self.plan.interval_seconds))
+        self._timetable.set_first()
 
     async def stop(self) -> None:
         """Begin no more polls."""
         was_running, self._is_running, self._is_due = self._is_running, False, False
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = self._next_at = None
+        self._timetable.clear()
         if was_running:
             self._leave()
 
@@ -199,18 +179,13 @@ class HttpPoller:
 
     # One poll after the other.
 
-    def _schedule(self, seconds: float) -> None:
-        self._next_at = self._clock.seconds() + seconds
-        self._timer = self._clock.callLater(seconds, self._come_due)
-
     def _come_due(self) -> None:
-        self._timer = self._next_at = None
         self._is_due = self.lane.is_paused
         if not self._is_due:
             self._begin()
 
     def _begin(self) -> None:
-        self._began_at = self._clock.seconds()
+        self._timetable.note_begun()
         self.ledger.polls_begun += 1
         self._poll = poll = Poll(self)
         _ = poll.run().addBoth(self._ended, poll).addErrback(self._go_on)
@@ -230,8 +205,7 @@ class HttpPoller:
             self._leave()
             return
         self._renew_authorization(poll.status)
-        wait = self._wait(error)
-        self._schedule(wait)
+        wait = self._timetable.set_next(error)
         if error is not None:
             self._events.poll_failed(self.name, self.plan.target.shown, error.detail, wait)
         elif not was_good:
@@ -240,25 +214,14 @@ class HttpPoller:
     def _go_on(self, bug: Failure) -> None:
         """Poll on, whatever our own bug was."""
         self._events.bug(f"source {self.name}", bug)
-        if self._is_running and self._timer is None:
-            self._schedule(self.plan.interval_seconds)
+        if self._is_running and not self._timetable.is_set:
+            self._timetable.set()
 
     def _read_error(self, failure: Failure) -> PollError:
         if isinstance(failure.value, PollError):
             return failure.value
         self._events.bug(f"a poll of source {self.name}", failure)
         return PollError(PollResult.INTERNAL_ERROR, "internal error: see the log")
-
-    def _wait(self, error: PollError | None) -> float:
-        """Give the seconds until the next poll."""
-        now, interval = self._clock.seconds(), self.plan.interval_seconds
-        took = now - (self._began_at or now)
-        usual = max(0.0, interval * (1 + JITTER * (2 * self._chance() - 1)) - took)
-        if error is None:
-            self._backoff.reset()
-            return usual
-        asked = min(error.retry_after or 0.0, LONGEST_RETRY_AFTER)
-        return max(usual, self._backoff.lengthen(), asked)
 
     def _renew_authorization(self, status: int | None) -> None:
         """Read the credentials again where they were refused: they may have been replaced."""
@@ -282,7 +245,7 @@ class HttpPoller:
         elif self._is_due:
             self._is_due = False
             # Not from inside the call that relieved the lane.
-            self._schedule(0.0)
+            self._timetable.set(0.0)
 
     def stopProducing(self) -> None:
         """See `IPushProducer`: nobody calls it."""
@@ -297,11 +260,8 @@ class HttpPoller:
     def fail(self, where: str) -> None:
         """See `IBatchProducer`; the unfinished line is counted as lost to a bug."""
         self._events.internal_error(where, self._info)
-        poll = self._poll
-        if poll is not None:
-            if poll.framer is not None:
-                poll.framer.discard(DiscardReason.INTERNAL_ERROR)
-            poll.end(PollResult.INTERNAL_ERROR, "internal error: see the log")
+        if self._poll is not None:
+            self._poll.fail()
 
     # A poll calls these.
 
