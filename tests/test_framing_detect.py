@@ -58,6 +58,7 @@ class DiagnoseTests(SynchronousTestCase):
         b"PROXY is down\n",
         b"1 open file\n",
         b"x\n",
+        b"2W\0\tx\0",
         b"\r\n\r\n\r\n<13>x\n",
         b"\0<13>x\0",
         b"2026-11-21 up\n",

@@ -58,7 +58,7 @@ class Run:
         self.framer.replies = []
         if Balance.of_bytes(self.ledger, self.framer.buffered).error:
             raise AssertionError("a byte is not accounted for")
-        if self.framer.buffered > max(RELP_OFFERS, self.framer._limit + 2):
+        if self.framer.buffered > max(RELP_OFFERS, self.framer.limit + 2):
             raise AssertionError("more is held than any frame may take")
 
     def outcome(self) -> object:

@@ -1,7 +1,6 @@
 """The scanner written in C, held against what it ought to find, said in Python."""
 
 import os
-import re
 import shutil
 import sysconfig
 from pathlib import Path
@@ -10,16 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from tests.scanners import BOM, frames, lines
 from twisted_ingest.batch import LF
 from twisted_ingest.framing import scan
-from twisted_ingest.framing.octets import payload
-
-BOM = b"\xef\xbb\xbf"
-ODD = re.compile(rb" {1,8}<|\xef\xbb\xbf<|[1-9][0-9]{0,6} (?:\xef\xbb\xbf)?<[0-9]{1,3}>")
-COUNT = {
-    True: re.compile(rb"([1-9][0-9]{0,6}) (?=<[0-9]{1,3}>)"),
-    False: re.compile(rb"\n?([1-9][0-9]{0,6}) (?!\xef)"),
-}
 
 PIECES = st.one_of(
     st.sampled_from([b"a", b"word", b"\n", b"\n\n", b"\r\n", b"\r", b"\0", b" ", b"        ", b"<", b"<1>", b"<191>"]),
@@ -27,41 +19,9 @@ PIECES = st.one_of(
     st.sampled_from([b"6 <1>abc", b"7 <1>abc\n", b"8 <1>abc\r\n", b"7 <1>abc\0", b"7 <1>a\nbc", b"1 \n", b"3 abc"]),
     st.binary(max_size=5),
 )
-SUSPECT = re.compile(rb"(?s)^..*[ \xbf]<")
-"""What looks like the header of another frame, behind a record's own beginning."""
-
 DATA = st.lists(PIECES, max_size=12).map(b"".join)
 LIMITS = st.integers(1, 20)
 EXAMPLES = int(os.environ.get("INGEST_TEST_SCANS", "800"))
-
-
-def lines(partial: bytes, data: bytes, position: int, limit: int, evidence: bool) -> tuple[bytes, int, int]:
-    """Find ordinary lines, one at a time."""
-    found: list[bytes] = []
-    begin = position
-    while (end := data.find(LF, position)) >= 0:
-        line = (b"" if found else partial) + data[position:end]
-        odd = not line or len(line) > limit or line.endswith(b"\r")
-        if odd or (evidence and (b"\0" in line or ODD.match(line))):
-            break
-        found.append(line + LF)
-        position = end + 1
-    return b"".join(found), len(found), position if found else begin
-
-
-def frames(data: bytes, position: int, limit: int, evidence: bool) -> tuple[bytes, int, int]:
-    """Find ordinary frames, one at a time."""
-    found = []
-    while header := COUNT[evidence].match(data, position):
-        end = header.end() + int(header[1])
-        record = payload(data[header.end() : end])
-        if int(header[1]) > limit or end > len(data) or not record or LF in record:
-            break
-        if evidence and (b"\0" in record or SUSPECT.search(record)):
-            break
-        found.append(record + LF)
-        position = end
-    return b"".join(found), len(found), position
 
 
 class ScannerTests(SynchronousTestCase):

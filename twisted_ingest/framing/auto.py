@@ -25,7 +25,7 @@ from twisted_ingest.framing.beginnings import (
 from twisted_ingest.framing.doubt import DoubtingFramer, claim_at
 from twisted_ingest.framing.mixed import ENDS, NOTHING, WAIT
 from twisted_ingest.framing.octets import TRAILER
-from twisted_ingest.framing.scan import Chunk
+from twisted_ingest.framing.scan import Chunk, Look
 
 # Line beginnings that may be more than that; the first search is the cheap one.
 _SUSPECT = re.compile(rb"\n[\n \xef1-9]")
@@ -33,6 +33,9 @@ _ODD = re.compile(rb"\n(?: {1,8}<|\xef\xbb\xbf<|[1-9][0-9]{0,6} (?:\xef\xbb\xbf)
 _LFS = re.compile(rb"\n+")
 # Within records that NUL ends: one that is another's line, and one with LF before its NUL.
 _NUL_ODD = re.compile(rb"\n(?:<[0-9]{1,3}>|\{|\0)")
+
+_COUNTS = frozenset(b"123456789")
+"""First bytes of a count."""
 
 _PLAIN = frozenset(range(0x100)) - frozenset(b"\n\0 \xef123456789")
 """First bytes that make a line an ordinary one."""
@@ -50,6 +53,24 @@ class AutoFramer(DoubtingFramer):
     """
 
     __slots__ = ()
+
+    @property
+    def look(self) -> Look:
+        """See `Framer`: where frames may be among lines, and where NUL may end records, we see to it ourselves."""
+        if self._sniffing or self._skipping is not None or self._speaks_nul or self._after_nul:
+            return Look.NOTHING
+        if self._wary <= 0:
+            return Look.LINES_OF_MIXED
+        is_framed = self._run and (not self.partial or self.partial[0] in _COUNTS)
+        return Look.FRAMES_OF_MIXED if is_framed else Look.NOTHING
+
+    def _note_taken(self, batch: Batch, size: int) -> None:
+        if self._wary <= 0:
+            if self._run or self._framed or self._nul_run or self._is_first:
+                self._note_line()
+        else:
+            self._note_frames(batch.count)
+            self._wary = max(self._wary - size, self._wary_bytes)
 
     def _feed(self, chunk: Chunk, now: float, batches: list[Batch]) -> None:
         if self.partial and not self._is_stirred(chunk):
@@ -70,7 +91,7 @@ class AutoFramer(DoubtingFramer):
             self._note_line()
             self.crossed = True
             self._give(Batch(rest, 1, self._info, now), len(rest), batches)
-        elif not begin or not self._holds_line(rest, 0):
+        elif self.partial or not self._holds_line(rest, 0):
             self._now, self._out = now, batches
             self._read(self._take_partial(rest))
             self._out = NOTHING
@@ -88,7 +109,7 @@ class AutoFramer(DoubtingFramer):
     def _is_one_line(self, chunk: bytes) -> bool:
         """Whether a chunk is one ordinary line, and nothing was begun: what most clients send at a time."""
         return (
-            chunk.find(LF) == len(chunk) - 1 <= self._limit
+            chunk.find(LF) == len(chunk) - 1 <= self.limit
             and not self.partial
             and not self._speaks_nul
             and not self._after_nul
@@ -101,7 +122,7 @@ class AutoFramer(DoubtingFramer):
     def _holds_line(self, data: bytes, position: int) -> bool:
         """Hold what is left of a chunk where it is the beginning of an ordinary line: as most chunks end."""
         if (
-            not UNDECIDED_BYTES <= len(data) - position <= self._limit
+            not UNDECIDED_BYTES <= len(data) - position <= self.limit
             or self._wary > 0
             or self._speaks_nul
             or self._after_nul
@@ -110,7 +131,7 @@ class AutoFramer(DoubtingFramer):
         ):
             return False
         self.partial = data[position:]
-        self._wait(self._limit, ENDS)
+        self._wait(self.limit, ENDS)
         return True
 
     def _read(self, data: bytes) -> None:
@@ -169,7 +190,7 @@ class AutoFramer(DoubtingFramer):
         count = begins.index(None) if None in begins else len(records)
         block = NUL.join((*records[:count], b""))
         is_doubtful = self._wary > 0 and next(headers(block, 0, len(block)), None) is not None
-        if not count or is_doubtful or max(map(len, records)) > self._limit:
+        if not count or is_doubtful or max(map(len, records)) > self.limit:
             return position
         self._give_loose()
         nul_run = self._nul_run + count
@@ -215,7 +236,7 @@ class AutoFramer(DoubtingFramer):
         return end
 
     def _has_oversize(self, block: bytes) -> bool:
-        return len(block) > self._limit + 1 and self._next_oversize(block, 0) >= 0
+        return len(block) > self.limit + 1 and self._next_oversize(block, 0) >= 0
 
     def _sure_frames(self, records: list[bytes]) -> int:
         """See `CountedFramer`: those that hold neither headers nor, before there is trust, LF and NUL."""
@@ -262,7 +283,7 @@ class AutoFramer(DoubtingFramer):
 
     def _settle_frame(self, data: bytes) -> int:
         """Give the frame that ends where the data does, and what is before it; 0 where there is none to believe."""
-        size, longest = len(data), self._limit + TRAILER
+        size, longest = len(data), self.limit + TRAILER
         own = claim_at(data, 0)
         if own is not None and own.end <= size and own.end - own.start <= longest:
             is_whole = self._is_trusted or breaks_at(data, own.start, own.end, size) < 0
@@ -280,7 +301,7 @@ class AutoFramer(DoubtingFramer):
         batches = self._end_sniffing(now)
         batches += self.settle(now)
         record = self._stripped(bytes(self.partial))
-        if len(record) > self._limit and self.closed is None:
+        if len(record) > self.limit and self.closed is None:
             self._ledger.bytes_framing += len(self.partial) - len(record)
             self.partial = b""
             self._cut(record, len(record), DiscardReason.OVERSIZE, now, batches)

@@ -11,14 +11,14 @@ from twisted_ingest.errors import DiscardReason, Oversize, Resync
 from twisted_ingest.framing.batching import FEW_BATCHES, merged
 from twisted_ingest.framing.detect import diagnose, is_run_together, may_hold_record, no_text_begins
 from twisted_ingest.framing.oversize import Cutting
-from twisted_ingest.framing.scan import Chunk, LinesIn, lines_in
+from twisted_ingest.framing.scan import Chunk, LinesIn, Look, lines_in
 from twisted_ingest.framing.signatures import HEAD_BYTES, Signature
 from twisted_ingest.ledger import ListenerLedger
 from twisted_ingest.limits import PARTIAL_OVERHEAD
 
 
 class Astray(NamedTuple):
-    """Where a stream of counted frames lost its way: behind one of ``size`` bytes, or none (0), stands ``found``."""
+    """Where a stream of counted frames lost its way: ``found`` is behind a record of ``size`` bytes, or none (0)."""
 
     size: int
     found: bytes
@@ -35,7 +35,6 @@ class Framer(Cutting):
     """
 
     __slots__ = (
-        "_need",
         "_sniffing",
         "astray",
         "in_doubt",
@@ -65,8 +64,6 @@ class Framer(Cutting):
         super().__init__(info, ledger, max_length, oversize)
         self.partial: bytes | bytearray = b""
         """The unfinished record, as far as it is held. Read it only."""
-        self._need: int | None = None
-        """The length of the counted frame in ``partial``, its header gone; ``None`` where it is none."""
         self._sniffing = sniff
         self.wrong_protocol: Signature | None = None
         """What the stream turned out to be, where it was given up for that."""
@@ -100,12 +97,17 @@ class Framer(Cutting):
         if self.partial:
             # While sniffing, empty records may be held, because other protocols begin so.
             return not self._sniffing or bool(self.partial.strip(b"\r\n\0"))
-        return self._skipping is not None or self._need is not None
+        return self._skipping is not None
 
     @property
     def is_run_together(self) -> bool:
         """Whether the unfinished record looks like several, whose sender ends them with nothing."""
-        return self._need is None and is_run_together(self.partial)
+        return is_run_together(self.partial)
+
+    @property
+    def look(self) -> Look:
+        """How ``partial`` and what comes next may be looked through before we see them. Asked for each read."""
+        return Look.NOTHING
 
     def feed(self, chunk: Chunk, now: float) -> list[Batch]:
         """
@@ -125,6 +127,28 @@ class Framer(Cutting):
             if len(batches) > FEW_BATCHES:
                 return merged(batches)
         return batches
+
+    def take(self, wire: Chunk, count: int, size: int, rest: Chunk, now: float) -> list[Batch]:
+        """
+        Take a chunk that was looked through as ``look`` said: gives what `feed` would give for it.
+
+        ``wire`` are the ``count`` ordinary records at the front of ``partial`` and the chunk, LF behind each; they were
+        ``size`` bytes of both. It becomes the wire of the first batch as it is. ``rest`` is what follows them; with no
+        record found it is the chunk, without ``partial``. Nothing else may be asked of us between look and take.
+        """
+        if not count:
+            return self.feed(rest, now)
+        self.crossed = True
+        self.partial = b""
+        batches: list[Batch] = []
+        batch = Batch(wire, count, self._info, now)
+        self._give(batch, size, batches)
+        self._note_taken(batch, size)
+        if not rest:
+            return batches
+        more: list[Batch] = []
+        self._feed(rest, now, more)
+        return batches + (merged(more) if len(more) > FEW_BATCHES else more)
 
     def finish(self, now: float) -> list[Batch]:
         """Take the end of the stream: an unfinished record is delivered, marked partial."""
@@ -161,6 +185,9 @@ class Framer(Cutting):
     def _feed(self, chunk: Chunk, now: float, batches: list[Batch]) -> None:
         """Frame what follows the unfinished record; called with one byte at least, never while skipping."""
         raise NotImplementedError
+
+    def _note_taken(self, batch: Batch, size: int) -> None:
+        """Note records that were found elsewhere, as ``look`` said; they were ``size`` bytes of the stream."""
 
     def _stripped(self, partial: bytes) -> bytes:
         """Give an unfinished record at the end of the stream without what belongs to its delimiter."""
@@ -216,9 +243,9 @@ class Framer(Cutting):
 
     def _check_partial(self, now: float, batches: list[Batch]) -> None:
         """Deal with an unfinished line that is too long already."""
-        if len(self.partial) == self._limit + 1 and self.delimiter == LF and self.partial.endswith(b"\r"):
+        if len(self.partial) == self.limit + 1 and self.delimiter == LF and self.partial.endswith(b"\r"):
             return  # it may still turn out to be a record of exactly the limit, ended by CRLF
-        if len(self.partial) > self._limit:
+        if len(self.partial) > self.limit:
             self._give_up(DiscardReason.OVERSIZE, now, batches)
 
     def _give_up(self, reason: DiscardReason, now: float, batches: list[Batch]) -> None:
@@ -236,7 +263,7 @@ class Framer(Cutting):
         ``has_no_empty`` is what the caller has seen for itself: no delimiter follows another. A record that closes the
         stream leaves the block accounted for all the same.
         """
-        start, limit = 0, self._limit
+        start, limit = 0, self.limit
         while len(block) - start > limit + 1:
             # Each jump passes over as many whole records as fit; only a record too long stops it.
             stop = self._next_oversize(block, start)
@@ -257,7 +284,7 @@ class Framer(Cutting):
 
     def _next_oversize(self, block: bytes, start: int) -> int:
         """Find where the first record longer than the limit begins, or -1."""
-        delimiter, limit = self.delimiter, self._limit
+        delimiter, limit = self.delimiter, self.limit
         cr = delimiter == LF
         while len(block) - start > limit + 1:
             # The delimiter may stand at start + limit at the latest, one later behind a CR.
@@ -273,7 +300,7 @@ class Framer(Cutting):
 
     def _ordinary(self, data: Chunk, position: int, now: float, batches: list[Batch], *, evidence: bool) -> int:
         """Make a batch of the unfinished record and all lines behind it, up to the first odd one; give where it is."""
-        wire, count, end = self._lines_in(self.partial, data, position, self._limit, evidence)
+        wire, count, end = self._lines_in(self.partial, data, position, self.limit, evidence)
         if count:
             self.partial = b""
             self.crossed = True

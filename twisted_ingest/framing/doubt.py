@@ -71,7 +71,7 @@ class DoubtingFramer(MixedFramer):
         claim = claim_at(data, position)
         if claim is None:
             return self._plain(data, position)
-        if claim.end - claim.start > self._limit + TRAILER:
+        if claim.end - claim.start > self.limit + TRAILER:
             return self._long_frame(data, claim)
         return self._frame(data, claim)
 
@@ -96,7 +96,7 @@ class DoubtingFramer(MixedFramer):
     def _doubtful_frame(self, data: bytes, claim: Claim, broken_at: int) -> int:
         """Weigh a frame against those that seem to be inside it: what is confirmed first is believed."""
         position, _, end, _ = claim
-        room = position + self._limit + self._slack
+        room = position + self.limit + self._slack
         stop = min(len(data), room)
         linked_at, dead_at = link_at(data, end, stop)
         # What is seen later than what decides need not be looked at.
@@ -139,7 +139,7 @@ class DoubtingFramer(MixedFramer):
         """Read a frame whose count is too long: as a line, unless nothing in as much as we hold refutes the count."""
         position, start, end, _ = claim
         self._wary = max(self._wary, self._wary_bytes)
-        stop = min(end, position + self._limit + self._slack)
+        stop = min(end, position + self.limit + self._slack)
         seen = min(stop, len(data))
         if not self._is_trusted and breaks_at(data, start, end, seen) >= 0:
             return self._plain(data, position, is_wary=True)
@@ -173,7 +173,7 @@ class DoubtingFramer(MixedFramer):
         """Read a line, or a record that NUL ends."""
         kind = self._kind(data, position)
         is_wary = is_wary or self._wary > 0
-        size, last = len(data), position + self._limit
+        size, last = len(data), position + self.limit
         room = self._room(data, position)
         stop = min(size, room)
         end = self._end(data, position, stop, kind)
@@ -196,7 +196,7 @@ class DoubtingFramer(MixedFramer):
 
     def _claims(self, data: bytes, position: int, stop: int, weighed_to: int) -> list[Claim]:
         """Give what the headers claim that stand behind ``position`` and before ``stop``, to be weighed so far."""
-        return claims(data, position + 1, stop, self._limit + TRAILER, weighed_to)
+        return claims(data, position + 1, stop, self.limit + TRAILER, weighed_to)
 
     def _kind(self, data: bytes, position: int) -> bytes:
         """Give how a record begins that NUL may end, or nothing; behind another one, NUL is expected to end it."""
@@ -207,7 +207,7 @@ class DoubtingFramer(MixedFramer):
 
     def _room(self, data: bytes, position: int) -> int:
         """Give the place by which a record's end must have come, unless it holds a header."""
-        last = position + self._limit
+        last = position + self.limit
         # What stands behind the longest record may be half of its end.
         return last + (UNDECIDED_BYTES if data[last : last + 1] in (b"\r", NUL) else 1)
 
@@ -240,7 +240,7 @@ class DoubtingFramer(MixedFramer):
         link, first = self._first_of(data, seen, stop, end + 1, dead_at)
         if not first:
             self.in_doubt = True
-            return self._wait_for(data, position, seen, _NEVER, wake=self._limit + self._slack)
+            return self._wait_for(data, position, seen, _NEVER, wake=self.limit + self._slack)
         if link is not None and link.known_at == first:
             return self._follow(data, position, link)
         return None if dead_at == first else position + self._read_lines(data[position:first])
@@ -253,7 +253,7 @@ class DoubtingFramer(MixedFramer):
         if kind and not (self._speaks_nul and (self.in_doubt or self._nul_run >= self._trust)):
             stirs = ENDS
         if seen is None:
-            self._wait(self._limit + 1, stirs)
+            self._wait(self.limit + 1, stirs)
         else:
             self._wait_for(data, position, seen, stirs, wake=room - position)
             if self._framed and any(claim.end <= size and chain_at(data, claim, size) == OPEN for claim in seen):

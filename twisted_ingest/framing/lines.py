@@ -7,13 +7,19 @@ could be too long.
 
 from twisted_ingest.batch import LF, NUL, Batch
 from twisted_ingest.framing.base import Framer
-from twisted_ingest.framing.scan import Chunk
+from twisted_ingest.framing.scan import Chunk, Look
 
 
 class LineFramer(Framer):
     """Frames lines; see `Framer`."""
 
     __slots__ = ()
+
+    @property
+    def look(self) -> Look:
+        """See `Framer`."""
+        is_odd = self._sniffing or self._skipping is not None or self.delimiter != LF
+        return Look.NOTHING if is_odd else Look.LINES
 
     def _feed(self, chunk: Chunk, now: float, batches: list[Batch]) -> None:
         begin = self._ordinary(chunk, 0, now, batches, evidence=False) if self.delimiter == LF else 0

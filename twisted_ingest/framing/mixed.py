@@ -126,7 +126,7 @@ class MixedFramer(CountedFramer):
     def _give_record(self, record: bytes, raw: bytes, consumed: int) -> None:
         """Give one record, which was ``consumed`` bytes of the stream; ``raw`` is what it is cut from if too long."""
         self.crossed = True
-        if len(record) <= self._limit:
+        if len(record) <= self.limit:
             self._loose.append(record)
             self._loose_size += consumed
             return

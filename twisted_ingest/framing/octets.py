@@ -12,13 +12,16 @@ from twisted_ingest.batch import LF, NUL, Batch
 from twisted_ingest.errors import DiscardReason
 from twisted_ingest.framing.base import Astray, Framer
 from twisted_ingest.framing.beginnings import ANY_COUNTED, BOM, COUNTED, counted_is_undecided
-from twisted_ingest.framing.scan import Chunk, FramesIn, frames_in
+from twisted_ingest.framing.scan import Chunk, FramesIn, Look, frames_in
 from twisted_ingest.limits import PREVIEW
 
 TRAILER = 2
 """Bytes that may stand at the end of a frame and do not count towards the limit: CRLF."""
 
 _LF = LF[0]
+
+_MOSTLY_WITHIN = 512
+"""Bytes from a block's end in which its last record mostly begins."""
 
 
 class CountedFramer(Framer):
@@ -36,7 +39,7 @@ class CountedFramer(Framer):
         position = self._ordinary_frames(data, position, now, batches)
         records: list[bytes] = []
         ends: list[int] = []
-        match, limit, size, begin = self._header.match, self._limit, len(data), position
+        match, limit, size, begin = self._header.match, self.limit, len(data), position
         while True:
             found = match(data, position)
             if found is None:
@@ -65,7 +68,7 @@ class CountedFramer(Framer):
 
     def _ordinary_frames(self, data: bytes, position: int, now: float, batches: list[Batch]) -> int:
         """Make a batch of all frames up to the first odd one; give where that begins."""
-        wire, count, end = self._frames_in(data, position, self._limit, self._header is COUNTED)
+        wire, count, end = self._frames_in(data, position, self.limit, self._header is COUNTED)
         if count:
             self.crossed = True
             self._note_frames(count)
@@ -101,100 +104,101 @@ class OctetFramer(CountedFramer):
     Frames a stream of counted frames, and nothing else.
 
     Where a frame does not begin with a count (one LF before it is tolerated) there is no safe place to go on: the
-    framer closes, reason ``framing``, and ``astray`` says what is there and which count led to it. A count is 1 to
-    9,999,999, without leading zero.
+    framer closes, reason ``framing``, and ``astray`` says what is there and which record is before it. A count is 1 to
+    9,999,999, without leading zero. The unfinished frame is held with its count.
     """
 
-    __slots__ = ("_last_count",)
+    __slots__ = ("_last_size", "_wake")
 
     _header = ANY_COUNTED
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._last_count = 0
-        """Of the last frame that had not come whole."""
+        self._last_size = 0
+        """How long the last record is."""
+        self._wake = 0
+        """From how many bytes on the unfinished frame is looked at again."""
+
+    @property
+    def look(self) -> Look:
+        """See `Framer`."""
+        return Look.NOTHING if self._sniffing or self._skipping is not None else Look.FRAMES
 
     def _feed(self, chunk: Chunk, now: float, batches: list[Batch]) -> None:
-        chunk = bytes(chunk)
-        if self._need is not None:
-            chunk = self._continue(chunk, self._need, now, batches)
-        data = self._take_partial(chunk) if self._need is None else b""
-        position = 0
+        if self.partial and len(self.partial) + len(chunk) < self._wake:
+            self._extend(bytes(chunk))
+            return
+        data, position = self._take_partial(chunk), 0
         while position < len(data) and self.closed is None:
+            before = len(batches)
             position = self._frames(data, position, now, batches)
+            if len(batches) > before:
+                self._last_size = _last_length(batches[-1])
             found = self._header.match(data, position)
             if found is not None:
-                position = self._begin(data, found, now, batches)
+                position = self._one(data, found, now, batches)
                 continue
-            self.partial = data[position:]
+            self.partial, self._wake = data[position:], 0
             if not counted_is_undecided(self.partial):
-                self.astray = Astray(self._count_before(data, position), data[position : position + PREVIEW])
+                self.astray = Astray(self._last_size, data[position : position + PREVIEW])
                 self.discard(DiscardReason.FRAMING)
             return
         if self.closed is not None:
             self._discard(self.closed, len(data) - position)
 
-    def _count_before(self, data: bytes, position: int) -> int:
-        """Give the count of the frame that ended at ``position``, where it is known."""
-        at, count = 0, self._last_count
-        while at < position and (found := self._header.match(data, at)) is not None:
-            count = int(found[1])
-            at = found.end() + count
-        return count
+    def _note_taken(self, batch: Batch, size: int) -> None:
+        self._last_size = _last_length(batch)
 
-    def _begin(self, data: bytes, found: re.Match[bytes], now: float, batches: list[Batch]) -> int:
-        """Begin a frame that has not come whole, or may be too long; give where the data goes on behind it."""
-        start = found.end()
-        self._need = self._last_count = int(found[1])
-        self._ledger.bytes_framing += start - found.start()
-        self.partial = data[start : start + self._need]
-        end = start + len(self.partial)
-        self._check_frame(now, batches)
-        return end
-
-    def _continue(self, chunk: bytes, need: int, now: float, batches: list[Batch]) -> bytes:
-        """Add to the frame that was begun; give what follows it."""
-        missing = need - len(self.partial)
-        self._extend(chunk[:missing])
-        self._check_frame(now, batches)
-        return chunk[missing:]
-
-    def _check_frame(self, now: float, batches: list[Batch]) -> None:
-        """Deal with the frame in ``partial`` if it is whole, or too long already."""
-        need, have, limit = self._need or 0, len(self.partial), self._limit
-        if have == need:
-            frame = self._take_partial(b"")
-            self._need = None
+    def _one(self, data: bytes, found: re.Match[bytes], now: float, batches: list[Batch]) -> int:
+        """Take a frame that has not come whole, or may be too long; give where the data goes on behind it."""
+        begin, (start, count) = found.start(), (found.end(), int(found[1]))
+        longest = self.limit + TRAILER
+        # Of one that is too long no more is kept than a record may have.
+        needed = start + (count if count <= longest else self.limit)
+        if len(data) < needed:
+            self.partial, self._wake = data[begin:], needed - begin
+            return len(data)
+        frame = data[start : start + count]
+        self._ledger.bytes_framing += start - begin
+        if len(frame) < count:
+            self._skip_counted(count - len(frame), DiscardReason.OVERSIZE)
+        else:
             self.crossed = True
-            record = payload(frame)
-            if need > limit + TRAILER or len(record) > limit:
-                self._cut(frame, need, DiscardReason.OVERSIZE, now, batches)
-            else:
-                self._emit_records([record], need, now, batches)
-        elif need > limit + TRAILER and have >= limit:
-            self._give_up(DiscardReason.OVERSIZE, now, batches)
-
-    def finish(self, now: float) -> list[Batch]:
-        """See `Framer`."""
-        batches = super().finish(now)
-        self._need = None
-        return batches
-
-    def discard(self, reason: DiscardReason) -> None:
-        """See `Framer`."""
-        super().discard(reason)
-        self._need = None
+        record = payload(frame)
+        if count > longest or len(record) > self.limit:
+            self._cut(frame, len(frame), DiscardReason.OVERSIZE, now, batches)
+            self._last_size = count
+        else:
+            self._emit_records([record], count, now, batches)
+            self._last_size = len(record) or self._last_size
+        return start + len(frame)
 
     def _give_up(self, reason: DiscardReason, now: float, batches: list[Batch]) -> None:
-        raw, need = self._take_partial(b""), self._need
-        self._need = None
-        if need is None:
+        raw = self._take_partial(b"")
+        found = self._header.match(raw)
+        if found is None:
             self._skip_until(self.delimiter, reason)
         else:
             # What is left of a counted frame is skipped by count, whatever it holds.
-            self._skip_counted(need - len(raw), reason)
+            self._ledger.bytes_framing += found.end()
+            raw = raw[found.end() :]
+            self._skip_counted(int(found[1]) - len(raw), reason)
         self._cut(raw, len(raw), reason, now, batches)
 
     def _stripped(self, partial: bytes) -> bytes:
         # Digits of a count are no record.
-        return partial if self._need is not None else b""
+        found = self._header.match(partial)
+        return partial[found.end() :] if found is not None else b""
+
+
+def _last_length(batch: Batch) -> int:
+    """Give the length of the last record of a batch."""
+    if batch.count == 1:
+        return batch.size - 1
+    size = _MOSTLY_WITHIN
+    while True:
+        tail = bytes(batch.wire[-1 - size : -1])
+        end = tail.rfind(batch.delimiter)
+        if end >= 0:
+            return len(tail) - end - 1
+        size *= 8

@@ -13,15 +13,14 @@ from twisted_ingest.ledger import ListenerLedger
 class Cutting(Batching):
     """
     Applies the oversize policy, and skips what is left of a record that was given up.
-
-    ``max_length`` is how many bytes of a record are kept at most.
     """
 
-    __slots__ = ("_limit", "_oversize", "_skip_count", "_skip_stops", "_skipping", "closed", "crossed", "oversized")
+    __slots__ = ("_oversize", "_skip_count", "_skip_stops", "_skipping", "closed", "crossed", "limit", "oversized")
 
     def __init__(self, info: ConnectionInfo, ledger: ListenerLedger, max_length: int, oversize: Oversize) -> None:
         super().__init__(info, ledger)
-        self._limit = max_length
+        self.limit = max_length
+        """How many bytes a record may have."""
         self._oversize = oversize
         self._skipping: DiscardReason | None = None
         """Why what comes is discarded; ``None`` where it is not."""
@@ -38,9 +37,9 @@ class Cutting(Batching):
 
     def _cut(self, raw: bytes, size: int, reason: DiscardReason, now: float, batches: list[Batch]) -> None:
         """Apply the policy to a record of which ``size`` bytes have come; ``raw`` is its beginning, or all of them."""
-        kept, ledger = raw[: self._limit], self._ledger
+        kept, ledger = raw[: self.limit], self._ledger
         self.oversized.append(kept)
-        if self._oversize is Oversize.TRUNCATE:
+        if self._oversize is Oversize.TRUNCATE and kept:
             ledger.records_truncated += 1
             self._discard(reason, size - len(kept))
             batches.append(self._single(kept, now, truncated=True))

@@ -72,6 +72,7 @@ class RelpFramer(Session[Reply]):
         "_have",
         "_is_open",
         "_last_number",
+        "_need",
         "_number",
         "_relp",
         "ended_well",
@@ -99,6 +100,8 @@ class RelpFramer(Session[Reply]):
         self._expected = 1
         self._number = 0
         self._command = RelpCommand.OTHER
+        self._need: int | None = None
+        """The length of the frame in hand, of whose data ``partial`` is the beginning; ``None`` where there is none."""
         self._have = 0
         """How many bytes of the data of the frame in hand have come, skipped ones included."""
         self.ended_well = False
@@ -113,6 +116,16 @@ class RelpFramer(Session[Reply]):
         if self.error is not None:
             return CloseReason(self.closed or DiscardReason.PROTOCOL)
         return CloseReason.MEMORY if self.closed is DiscardReason.MEMORY else None
+
+    @property
+    def in_record(self) -> bool:
+        """See `Framer`."""
+        return super().in_record or self._need is not None
+
+    @property
+    def is_run_together(self) -> bool:
+        """See `Framer`: a frame has a length."""
+        return False
 
     def finish(self, now: float) -> list[Batch]:
         """Take the end of the stream: what is unfinished is not delivered, for it has no answer."""
@@ -150,7 +163,7 @@ class RelpFramer(Session[Reply]):
 
     def _records(self, data: bytes, position: int, now: float, batches: list[Batch]) -> int:
         """Take whole frames that hold an ordinary record each, up to anything else; give where that begins."""
-        match, limit, size, begin = _RECORD.match, self._limit, len(data), position
+        match, limit, size, begin = _RECORD.match, self.limit, len(data), position
         expected = self._expected if self._is_open else self._last_number
         records: list[bytes] = []
         while expected < self._last_number:
@@ -209,7 +222,7 @@ class RelpFramer(Session[Reply]):
     def _take(self, data: bytes, position: int, need: int, now: float, batches: list[Batch]) -> int:
         """Take what has come of the frame in hand; give where the data goes on behind it."""
         end = min(len(data), position + need - self._have)
-        most = self._limit + TRAILER if self._command is RelpCommand.SYSLOG else RELP_OFFERS
+        most = self.limit + TRAILER if self._command is RelpCommand.SYSLOG else RELP_OFFERS
         kept = data[position : min(end, position + max(0, most - len(self.partial)))]
         if kept:
             self._extend(kept)
@@ -240,7 +253,7 @@ class RelpFramer(Session[Reply]):
             self._end_well()
 
     def _record(self, held: bytes, need: int, now: float, batches: list[Batch]) -> None:
-        record, limit = payload(held), self._limit
+        record, limit = payload(held), self.limit
         if need > limit + TRAILER or len(record) > limit:
             self._cut(held, len(held), DiscardReason.OVERSIZE, now, batches)
         else:

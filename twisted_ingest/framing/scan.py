@@ -7,6 +7,7 @@ would.
 
 import os
 from collections.abc import Callable
+from enum import IntEnum
 from typing import Protocol
 
 PURE = "TWISTED_INGEST_PURE_PYTHON"
@@ -15,6 +16,25 @@ PURE = "TWISTED_INGEST_PURE_PYTHON"
 
 Chunk = bytes | memoryview
 """What one read brought; a view is of a buffer that the next read overwrites."""
+
+
+class Look(IntEnum):
+    """
+    How a framer's unfinished record and what comes next, joined, may be looked through before the framer sees them.
+
+    What is found is given to `twisted_ingest.framing.base.Framer.take`.
+    """
+
+    NOTHING = 0
+    """Not at all: the framer wants to see every byte."""
+    LINES = 1
+    """For ordinary lines; see `LinesIn`."""
+    LINES_OF_MIXED = 2
+    """The same with evidence."""
+    FRAMES = 3
+    """For ordinary counted frames; see `FramesIn`."""
+    FRAMES_OF_MIXED = 4
+    """The same with evidence."""
 
 
 class LinesIn(Protocol):

@@ -207,8 +207,8 @@ SIGNATURES = (
         "Beats (Lumberjack)",
         "Beats send no lines: let rsyslog (imfile), Fluent Bit or Vector send the file, or give Beats a Logstash whose "
         "tcp output has the codec json_lines",
-        # The number behind the letter is below 16 million. No text goes on as it does.
-        (positions(b"12", b"WJDC", b"\0", bytes(range(0x10))),),
+        # The number behind the letter is below 589,824. No text goes on as it does; with more it could be a tab.
+        (positions(b"12", b"WJDC", b"\0", bytes(range(9))),),
     ),
     Signature(
         RefuseReason.KAFKA,

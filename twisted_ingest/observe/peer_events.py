@@ -156,13 +156,13 @@ class PeerEvents(Facts):
             start=preview(start),
         )
 
-    def bad_frame(self, info: ConnectionInfo, count: int, found: bytes) -> None:
-        """Note that no count stands where a counted frame must begin, and which count led there."""
-        where = f"behind a frame whose count is {count}" if count else "where its first frame must begin"
+    def bad_frame(self, info: ConnectionInfo, size: int, found: bytes) -> None:
+        """Note that no count stands where a counted frame must begin, and how long the record before it is."""
+        where = f"behind a record of {size} B" if size else "before any record"
         self._peer(
             "bad_frame",
             LogLevel.warn,
-            "{listener}: {peer} sent what is no count {where} ({start}): the connection ends; if that count is wrong "
+            "{listener}: {peer} sent what is no count {where} ({start}): the connection ends; if the count is wrong "
             "(characters instead of bytes?) mend the sender, if it sends lines too use --framing auto",
             info,
             where=where,

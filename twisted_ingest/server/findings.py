@@ -62,8 +62,8 @@ class Findings(Deadlines):
         if framer.wrong_protocol is not None:
             events.wrong_protocol(self._ledger, self.info, framer.wrong_protocol)
         elif reason is CloseReason.FRAMING:
-            count, start = framer.astray or (0, b"")
-            events.bad_frame(self.info, count, start)
+            size, start = framer.astray or (0, b"")
+            events.bad_frame(self.info, size, start)
         self.close(reason, reset=True)
 
     def _note_oversize(self, start: bytes) -> None:
