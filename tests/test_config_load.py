@@ -3,6 +3,8 @@
 import os
 import resource
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 
@@ -12,8 +14,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_ingest import limits
 from twisted_ingest.config import checks
+from twisted_ingest.config import file as file_module
+from twisted_ingest.config.file import LARGEST_CONFIGURATION
 from twisted_ingest.config.given import FLAG_PATHS
-from twisted_ingest.config.load import LARGEST_CONFIGURATION, Loaded, load
+from twisted_ingest.config.load import Loaded, load
 from twisted_ingest.errors import ConfigurationError, Format, Framing, Fsync, Oversize
 from twisted_ingest.sinks.file import FileSettings
 from twisted_ingest.sinks.null import NullSettings
@@ -394,7 +398,7 @@ class FileMistakeTests(LoadingTestCase):
             ("\n[listeners.a]\n", 2, "[listeners.a] needs the key 'endpoint'"),
             ("sinks.x.path = 'x'", 1, "[sinks.x] needs the key 'type': one of file, null, stdout"),
             ("[sinks.x]\ntype = 'file'", 1, "[sinks.x] needs the key 'path'"),
-            ("[sinks.x]\ntype = 'fiel'\npath = 'x'", 1, "type: 'fiel' is not a sink; did you mean 'file'?"),
+            ("[sinks.x]\ntype = 'fiel'\npath = 'x'", 2, "type: 'fiel' is not a sink; did you mean 'file'?"),
             ("[sinks.x]\ntype = 'file'\npath = ''", 3, "path: it must not be empty"),
             ("[sinks.x]\ntype = 'file'\npath = \"a\\u0000\"", 3, r"path: 'a\x00' is not a path: it holds a NUL"),
             ("[sinks.x]\ntype = 'null'\nrequired = 'perhaps'", 3, "required: 'perhaps' is not true or false"),
@@ -497,6 +501,47 @@ class FileMistakeTests(LoadingTestCase):
             file = os.path.join(self.folder, path)
             error = self.assertRaises(ConfigurationError, load, file, {}, (), ())
             self.assertEqual(str(error), f"--config {file}: error: cannot read the file: {reason}")
+
+    def test_pipes(self) -> None:
+        """A pipe is read to its end, whoever made it and however late it is written."""
+        fifo = os.path.join(self.folder, "fifo")
+        os.mkfifo(fifo)
+        text = "[limits]\nmax_length = 77\n"
+        late = f"sleep 0.2; printf '{text}' "
+        fifos = f"({late} > {fifo}) & exec"
+        for before, file, after in (
+            ("exec", f"<({late})", ""),
+            (f"({late}) |", "/dev/stdin", ""),
+            (f"printf '{text}' |", "/dev/stdin", ""),
+            (fifos, fifo, ""),
+            ("exec", "/dev/stdin", f"< {self.write(text)}"),
+        ):
+            code = (
+                "import sys; from twisted_ingest.config.load import load\n"
+                "print(load(sys.argv[1], {}, (), ()).settings.limits.max_length)"
+            )
+            command = ["bash", "-c", f'{before} {sys.executable} -c "$1" {file} {after}', "bash", code]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+            self.assertEqual((done.stdout, done.stderr), ("77\n", ""), command)
+
+    def test_what_never_ends(self) -> None:
+        """What has no end is refused for that or for its size, within its time, and named with the reason."""
+        self.patch(file_module, "PIPE_SECONDS", 0.05)
+        fifo = os.path.join(self.folder, "fifo")
+        os.mkfifo(fifo)
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        self.addCleanup(os.close, writing)
+        os.write(writing, b"[limits]\n")
+        waiting = "nobody has written it to its end within 0 s (is it a pipe? its writer must close it)"
+        for path, reason in (
+            (fifo, waiting),
+            (f"/dev/fd/{reading}", waiting),
+            ("/dev/zero", "the file has more than 4 MiB: is it TOML?"),
+        ):
+            error = self.assertRaises(ConfigurationError, load, path, {}, (), ())
+            self.assertEqual(str(error), f"--config {path}: error: {reason}")
+        load("/dev/null", {}, (), ())
 
     def test_huge_file(self) -> None:
         """A file that cannot be meant is refused for its size, and not read into memory; the largest one is read."""

@@ -1,14 +1,19 @@
 """The difference of two configurations: what is added, removed and changed, and what each change takes."""
 
+from collections.abc import Iterator
+
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from tests.test_config_load import LoadingTestCase
 from twisted_ingest.config.fields import Takes
 from twisted_ingest.config.load import load
 from twisted_ingest.config.model import Settings
-from twisted_ingest.config.plan import DEFAULTS, Plan, difference
+from twisted_ingest.config.plan import DEFAULTS, PARTS, Plan, difference
 from twisted_ingest.errors import ConfigurationError
+from twisted_ingest.sinks.registry import sink_types
+from twisted_ingest.sources.registry import source_types
 
 BASE = """
 [listeners.a]
@@ -24,6 +29,49 @@ SPECS = st.lists(st.sampled_from(SINKS), unique=True, max_size=3)
 FLAGS = st.dictionaries(
     st.sampled_from(["memory", "connection-memory", "max-length"]), st.sampled_from(["1MiB", "2MiB"]), max_size=1
 )
+
+
+TAKE_NOTHING = {
+    "limits": {
+        "drain_timeout",
+        "frame_timeout",
+        "idle_timeout",
+        "max_length",
+        "oversize",
+        "rate",
+        "rate_per_peer",
+    },
+    "listeners": {
+        "allow",
+        "frame_timeout",
+        "framing",
+        "idle_timeout",
+        "max_length",
+        "oversize",
+        "protocol",
+        "rate",
+        "rate_per_peer",
+    },
+}
+"""Settings of which a running service reads the new value: through a listener's limits, or when it is needed (a
+protocol that is another is another kind of table, and so a part made anew). To add one to the configuration, see which
+it is, and add it here or mark it in its annotation."""
+
+
+def tables() -> Iterator[tuple[str, type[BaseModel]]]:
+    """Give each section with the tables that may stand there."""
+    for section, about in Settings.model_fields.items():
+        if section not in PARTS and isinstance(about.annotation, type) and issubclass(about.annotation, BaseModel):
+            yield section, about.annotation
+    for source in source_types().values():
+        yield source.section, source.table
+    for sink in sink_types().values():
+        yield "sinks", sink.table
+
+
+def takes_of(table: type[BaseModel], key: str) -> Takes | None:
+    """Give what a key says of itself."""
+    return next((mark for mark in table.model_fields[key].metadata if isinstance(mark, Takes)), None)
 
 
 class PlanTests(LoadingTestCase):
@@ -81,6 +129,31 @@ class PlanTests(LoadingTestCase):
         sizes = [self.settings(f"[limits]\nmemory = {size}\n{BASE}") for size in ('"512MiB"', 512 << 20)]
         self.assertTrue(difference(*sizes).is_empty)
 
+    def test_the_same_read_twice(self) -> None:
+        """A file that has not changed is no difference, whatever it sets: its values are equal, and no other's."""
+        texts = [
+            f"""
+[limits]
+rate = "{number}/s"
+[admin]
+hosts = ["h{number}"]
+[listeners.a]
+endpoint = "tcp:1"
+allow = ["192.0.2.{number}", "2001:db8::/32"]
+sinks = ["f{number}"]
+[sinks.f{number}]
+type = "null"
+[sources.a]
+type = "http-poll"
+url = "http://h{number}/"
+headers = {{A = "{number}"}}
+"""
+            for number in (1, 2)
+        ]
+        self.assertTrue(difference(self.settings(texts[0]), self.settings(texts[0])).is_empty)
+        changed = difference(*map(self.settings, texts)).changed
+        self.assertEqual({change.path[-1] for change in changed}, {"rate", "hosts", "allow", "sinks", "url", "headers"})
+
     def test_a_limit_that_is_set_to_the_default(self) -> None:
         """It is a change: for RELP, and for who is idle, what is not set is another limit."""
         plan = self.change(('"tcp:1"', '"tcp:1"\nidle_timeout = "off"'))
@@ -89,6 +162,30 @@ class PlanTests(LoadingTestCase):
     def test_every_section_is_known(self) -> None:
         """Whatever table there is says what a change of it takes."""
         self.assertEqual(set(DEFAULTS), set(Settings.model_fields))
+
+    def test_every_setting_is_known(self) -> None:
+        """A setting takes nothing only where somebody has seen to it that the new value is read; others say so."""
+        found: dict[str, set[str]] = {}
+        for section, table in tables():
+            if DEFAULTS[section] is Takes.NOTHING:
+                unmarked = {key for key in table.model_fields if takes_of(table, key) is None}
+                found[section] = found.get(section, set()) | unmarked
+        self.assertEqual(found, TAKE_NOTHING)
+
+    def test_every_setting_is_compared(self) -> None:
+        """No setting of any kind of table can change unseen."""
+        base = self.settings(BASE)
+        for section, table in tables():
+            for key in table.model_fields:
+                one, other = (table.model_construct(None, **{key: value}) for value in (1, 2))
+                path, named = (section,), (one, other)
+                if section in PARTS:
+                    path, named = (section, "x"), ({"x": one}, {"x": other})  # type: ignore[assignment]
+                before, after = (base.model_copy(update={section: each}) for each in named)
+                change, *others = difference(before, after).changed
+                self.assertEqual(others, [])
+                self.assertEqual((change.path, change.before, change.after), ((*path, key), 1, 2))
+                self.assertEqual(change.takes, takes_of(table, key) or DEFAULTS[section])
 
     @given(SPECS, SPECS, FLAGS, FLAGS)
     def test_there_and_back(

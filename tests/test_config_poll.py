@@ -10,6 +10,8 @@ from tests.server import Server, wait_until
 from tests.test_config_relp import ConfigCase
 from twisted_ingest.config.load import load
 from twisted_ingest.errors import ConfigurationError
+from twisted_ingest.sinks.registry import sink_types
+from twisted_ingest.sources.registry import source_types
 
 TABLE = '[sources.a]\ntype = "http-poll"\nurl = "http://192.0.2.1/x"\n'
 
@@ -33,6 +35,26 @@ class PollConfigTests(ConfigCase):
         settings = self.read(TABLE + "[limits]\nmax_length = 9").settings
         self.assertEqual(settings.listener_limits("a").max_record_bytes, 9)
 
+    def test_a_header_is_told_at_its_line(self) -> None:
+        """What is wrong with one header, its name or its value, stands at its own line, and hides no other."""
+        text = TABLE + '[sources.a.headers]\nA = "1"\n"B C" = "2"\nHost = "h"\nD = 4\nE = "\\u0000"\nF = "6"\n'
+        error = self.assertRaises(ConfigurationError, self.read, text)
+        self.assertEqual(
+            [(problem.where.rpartition(":")[2], problem.message.partition(":")[0]) for problem in error.problems],
+            [("6", "B C"), ("7", "Host"), ("8", "D"), ("9", "E")],
+        )
+
+    def test_tables_of_ones_own_keys(self) -> None:
+        """This is the one setting that is a table of the operator's own keys: for another, add it to the test above."""
+        types: list[Any] = [*source_types().values(), *sink_types().values()]
+        found = [
+            (kind.word, key)
+            for kind in types
+            for key, about in kind.table.model_fields.items()
+            if "dict[" in str(about.annotation)
+        ]
+        self.assertEqual(found, [("http-poll", "headers")])
+
     def test_mistakes(self) -> None:
         """Each mistake is named, with what would do; a secret in it is not repeated."""
         for line, what in (
@@ -46,6 +68,7 @@ class PollConfigTests(ConfigCase):
             ('headers = { "authorization" = "pa55" }', "use authorization_file"),
             ('headers = { "X" = "a\\r\\nEvil: pa55" }', "one line of printable ASCII"),
             ('headers = "X: 1"', "not a table"),
+            ('username = "a b"', "username: it is not 1 to 256 characters"),
             ('username = "me"', "without password_file it says nothing"),
             ('password_file = "nowhere"', "without username it says nothing"),
             ('username = "me"\npassword_file = "nowhere"', "cannot read nowhere: No such file"),

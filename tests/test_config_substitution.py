@@ -94,6 +94,45 @@ class MistakeTests(SubstitutionTestCase):
         (line,) = self.complaints("[sinks.a]\ntype = 'file'\npath = '${cred:../x}'\n")
         self.assertIn("is not the name of a credential", line)
 
+    def test_an_empty_one(self) -> None:
+        """Where a reference stands for nothing, and something is needed, that is what is said, of whatever setting."""
+        os.environ["NAME"] = ""
+        empty = self.put("empty", b"\n")
+        name, file = "${env:NAME}", f"${{file:{empty}}}"
+        for table, key in (
+            ("[limits]", "memory"),
+            ("[limits]", "max_connections"),
+            ("[limits]", "oversize"),
+            ("[listeners.a]", "endpoint"),
+            ("[listeners.a]\nendpoint = 'tcp:1'", "protocol"),
+            ("[sinks.a]", "type"),
+            ("[sinks.a]\ntype = 'file'", "path"),
+            ("[sources.a]", "type"),
+            ("[sources.a]\ntype = 'http-poll'", "url"),
+            ("[sources.a]\ntype = 'http-poll'\nurl = 'http://h/'\n[sources.a.headers]", "X-Key"),
+        ):
+            for reference in (name, file):
+                line = 2 + table.count("\n")
+                self.assertEqual(
+                    self.complaints(f"{table}\n{key} = '{reference}'\n"),
+                    [f"ingest.toml:{line}: error: {key}: {reference} stands for nothing: it is there, and empty"],
+                )
+        self.assertEqual(self.path_for("a${env:NAME}"), "a")
+
+    def test_a_kind(self) -> None:
+        """A word that is no kind's is named at its key, as it was written; so is one of every table of kinds."""
+        os.environ["NAME"] = "hush"
+        for table, key in (
+            ("[listeners.a]\nendpoint = 'tcp:1'", "protocol"),
+            ("[sinks.a]", "type"),
+            ("[sources.a]", "type"),
+        ):
+            line = 2 + table.count("\n")
+            (found,) = self.complaints(f"{table}\n{key} = '${{env:NAME}}'\n")
+            self.assertIn(f"ingest.toml:{line}: error: {key}: what ${{env:NAME}} stands for does not do", found)
+            (found,) = self.complaints(f"{table}\n{key} = 'fil'\n")
+            self.assertIn(f"ingest.toml:{line}: error: {key}: 'fil' is not ", found)
+
     def test_exit_status(self) -> None:
         """A start with one ends with 78."""
         command = [sys.executable, "-m", "twisted_ingest", "--check", "--sink", "file:${env:NOT_SET_AT_ALL}"]

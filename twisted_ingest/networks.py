@@ -79,5 +79,11 @@ class AllowList:
             address = address.ipv4_mapped or address
         return any(address in network for network in self.networks if network.version == address.version)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AllowList) and self.networks == other.networks
+
+    def __hash__(self) -> int:
+        return hash(self.networks)
+
     def __str__(self) -> str:
         return ", ".join(map(str, self.networks))

@@ -102,5 +102,11 @@ class HostList:
         host = host_of(authority)
         return host is not None and (host == LOCALHOST or host in self.names or _is_address(host))
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, HostList) and self.names == other.names
+
+    def __hash__(self) -> int:
+        return hash(self.names)
+
     def __str__(self) -> str:
         return ", ".join(sorted(self.names))

@@ -21,15 +21,19 @@ KINDS: dict[str, Callable[[], Mapping[str, Any]]] = {
 """What there are kinds of, by the tables that hold them."""
 
 
+_OF_KEYS = ("string_pattern_mismatch", "value_error")
+"""What pydantic may find wrong with the keys of a table of the operator's own names."""
+
+
 def path_of(detail: Any) -> Path:
     """Give the path of a mistake, without what pydantic adds: the member of a union, the mark of a dictionary key."""
     parts = [str(part) for part in detail["loc"]]
-    if detail["type"] == "string_pattern_mismatch":
+    if detail["type"] in _OF_KEYS and parts[-1] == "[key]":
         parts.pop()
     if len(parts) > 2 and parts[0] in KINDS:  # noqa: PLR2004
         del parts[2]
-    if detail["type"] == "union_tag_invalid" and parts[0] == "listeners":
-        parts.append("protocol")
+    if detail["type"] == "union_tag_invalid":
+        parts.append("protocol" if parts[0] == "listeners" else "type")
     return tuple(parts)
 
 
@@ -58,8 +62,7 @@ def complaint(path: Path, detail: Any) -> str:
     if kind == "union_tag_invalid":
         if key == "protocol":
             return _not_known(key, value[key], list(types_in("listeners")))
-        tag = value["type"]
-        return f"type: {quote(tag)} is not a {path[0][:-1]}{nearest(str(tag), list(KINDS[path[0]]()))}"
+        return f"{key}: {quote(value[key])} is not a {path[0][:-1]}{nearest(str(value[key]), list(KINDS[path[0]]()))}"
     if kind == "union_tag_not_found":
         return f"[{'.'.join(path)}] needs the key 'type': one of {', '.join(KINDS[path[0]]())}"
     if kind == "string_pattern_mismatch":

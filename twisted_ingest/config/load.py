@@ -5,8 +5,6 @@ Parse first, then overlay, then validate: a value keeps its origin (flag, file a
 way, for the error message and for ``/status``.
 """
 
-import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -17,18 +15,14 @@ from pydantic import ValidationError
 from twisted_ingest.config import checks
 from twisted_ingest.config.complaints import complaint, path_of
 from twisted_ingest.config.draft import Draft
+from twisted_ingest.config.file import read_file
 from twisted_ingest.config.foreign import refuse_foreign
 from twisted_ingest.config.given import overlay, overlay_sinks, overlay_sources, put_in_listeners
-from twisted_ingest.config.meant import path_caution, quotes_meant
+from twisted_ingest.config.meant import path_caution
 from twisted_ingest.config.model import Settings, settings_model
-from twisted_ingest.config.positions import Path, key_lines
+from twisted_ingest.config.positions import Path
 from twisted_ingest.config.substitution import Secrets, substitute
 from twisted_ingest.errors import Caution, ConfigurationError, Problem
-from twisted_ingest.limits import MIB
-
-LARGEST_CONFIGURATION = 4 * MIB
-"""Bytes of a TOML file; against a path that is wrong (a log, a disk's image), which would be read into memory whole.
-A network of an `allow` takes some 20: two hundred thousand find room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +63,7 @@ def load(
     """
     draft = Draft()
     if file is not None:
-        _read(draft, file)
+        read_file(draft, file)
     given = {"listen": listen, "relp": relp}
     given |= {flag: [*given.get(flag, ()), *each] for flag, each in sources.items()}
     overlay_sources(draft, given, is_allow_given=bool(allow))
@@ -107,10 +101,13 @@ def _caution(draft: Draft, settings: Settings, secrets: Secrets) -> None:
 
 def _discreet(secrets: Secrets, paths: tuple[Path, ...], message: str) -> str:
     """Give a message about settings; about a secret one that tells nothing of it, also not what it was cut to."""
-    written = secrets.find(paths)
-    if written is None:
+    path = next((path for path in paths if path in secrets.references), None)
+    if path is None:
         return message
-    return f"{paths[0][-1]}: what {written} stands for does not do here (it is secret: write it out to hear why)"
+    if path in secrets.empty:
+        return f"{path[-1]}: {secrets.empty[path]} stands for nothing: it is there, and empty"
+    written = secrets.references[path]
+    return f"{path[-1]}: what {written} stands for does not do here (it is secret: write it out to hear why)"
 
 
 def _overlap(one: Path, other: Path) -> bool:
@@ -123,50 +120,6 @@ def _reading_order(problem: Problem) -> int:
     """Put flags first, as they were found, then the file from top to bottom."""
     line = problem.where.rpartition(":")[2]
     return int(line) if not problem.where.startswith("--") and line.isdecimal() else 0
-
-
-def _read(draft: Draft, file: str) -> None:
-    try:
-        with open(file, "rb") as stream:
-            data = stream.read(LARGEST_CONFIGURATION + 1)
-        if len(data) > LARGEST_CONFIGURATION:
-            draft.complain(
-                f"--config {file}", f"the file has more than {LARGEST_CONFIGURATION // MIB} MiB: is it TOML?"
-            )
-            return
-        text = data.decode("utf-8-sig")
-    except OSError as error:
-        draft.complain(f"--config {file}", f"cannot read the file: {error.strerror}")
-    except UnicodeDecodeError as error:
-        draft.complain(file, f"the file is not UTF-8 (byte {error.start})")
-    else:
-        _parse(draft, file, text)
-
-
-def _parse(draft: Draft, file: str, text: str) -> None:
-    try:
-        draft.raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        draft.complain(*_syntax_problem(file, text, str(error)))
-    except (ValueError, RecursionError) as error:
-        # Numbers of thousands of digits, thousands of brackets: tomllib lets through what Python says.
-        draft.complain(file, f"the file cannot be read as TOML: {error}")
-    else:
-        draft.origins.update({path: f"{file}:{line}" for path, line in key_lines(text).items()})
-        draft.origins.setdefault((), file)
-
-
-_POSITION = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
-
-
-def _syntax_problem(file: str, text: str, message: str) -> tuple[str, str]:
-    """Turn tomllib's message into where and what; without a line it means the end of the file."""
-    position = _POSITION.search(message)
-    line = position[1] if position and position[1] else text.rstrip().count("\n") + 1
-    lines = text.split("\n")
-    meant = quotes_meant(lines[int(line) - 1]) if int(line) <= len(lines) else None
-    hint = "" if meant is None else f"; text stands in quotes, did you mean: {meant}"
-    return f"{file}:{line}", _POSITION.sub("", message) + hint
 
 
 def _validate(draft: Draft, secrets: Secrets, refused: list[Path]) -> tuple[Settings, list[Path]]:
@@ -184,7 +137,7 @@ def _validate(draft: Draft, secrets: Secrets, refused: list[Path]) -> tuple[Sett
         for path, detail in found:
             # What follows from a mistake that was taken out is none of its own.
             if not any(_overlap(path, wrong) for wrong in mistaken):
-                draft.complain(draft.where(path), _discreet(secrets, (path, (*path, "type")), complaint(path, detail)))
+                draft.complain(draft.where(path), _discreet(secrets, (path,), complaint(path, detail)))
         # Without a value that it needs, a table is missing something in the next round, and goes as a whole.
         wrong = [path[:-1] if detail["type"] == "missing" else path for path, detail in found]
         for path in wrong:

@@ -35,6 +35,8 @@ class Secrets:
     def __init__(self) -> None:
         self.references: dict[Path, str] = {}
         """What was written at the paths of values that hold a secret."""
+        self.empty: dict[Path, str] = {}
+        """Which reference stands for an empty text, by the paths of values that hold one."""
         self._shown: dict[str, str] = {}
 
     def add(self, text: str, reference: str) -> None:
@@ -57,10 +59,6 @@ class Secrets:
         if isinstance(value, dict):
             return {key: self.hide_in(item) for key, item in value.items()}
         return [self.hide_in(item) for item in value] if isinstance(value, list) else value
-
-    def find(self, paths: tuple[Path, ...]) -> str | None:
-        """Give what was written at the first of these paths that holds a secret; ``None``: none does."""
-        return next((self.references[path] for path in paths if path in self.references), None)
 
 
 def substitute(draft: Draft, secrets: Secrets) -> list[Path]:
@@ -97,6 +95,8 @@ def _replaced(value: Any, path: Path, secrets: Secrets) -> Any:
             return "${"
         text = _read(match[1], match[2], is_closed=bool(match[3]))
         secrets.references[path] = value
+        if not text:
+            secrets.empty[path] = match[0]
         secrets.add(text, match[0])
         return text
 

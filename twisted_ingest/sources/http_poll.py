@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from twisted_ingest.config.fields import About, Duration, FilePath, Size
 from twisted_ingest.errors import Oversize, Redirects, SourceError
@@ -15,12 +15,14 @@ from twisted_ingest.sources.plan import LEAST_INTERVAL, POLL_BYTES, POLL_INTERVA
 from twisted_ingest.sources.poller import HttpPoller
 from twisted_ingest.sources.registry import COMMON, SourceContext, SourceTable, SourceType
 from twisted_ingest.sources.target import Target
-from twisted_ingest.units import format_duration, quote
+from twisted_ingest.units import format_duration
 
 HEADER_LENGTH = 4096
 """Bytes of one header that is sent: common servers refuse what is above 8 KiB in all."""
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")  # RFC 9110, 5.6.2
+
+_USERNAME = re.compile(r"[!-9;-~]{1,256}")  # RFC 7617, 2
 
 _VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
@@ -65,17 +67,24 @@ def _interval(seconds: float) -> float:
     return seconds
 
 
-def _headers(value: Any) -> dict[str, str]:
-    if not isinstance(value, dict):
-        raise ValueError('it is not a table (try {"X-Key" = "value"})')  # noqa: TRY004 - pydantic's way
-    for name, text in value.items():
-        if not _TOKEN.fullmatch(name):
-            raise ValueError(f"{quote(name)} is not the name of a header")
-        if name.lower() in _OURS:
-            raise ValueError(f"{quote(name)} is not for you to set: {_instead(name.lower())}")
-        if not isinstance(text, str) or len(text) > HEADER_LENGTH or not _VALUE.fullmatch(text):
-            raise ValueError(f"the value of {quote(name)} is not one line of printable ASCII")
+def _header_name(name: str) -> str:
+    if not _TOKEN.fullmatch(name):
+        raise ValueError("it is not the name of a header")
+    if name.lower() in _OURS:
+        raise ValueError(f"it is not for you to set: {_instead(name.lower())}")
+    return name
+
+
+def _header_value(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > HEADER_LENGTH or not _VALUE.fullmatch(value):
+        raise ValueError(f"its value is not one line of printable ASCII, at most {HEADER_LENGTH} characters, in quotes")
     return value
+
+
+def _username(name: str) -> str:
+    if not _USERNAME.fullmatch(name):
+        raise ValueError("it is not 1 to 256 characters of printable ASCII without a blank or a colon")
+    return name
 
 
 def _instead(name: str) -> str:
@@ -100,10 +109,11 @@ class HttpPollTable(SourceTable):
         Redirects.SAME_HOST
     )
     headers: Annotated[
-        dict[str, str], BeforeValidator(_headers), About("TABLE", "of headers that are sent", default="none")
+        dict[Annotated[str, AfterValidator(_header_name)], Annotated[str, BeforeValidator(_header_value)]],
+        About("TABLE", "of headers that are sent", default="none"),
     ] = Field(default_factory=dict)
     username: Annotated[
-        Annotated[str, StringConstraints(pattern=r"^[!-9;-~]{1,256}$")] | None,
+        Annotated[str, AfterValidator(_username)] | None,
         About("NAME", "for basic authentication", default="none"),
     ] = None
     password_file: Annotated[FilePath | None, About("PATH", "of the file with its password", default="none")] = None
