@@ -143,7 +143,7 @@ allow = ["192.0.2.{number}", "2001:db8::/32"]
 sinks = ["f{number}"]
 [sinks.f{number}]
 type = "null"
-[sources.a]
+[sources.b]
 type = "http-poll"
 url = "http://h{number}/"
 headers = {{A = "{number}"}}
@@ -177,7 +177,8 @@ headers = {{A = "{number}"}}
         base = self.settings(BASE)
         for section, table in tables():
             for key in table.model_fields:
-                one, other = (table.model_construct(None, **{key: value}) for value in (1, 2))
+                needed = dict.fromkeys(name for name, about in table.model_fields.items() if about.is_required())
+                one, other = (table.model_construct(None, **{**needed, key: value}) for value in (1, 2))
                 path, named = (section,), (one, other)
                 if section in PARTS:
                     path, named = (section, "x"), ({"x": one}, {"x": other})  # type: ignore[assignment]
