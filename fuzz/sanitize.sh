@@ -1,5 +1,5 @@
 #!/bin/sh
-# The fast paths in C under gcc's address and undefined-behaviour sanitizers, fed by the framers' tests: fuzz/sanitize.sh
+# The fast paths in C under gcc's address and undefined-behaviour sanitizers, fed by the tests of those that use them: fuzz/sanitize.sh
 set -eu
 folder=$(mktemp -d)
 trap 'rm -r "$folder"' EXIT
@@ -14,4 +14,5 @@ done
 # Each object in memory of its own: Python's allocator would hide a read past the end of one.
 LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0 \
   PYTHONMALLOC=malloc PYTHONPATH=. INGEST_TEST_SCANS="${1:-5000}" \
-  python -m pytest -p no:cacheprovider tests/test_scan.py tests/test_framing_mixed.py tests/test_framing_lines.py
+  python -m pytest -p no:cacheprovider tests/test_scan.py tests/test_framing_mixed.py tests/test_framing_lines.py \
+  tests/test_storage_calls.py tests/test_sinks_files.py::RotationTests

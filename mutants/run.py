@@ -2,7 +2,8 @@
 Plants each fault of `mutants/*.toml` in a copy of the package and runs the tests that must fail for it.
 
 `make mutants` runs all, `make mutants ARGS='lane budget'` those whose name holds one of the words. Exits with 1 when
-a fault survives. The checkout is never touched.
+a fault survives. The checkout is never touched. A fault in C is compiled; without a compiler those are left out, and
+named.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 import tomllib
@@ -23,6 +25,8 @@ COPIED = ("twisted_ingest", "twisted", "tests", "benchmarks", "pyproject.toml", 
 """What the tests read of the project."""
 PATIENCE = 180.0
 """Seconds one test may take; a fault that makes it hang has not been noticed."""
+COMPILED = (".c", ".h")
+COMPILER = shutil.which(os.environ.get("CC", "cc"))
 FAILED = 1
 """Pytest's exit status for tests that ran and failed; a module that cannot be imported proves nothing."""
 
@@ -67,6 +71,14 @@ def copy_project(folder: pathlib.Path) -> None:
             shutil.copy(ROOT / name, folder / name)
 
 
+def build(folder: pathlib.Path) -> None:
+    """Compile the fast paths of a copy anew. Raises ``CalledProcessError`` where that cannot be done."""
+    command = [COMPILER or "cc", "-O1", "-shared", "-fPIC", f"-I{sysconfig.get_path('include')}"]
+    for source in sorted(folder.glob("twisted_ingest/*/_*.c")):
+        target = source.with_suffix(".abi3.so")
+        subprocess.run([*command, str(source), "-o", str(target)], capture_output=True, text=True, check=True)
+
+
 def run_tests(folder: pathlib.Path, tests: Iterable[str], patience: float = PATIENCE) -> tuple[int, str]:
     """Run tests in a copy; gives pytest's exit status and output, -1 where they did not come to an end."""
     # The path first, so that server processes import the copy too, not what is installed.
@@ -89,6 +101,8 @@ def survivors_of(mutant: Mutant) -> tuple[list[str], float]:
         copy_project(folder)
         source = folder / mutant.file
         source.write_text(mutant.planted(source.read_text()))
+        if source.suffix in COMPILED:
+            build(folder)
         blind = [test for test in mutant.killed_by if run_tests(folder, [test])[0] != FAILED]
     return blind, time.monotonic() - began
 
@@ -121,6 +135,10 @@ def report(mutant: Mutant, blind: list[str], seconds: float) -> str:
 def main(words: list[str], workers: int) -> int:
     """Plant all the faults asked for; gives the exit status."""
     mutants = [mutant for mutant in load() if not words or any(word in mutant.name for word in words)]
+    if COMPILER is None:
+        left_out = [mutant for mutant in mutants if mutant.file.endswith(COMPILED)]
+        mutants = [mutant for mutant in mutants if mutant not in left_out]
+        print("".join(f"no compiler, left out: {mutant.name}\n" for mutant in left_out), end="")
     misfits = list(filter(None, map(misfit, mutants))) if mutants else [f"no fault is named so: {' '.join(words)}"]
     if misfits:
         print("\n".join(misfits))

@@ -24,12 +24,13 @@ def names_in(path: pathlib.Path) -> set[str]:
 
 class MutantTests(SynchronousTestCase):
     def test_each_fits(self) -> None:
-        """The text of every fault occurs once in its file, and with the fault planted the file still compiles."""
+        """The text of every fault occurs once in its file, which compiles with the fault, where it is Python."""
         for mutant in load():
             text = (ROOT / mutant.file).read_text()
             self.assertEqual(text.count(mutant.find), 1, f"{mutant.origin}: {mutant.name}")
             self.assertNotEqual(mutant.planted(text), text, mutant.name)
-            compile(mutant.planted(text), mutant.file, "exec")
+            if mutant.file.endswith(".py"):
+                compile(mutant.planted(text), mutant.file, "exec")
 
     def test_each_names_tests_that_exist(self) -> None:
         """Every fault has a name of its own and at least one test, which is there."""

@@ -81,6 +81,9 @@ class Medium:
     final_errors = frozenset({errno.EPIPE})
     fifo: Fifo | None = None
     name = "a file in memory"
+    sight: Place | None = None
+    looks = False
+    """Whether a write looks where the file is then."""
 
     def __init__(self) -> None:
         self.files = [bytearray()]
@@ -127,10 +130,13 @@ class Medium:
         """Take bytes."""
         if len(buffers) > IOV_MAX:
             raise AssertionError("the kernel refuses so many buffers")
+        self.sight = None
         limit = self._call("write")
-        data = b"".join(buffers)[:limit]
-        self.files[-1] += data
-        return len(data)
+        data = b"".join(buffers)
+        self.files[-1] += data[:limit]
+        if self.looks and len(data[:limit]) == len(data):
+            self.sight = self._place
+        return len(data[:limit])
 
     def sync(self) -> None:
         """Make durable, or lose."""
@@ -887,6 +893,19 @@ class ReopenTests(AppenderCase):
         bench.rotate()
         bench.hear(job)
         self.assertEqual(bench.medium.files, [b"", b"a\n"])
+
+    def test_put_back_in_time(self) -> None:
+        """A file that was seen to be renamed right behind a write is looked for anew before it is given up."""
+        self.patch(output, "MOVE_SECONDS", 600.0)
+        bench = self.bench()
+        bench.medium.looks = True
+        bench.medium.plan("write", bench.medium.move)
+        bench.start()
+        bench.hear(bench.submit(b"a\n"))
+        bench.medium.move(Place.HERE)
+        self.patch(output, "MOVE_SECONDS", 0.0)
+        bench.hear(bench.submit())
+        self.assertEqual((bench.medium.calls, bench.appender.writer.counts.moved_files), (["write"], 0))
 
     def test_asked_for_while_opening(self) -> None:
         """A reopen asked for while the file is being opened is not forgotten."""

@@ -27,7 +27,8 @@ from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import KIB, MIB
 from twisted_ingest.observe.events import Events
 from twisted_ingest.sinks.file import FileSink
-from twisted_ingest.storage import output, syncs, trouble
+from twisted_ingest.storage import calls, output, syncs, trouble
+from twisted_ingest.storage import file as storage_file
 from twisted_ingest.storage.access import FileAccess
 from twisted_ingest.storage.directories import naming_inodes
 from twisted_ingest.storage.file import FileTarget
@@ -79,6 +80,11 @@ class FileCase(TestCase):
         os.mkdir(self.directory)
         self.path = os.path.join(self.directory, "ingest.log")
         self._waiting: dict[str, Deferred[None]] = {}
+
+    def use_python(self) -> None:
+        """Use nothing that is compiled."""
+        self.patch(storage_file, "append", calls.append_in_python)
+        self.patch(storage_file, "look", calls.look_in_python)
 
     def _observe(self, event: Any) -> None:
         kind, _, _ = event["event"].partition(":")
@@ -406,6 +412,7 @@ class RotationTests(FileCase):
 
     async def test_stale_handle(self) -> None:
         """A file that its server has removed, as network file systems tell by ``ESTALE``, is followed by a new one."""
+        self.use_python()
         sink = self.started()
         real = os.fstat
 
@@ -420,6 +427,7 @@ class RotationTests(FileCase):
 
     async def test_path_that_cannot_be_looked_at(self) -> None:
         """While the path cannot be looked at the open file is written on to: it could not be opened anew either."""
+        self.use_python()
         sink = self.started()
 
         def refuse(path: str) -> os.stat_result:
@@ -483,6 +491,14 @@ class RotationTests(FileCase):
         await delivered
         self.assertIsNone(sink.trouble)
         self.assertEqual(read(self.path), b"one\n")
+
+
+class PlainRotationTests(RotationTests):
+    """The same without what is compiled."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.use_python()
 
 
 class SyncTests(FileCase):

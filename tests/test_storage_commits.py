@@ -58,8 +58,9 @@ def histories(number: int) -> Iterator[History]:
 class Disk(Medium):
     """A medium some of whose calls, by their number from 0 on over all kinds, meet a fault; ``met`` tells which did."""
 
-    def __init__(self, faults: dict[int, str]) -> None:
+    def __init__(self, faults: dict[int, str], *, looks: bool) -> None:
         super().__init__()
+        self.looks = looks
         self._faults = faults
         self.met: list[tuple[int, str]] = []
         """The number of the call, what it met, and at what."""
@@ -91,9 +92,11 @@ class Disk(Medium):
 class Run:
     """One history on one disk, from its first job to its end. It is the writer's owner, and its reactor."""
 
-    def __init__(self, history: History, fsync: Fsync, faults: dict[int, str] | None = None) -> None:
+    def __init__(
+        self, history: History, fsync: Fsync, faults: dict[int, str] | None = None, *, looks: bool = False
+    ) -> None:
         self.history = history
-        self.disk = Disk(faults or {})
+        self.disk = Disk(faults or {}, looks=looks)
         self.reports: list[Report] = []
         self.writer = Writer(self.disk, fsync, self, self)
         self._lent = [memoryview(line(number)) for number in range(len(history.asks))]
@@ -202,11 +205,11 @@ class CommitTests(SynchronousTestCase):
     def run_all(self, jobs: int, faults: int, fsync: Fsync) -> int:
         """Run all histories with so many faults each, at every set of calls that all meet theirs; gives how many."""
         runs = 0
-        for history in histories(jobs):
+        for history, looks in itertools.product(histories(jobs), (False, True)):
             pending: list[dict[int, str]] = [{}]
             while pending:
                 planned = pending.pop()
-                run = Run(history, fsync, planned)
+                run = Run(history, fsync, planned, looks=looks)
                 runs += 1
                 self.check(run, fsync)
                 self.check_end(run)
@@ -240,6 +243,9 @@ class CommitTests(SynchronousTestCase):
                 kinds += asks
                 self.assertEqual(len(asks), 1)
                 self.assertEqual(calls, ("write", "sync", "place") if asks == {True} else ("write", "place"))
+            seeing = Run(history, Fsync.NEVER, looks=True)
+            self.assertEqual([report.numbers for report in seeing.reports], [report.numbers for report in run.reports])
+            self.assertEqual(seeing.disk.calls.count("place"), seeing.disk.calls.count("sync"))
             if not any(history.cuts):
                 self.assertEqual(kinds, sorted(set(history.asks), reverse=True))
 

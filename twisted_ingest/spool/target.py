@@ -54,6 +54,7 @@ class SegmentTarget:
     # Waiting may mend each of them.
     final_errors: frozenset[int] = frozenset()
     fifo: Fifo | None = None
+    sight: Place | None = None
 
     def __init__(self, disk: Disk, shelf: Shelf, segment_bytes: int) -> None:
         self._disk = disk

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Callable, Sequence
 
 from twisted_ingest.storage.access import OURS, FileAccess
+from twisted_ingest.storage.calls import Sight, append, look
 from twisted_ingest.storage.directories import missing_directories, naming_inodes, sync_directory
 from twisted_ingest.storage.fifo import Fifo, is_fifo, open_fifo
 from twisted_ingest.storage.target import Place
@@ -33,6 +34,7 @@ class FileTarget:
 
     def __init__(self, path: str, access: FileAccess = OURS, sync_for: str | None = None) -> None:
         self.path = self.name = path
+        self._encoded_path = os.fsencode(path)
         self._access = access
         self._sync_for = sync_for
         self._descriptor = -1
@@ -45,6 +47,7 @@ class FileTarget:
         """Directories whose entries the next sync makes durable."""
         self.can_sync = False
         self.fifo: Fifo | None = None
+        self.sight: Place | None = None
         self.repaired = 0
         self.truncations = 0
         self.on_repair: Callable[[], None] = lambda: None
@@ -104,9 +107,12 @@ class FileTarget:
         """See `Target`."""
         if self.fifo is not None:
             return self.fifo.write(buffers)
-        taken = os.writev(self._descriptor, buffers)
+        self.sight = None
+        taken, sight = append(self._descriptor, buffers, self._encoded_path)
         self._written += taken
         self._least += taken
+        if sight is not None:
+            self.sight = self._place_in(sight)
         return taken
 
     def sync(self) -> None:
@@ -126,23 +132,17 @@ class FileTarget:
 
     def place(self) -> Place:
         """See `Target`."""
-        try:
-            status = os.fstat(self._descriptor)
-        except OSError:
-            # A stale handle of a network file system, whose server has removed the file; or none is open.
+        return self._place_in(look(self._descriptor, self._encoded_path))
+
+    def _place_in(self, sight: Sight) -> Place:
+        size, links, is_here = sight
+        if size < 0:
             return Place.NOWHERE
-        self._note_size(status.st_size)
-        try:
-            is_here = os.path.samestat(status, os.stat(self.path))
-        except (FileNotFoundError, NotADirectoryError):
-            is_here = False
-        except OSError:
-            # The path cannot be looked at for the moment; nor could it be opened.
-            is_here = True
+        self._note_size(size)
         if is_here:
             return Place.HERE
         # What went into a FIFO has been read by whoever had it open.
-        return Place.ELSEWHERE if status.st_nlink or not self.can_sync else Place.NOWHERE
+        return Place.ELSEWHERE if links or not self.can_sync else Place.NOWHERE
 
     def _note_size(self, size: int) -> None:
         """Notice a truncation by somebody else; we append, so no hole comes of it."""
@@ -169,6 +169,7 @@ class FileTarget:
     def close(self) -> None:
         """See `Target`."""
         self.fifo = None
+        self.sight = None
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
             with contextlib.suppress(OSError):  # the descriptor is gone either way (close(2))

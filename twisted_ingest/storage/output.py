@@ -63,6 +63,8 @@ class Output:
         self._has_reported = False
         """Whether the open file may hold a record that was reported as written."""
         self._moved_since: float | None = None
+        self._sight: Place | None = None
+        """Where the file was right behind the last write, where nothing was done since that a look must come after."""
         self.reopen_wanted = False
         """Set by whoever wants the target opened anew before the next record that is written."""
 
@@ -87,7 +89,7 @@ class Output:
             self._write(commit)
             self._await_reader()
             if self._syncs.is_due(commit):
-                self._syncs.sync()
+                self._sync()
         except SyncFailedError as failure:
             self._begin_again(commit.progress, failure.reason)
             return False
@@ -116,13 +118,14 @@ class Output:
             if self.reopen_wanted:
                 self._change_files(commit)
             elif self._syncs.is_second_over:
-                self._syncs.sync()
+                self._sync()
             else:
                 self._write_some(progress)
 
     def _write_some(self, progress: Progress) -> None:
         self._trouble.end_if_abandoned()
         self._trouble.begin("a write has taken nothing")
+        self._sight = None
         try:
             taken = self._target.write(progress.window())
         except OSError as failure:
@@ -131,10 +134,15 @@ class Output:
             self._keep_to_path(progress)
             return
         progress.advance(taken)
+        self._sight = self._target.sight
         if taken:
             # A stream that is full takes nothing and says so at once: that goes on being the same stall.
             self._trouble.end()
         self._syncs.note_write()
+
+    def _sync(self) -> None:
+        self._sight = None
+        self._syncs.sync()
 
     def _await_reader(self) -> None:
         """Wait until a FIFO was read: what is in it is nobody's yet."""
@@ -155,7 +163,7 @@ class Output:
 
     def _keep_to_path(self, progress: Progress) -> bool:
         """Look whether readers find the file we write to; where not (false), have the next file take its place."""
-        place = self._find_file()
+        place, self._sight = self._sight or self._find_file(), None
         if place is Place.HERE:
             self._moved_since = None
             return True
@@ -207,7 +215,7 @@ class Output:
         self._await_reader()
         if self._syncs.is_owed(commit):
             # No later sync, of the new file, can speak for the old one.
-            self._syncs.sync()
+            self._sync()
             if self._find_file() is Place.NOWHERE:
                 self._rescue(commit.progress)
                 return
@@ -220,6 +228,7 @@ class Output:
         self.reopen_wanted = False
         self._has_reported = False
         self._moved_since = None
+        self._sight = None
         self._trouble.insist("open", self._target.open)
 
     def _begin_again(self, progress: Progress, failure: OSError) -> None:

@@ -20,6 +20,7 @@ class StreamTarget:
     # Its reader is gone for good.
     final_errors = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EBADF})
     fifo: Fifo | None = None
+    sight: Place | None = None
 
     def __init__(self, descriptor: int, name: str) -> None:
         self._descriptor = descriptor

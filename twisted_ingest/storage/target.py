@@ -45,6 +45,8 @@ class Target(Protocol):
     """What it is called in messages: a path, where it has one."""
     fifo: Fifo | None
     """What is open, where somebody must read it for anything to be delivered."""
+    sight: Place | None
+    """Where the file was seen right behind the last ``write``: after one that has looked, and took all it was given."""
 
     def open(self) -> None:
         """Open, or open anew; what was open before is closed."""

@@ -1,0 +1,6 @@
+from collections.abc import Sequence
+
+def append(
+    descriptor: int, buffers: Sequence[bytes | memoryview], path: bytes, /
+) -> tuple[int, tuple[int, int, bool] | None]: ...
+def look(descriptor: int, path: bytes, /) -> tuple[int, int, bool]: ...
