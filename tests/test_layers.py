@@ -91,6 +91,11 @@ def imports(tree: ast.Module) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             # A relative one would be unseen here; ruff's TID252 refuses it.
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            # Under whatever name: `importlib.import_module`, and that imported as another.
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if "import" in called and isinstance(node.args[0].value, str):
+                names.add(node.args[0].value)
     return names
 
 
@@ -101,6 +106,40 @@ def row(module: str) -> int:
             if name in entries:
                 return number
     raise AssertionError(f"{module} has no place in the plan")
+
+
+class ReadingTests(SynchronousTestCase):
+    def test_every_way_to_import(self) -> None:
+        """Whichever way a module is imported by a name that is written out, it is seen."""
+        for line in (
+            "import a.b",
+            "import a.b as c",
+            "from a import b",
+            "def f():\n from a import b",
+            "if TYPE_CHECKING:\n from a import b",
+            "import_module('a.b')",
+            "importlib.import_module('a.b')",
+            "x = __import__('a.b')",
+            "importlib.__import__('a.b', fromlist=['c'])",
+            "util._resolve_import('a.b').c()",
+        ):
+            self.assertEqual(imports(ast.parse(line)) - {"TYPE_CHECKING"}, {"a.b"}, line)
+
+    def test_what_imports_nothing(self) -> None:
+        """Other calls, and names that are put together, are no import; who puts a name together has it read by hand."""
+        for line in ("print('a.b')", "import_module(room)", "important()", "f(import_module)"):
+            self.assertEqual(imports(ast.parse(line)), set(), line)
+
+    def test_names_that_are_put_together(self) -> None:
+        """One module imports by names it is given: those of the rooms of kinds."""
+        found = {
+            name
+            for name, tree in modules().items()
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Name | ast.Attribute)
+            and (node.id if isinstance(node, ast.Name) else node.attr) in ("import_module", "__import__")
+        }
+        self.assertEqual(found, {"config.kinds"})
 
 
 class LayerTests(SynchronousTestCase):

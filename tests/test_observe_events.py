@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
-from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel, formatEvent
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -17,7 +17,7 @@ from twisted_ingest.framing.signatures import PLAIN, SIGNATURES
 from twisted_ingest.ledger import ListenerLedger
 from twisted_ingest.limits import PREVIEW
 from twisted_ingest.observe.events import Events
-from twisted_ingest.observe.folding import BURST, INTERVAL_SECONDS
+from twisted_ingest.observe.folding import BURST, INTERVAL_SECONDS, FoldingLog
 from twisted_ingest.observe.peer_events import _REFUSALS
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.tap import _PARAMETERS, _REPEATABLE
@@ -28,6 +28,10 @@ HOSTILE = "\x1b[2J\r\n\x00\x07\x7f\x85\u2028\u202e\u2066\ufeff"
 """What clears a screen, begins a new line, ends a string, rings, or turns text around."""
 
 
+OF_THE_OLD_LOG = {"message", "time", "system", "format", "logLevel", "isError", "failure", "why"}
+"""What `twisted.python.log`, which a test is watched by too, adds to an event."""
+
+
 def bug(message: str = "") -> NoReturn:
     """Fail as a bug of ours would."""
     raise ValueError(message)
@@ -35,13 +39,23 @@ def bug(message: str = "") -> NoReturn:
 
 @implementer(ILogObserver)
 class Seen:
-    """Keeps what was logged."""
+    """Keeps what was logged of ours while a test lasts."""
 
     def __init__(self) -> None:
         self.events: list[LogEvent] = []
 
     def __call__(self, event: LogEvent) -> None:
-        self.events.append(event)
+        if event.get("log_namespace") == FoldingLog.logger.namespace:
+            self.events.append({key: value for key, value in event.items() if key not in OF_THE_OLD_LOG})
+
+    @classmethod
+    def during(cls, test: SynchronousTestCase) -> "Seen":
+        """Listen to the log until a test ends, and take the bugs in it for meant."""
+        seen = cls()
+        globalLogPublisher.addObserver(seen)
+        test.addCleanup(globalLogPublisher.removeObserver, seen)
+        test.addCleanup(test.flushLoggedErrors)
+        return seen
 
     @property
     def lines(self) -> list[str]:
@@ -54,10 +68,9 @@ class EventsTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.seen = Seen()
+        self.seen = Seen.during(self)
         self.ledger = ListenerLedger()
         self.events = Events(self.clock.seconds)
-        self.events.log.logger = Logger("twisted_ingest", observer=self.seen)
 
     def oversize(self, start: bytes = b"x") -> None:
         """Let a peer send a record that is too long."""

@@ -1,20 +1,21 @@
 """What a listener does with streams of other protocols, and with senders that end no records."""
 
-from twisted.logger import Logger, formatEvent
+from twisted.logger import formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.test_observe_events import Seen
 from tests.wrong_protocols import TOGETHER, WRONG
 from twisted_ingest.errors import DiscardReason, RefuseReason
+from twisted_ingest.observe.facts import Fact
 from twisted_ingest.observe.folding import BURST, INTERVAL_SECONDS
 from twisted_ingest.testing import Rig
 
 
-def watched(rig: Rig) -> Seen:
-    """Keep what a rig logs."""
-    seen = Seen()
-    rig.events.log.logger = Logger("twisted_ingest", observer=seen)
-    return seen
+def watched(rig: Rig) -> list[Fact]:
+    """Keep what a rig tells."""
+    told: list[Fact] = []
+    rig.events.subscribe(told.append)
+    return told
 
 
 class WrongProtocolTests(SynchronousTestCase):
@@ -38,23 +39,27 @@ class WrongProtocolTests(SynchronousTestCase):
         self.assertEqual(rig.factory.ledger.bytes_discarded[DiscardReason.FRAMING], 11)
         self.assertEqual(rig.survey.conservation_error(), 0)
 
-    def kinds(self, seen: Seen, kind: str) -> list[str]:
+    def of_kind(self, told: list[Fact], kind: str) -> list[str]:
+        """Give what was told of a kind."""
+        return [fact.message for fact in told if fact.kind == kind]
+
+    def logged(self, seen: Seen, kind: str) -> list[str]:
         """Give the log lines of a kind."""
         return [formatEvent(event) for event in seen.events if event["event"] == kind]
 
     def test_a_reconnecting_peer_is_folded(self) -> None:
         """A ring that comes back at once, 1,400 times in two seconds, is a few lines, the last of which counts."""
         rig = Rig()
-        seen = watched(rig)
+        seen = Seen.during(self)
         for _ in range(1400):
             rig.send(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n<13>x\n")
             rig.clock.advance(2 / 1400)
         kind = "wrong_protocol_proxy"
-        self.assertEqual(len(self.kinds(seen, kind)), BURST)
+        self.assertEqual(len(self.logged(seen, kind)), BURST)
         self.assertLessEqual(len(seen.events), 3 * BURST)
         rig.clock.advance(INTERVAL_SECONDS)
         rig.send(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n")
-        last = self.kinds(seen, kind)[BURST:]
+        last = self.logged(seen, kind)[BURST:]
         self.assertEqual(len(last), 1)
         self.assertIn(f"({1400 - BURST} more like it before)", last[0])
         self.assertEqual(rig.factory.ledger.connections_refused[RefuseReason.PROXY], 1401)
@@ -64,11 +69,11 @@ class WrongProtocolTests(SynchronousTestCase):
         for start in (b"\x01\x02\x03", b"\0\0\0\x1c\x01", b"0\x1c\x02\x01\x01", b"\xc3\x11", b"ab\x05"):
             for size in (1, 2, 1000):
                 rig = Rig(framing="newline")
-                seen = watched(rig)
+                told = watched(rig)
                 rig.send(start + b"\x1b[2J bytes\nmore\n\x01\n", size)
                 rig.turn()
                 self.assertEqual(rig.sink.records, [start + b"\x1b[2J bytes", b"more", b"\x01"])
-                (line,) = self.kinds(seen, "unknown_protocol")
+                (line,) = self.of_kind(told, "unknown_protocol")
                 self.assertTrue(line.isprintable(), line)
                 self.assertEqual(rig.survey.conservation_error(), 0)
         for start in (
@@ -81,17 +86,17 @@ class WrongProtocolTests(SynchronousTestCase):
             b"\n\x01",
         ):
             rig = Rig()
-            seen = watched(rig)
+            told = watched(rig)
             rig.send(start + b"\n")
-            self.assertEqual(self.kinds(seen, "unknown_protocol"), [])
+            self.assertEqual(self.of_kind(told, "unknown_protocol"), [])
 
     def test_unknown_protocols_are_folded(self) -> None:
         """However many such peers come, the log has a few lines."""
         rig = Rig()
-        seen = watched(rig)
+        seen = Seen.during(self)
         for _ in range(BURST * 5):
             rig.send(b"\x01\x02\n")
-        self.assertEqual(len(self.kinds(seen, "unknown_protocol")), BURST)
+        self.assertEqual(len(self.logged(seen, "unknown_protocol")), BURST)
 
     def test_keep_alives_at_the_beginning(self) -> None:
         """Empty lines before anything else are no begun record: no frame deadline runs."""
@@ -146,38 +151,38 @@ class WrongProtocolTests(SynchronousTestCase):
 class RunTogetherTests(SynchronousTestCase):
     """Senders that end their records with nothing."""
 
-    def named(self, seen: Seen) -> list[str]:
-        """Give the lines that name the fix."""
-        return [line for line in seen.lines if "set eol / newLine / %n" in line]
+    def named(self, told: list[Fact]) -> list[str]:
+        """Give what was told that names the fix."""
+        return [line for line in (fact.message for fact in told) if "set eol / newLine / %n" in line]
 
     def test_the_deadline_names_it(self) -> None:
         """What came is delivered at the frame deadline, and the log names the sender's mistake and the flag."""
         for data in TOGETHER:
             for size in (1, 1000):
                 rig = Rig()
-                seen = watched(rig)
+                told = watched(rig)
                 transport = rig.send(data, size)
                 rig.turn(40)
                 self.assertTrue(transport.was_reset)
                 closed = {r.value: n for r, n in rig.factory.ledger.connections_closed.items() if n}
                 self.assertEqual(closed, {"frame_deadline": 1})
-                (line,) = self.named(seen)
+                (line,) = self.named(told)
                 self.assertIn("--frame-timeout", line)
 
     def test_the_end_of_the_stream_names_it(self) -> None:
         """So does a sender that closes; one record cut off by the end is named nothing."""
         for data, count in ((b"<14>a<14>b", 1), (b"<14>a", 0), (b"30 <14>a<14>b", 0), (b"<14>a\n<14>b", 0)):
             rig = Rig()
-            seen = watched(rig)
+            told = watched(rig)
             transport = rig.send(data)
             transport.peer_closes()
             transport.pump()
-            self.assertEqual(len(self.named(seen)), count, data)
+            self.assertEqual(len(self.named(told)), count, data)
 
     def test_too_long(self) -> None:
         """A fast sender reaches the longest record first: that line names it too."""
         rig = Rig(max_record_bytes=100)
-        seen = watched(rig)
+        told = watched(rig)
         rig.send(b"<14>one<14>two" * 10)
-        (line,) = self.named(seen)
+        (line,) = self.named(told)
         self.assertIn("--max-length", line)

@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.logger import Logger, formatEvent
 from twisted.trial.unittest import TestCase
 
 from twisted_ingest.errors import Fsync, SinkError
@@ -239,7 +238,7 @@ class Bench:
         self.reactor = HandReactor(lambda: snapshot(self.medium))
         self.log: list[str] = []
         self.events = events = Events(self.reactor.seconds)
-        events.log.logger = Logger(observer=lambda event: self.log.append(formatEvent(event)))  # type: ignore[arg-type]
+        events.subscribe(lambda fact: self.log.append(fact.message))
         self.appender = Appender("test", self.medium, self.reactor, events, fsync)
 
     def start(self, *, is_open: bool = True) -> None:

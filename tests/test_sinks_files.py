@@ -17,7 +17,6 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
-from twisted.logger import Logger
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
@@ -26,6 +25,7 @@ from twisted_ingest.errors import Format, Fsync, MisconfiguredError, SinkError
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import KIB, MIB
 from twisted_ingest.observe.events import Events
+from twisted_ingest.observe.facts import Fact
 from twisted_ingest.sinks.file import FileSink
 from twisted_ingest.storage import calls, output, syncs, trouble
 from twisted_ingest.storage import file as storage_file
@@ -86,8 +86,8 @@ class FileCase(TestCase):
         self.patch(storage_file, "append", calls.append_in_python)
         self.patch(storage_file, "look", calls.look_in_python)
 
-    def _observe(self, event: Any) -> None:
-        kind, _, _ = event["event"].partition(":")
+    def _observe(self, fact: Fact) -> None:
+        kind, _, _ = fact.kind.partition(":")
         if kind in self._waiting:
             self._waiting.pop(kind).callback(None)
 
@@ -98,7 +98,7 @@ class FileCase(TestCase):
     def make(self, path: str | None = None, fsync: Fsync = Fsync.NEVER, sync_for: str | None = None) -> FileSink:
         """Make a sink that ends with the test."""
         events = Events(reactor.seconds)
-        events.log.logger = Logger(observer=self._observe)  # type: ignore[arg-type]
+        events.subscribe(self._observe)
         sink = FileSink("file", path or self.path, reactor=reactor, events=events, fsync=fsync, sync_for=sync_for)
         self.addCleanup(sink.abandon)
         return sink

@@ -3,13 +3,10 @@
 import threading
 from typing import Any
 
-from twisted.logger import Logger, formatEvent
-
 from tests.spooling import make_batch
 from tests.test_spool_flow import SpoolCase
 from twisted_ingest.errors import MisconfiguredError, SinkError
 from twisted_ingest.observe.events import Events
-from twisted_ingest.observe.folding import FoldingLog
 from twisted_ingest.spool import target
 from twisted_ingest.spool.behind import START_SECONDS
 from twisted_ingest.spool.sink import SpoolSink
@@ -55,7 +52,7 @@ class LateTests(SpoolCase):
         """Start a spool in front of it; what it logs is kept."""
         self.log: list[str] = []
         sink = self.make(inner, **options)
-        sink._events.log.logger = Logger(observer=lambda event: self.log.append(formatEvent(event)))  # type: ignore[arg-type]
+        sink._events.subscribe(lambda fact: self.log.append(fact.message))
         return sink
 
     def test_taken_meanwhile(self) -> None:
@@ -108,7 +105,7 @@ class LateTests(SpoolCase):
         self.reactor.advance(2)
         self.reactor.run_until(lambda: inner.batches)
         self.assertEqual(sink._events.internal_errors, 2)
-        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 2)
 
     def test_a_mistake(self) -> None:
         """What only another configuration can help ends the start, and leaves the directory free; later it waits."""
@@ -190,7 +187,13 @@ class BrokenTests(SpoolCase):
     def setUp(self) -> None:
         super().setUp()
         self.log: list[str] = []
-        self.patch(FoldingLog, "logger", Logger(observer=lambda event: self.log.append(formatEvent(event))))  # type: ignore[arg-type]
+        self.addCleanup(self.flushLoggedErrors, ZeroDivisionError)
+
+    def make(self, inner: Any, **options: Any) -> SpoolSink:
+        """Make a spool in front of a sink, and keep what it tells."""
+        sink = super().make(inner, **options)
+        sink._events.subscribe(lambda fact: self.log.append(fact.message))
+        return sink
 
     def test_whatever_it_raises(self) -> None:
         """A sink that raises whatever it is asked keeps its spool from nothing: counts, pages, the stop, the lock."""
