@@ -69,7 +69,7 @@ NO_TWISTED = {
     "spool.segments",
     "spool.target",
 }
-PROMETHEUS = {"observe.metrics", "admin.site"}
+PROMETHEUS = {"observe.metrics", "admin.pages", "admin.site"}
 
 
 def modules() -> dict[str, ast.Module]:
