@@ -17,6 +17,7 @@ from twisted_ingest.observe.lag import LoopLag
 from twisted_ingest.observe.metrics import families
 from twisted_ingest.observe.steps import StepDirection
 from twisted_ingest.observe.view import ListenerView, SinkView, View
+from twisted_ingest.sinks.delivery.account import Account
 
 PAGE = pathlib.Path(__file__).parent.parent / "docs" / "metrics.md"
 
@@ -27,7 +28,11 @@ SECTIONS = {"process": "Of the process", "listener": "Of each listener", "sink":
 def everything() -> View:
     """Make a view in which every metric shows."""
     counts = {**RelpLedger().snapshot(), **PollLedger().snapshot()}
-    sink = SinkView(is_up=True, dropped_records=dict.fromkeys(DropReason, 0), details=dict.fromkeys(DETAILS, 0))
+    own = {
+        **dict.fromkeys((name for name, detail in DETAILS.items() if not detail.has_parts), 0),
+        **Account().details(),
+    }
+    sink = SinkView(is_up=True, dropped_records=dict.fromkeys(DropReason, 0), details=own)
     return View(
         builds=("version scanner",),
         listeners={"x": ListenerView(counts=counts, is_up=True, durability=Durability.WRITTEN, answers=True)},

@@ -21,7 +21,7 @@ ROWS = [
     ["flow.watermark", "flow.budget", "flow.rate", "flow.pauses"],
     ["framing"],
     ["flow"],
-    ["observe"],
+    ["observe", "resolving"],
     ["storage"],
     ["sinks", "server"],
     ["sources"],

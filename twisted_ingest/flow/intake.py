@@ -136,6 +136,11 @@ class Intake:
         if delta > 0 and self.budget.partials > self.budget.partials_limit and not self._evicting:
             self._evict()
 
+    def charge(self, size: int) -> None:
+        """Charge what a sink keeps besides the groups it was handed; negative, give it back."""
+        if self.budget.charge(size):
+            self.budget_crossed()
+
     # Pressure.
 
     def budget_crossed(self) -> None:
