@@ -18,7 +18,7 @@ from twisted_ingest.limits import MIB
 from twisted_ingest.observe.events import Events
 from twisted_ingest.sources.plan import PollPlan
 from twisted_ingest.sources.poller import HttpPoller
-from twisted_ingest.sources.target import Target
+from twisted_ingest.sources.url import Url
 from twisted_ingest.testing import MemorySink
 
 reactor: Any = the_reactor
@@ -156,7 +156,7 @@ class PollingTestCase(TestCase):
         """Start a poller; its first poll begins when the clock moves."""
         poller = HttpPoller(
             f"poll-{len(self.pollers)}",
-            PollPlan(target=Target.parse(url), **plan),
+            PollPlan(url=Url.parse(url), **plan),
             intake=self.intake,
             events=self.events,
             clock=self.clock,

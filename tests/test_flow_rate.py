@@ -58,8 +58,8 @@ class TokenBucketTests(SynchronousTestCase):
     def test_allows(self) -> None:
         """Of things that cannot be taken on credit there are no more than the rate and one burst."""
         bucket = TokenBucket(5.0, 0.0)
-        self.assertEqual([bucket.allows(0.0) for _ in range(7)], [True] * 5 + [False] * 2)
-        self.assertEqual([bucket.allows(0.2) for _ in range(2)], [True, False])
+        self.assertEqual([bucket.take_one(0.0) for _ in range(7)], [True] * 5 + [False] * 2)
+        self.assertEqual([bucket.take_one(0.2) for _ in range(2)], [True, False])
 
     def test_peers_are_forgotten(self) -> None:
         """A flood of addresses fills the table and no more; who is heard of stays in it."""

@@ -22,7 +22,7 @@ from twisted_ingest.sinks.file import FileSink
 from twisted_ingest.sinks.registry import SinkContext, sink_types
 from twisted_ingest.sources.plan import PollPlan
 from twisted_ingest.sources.poller import HttpPoller
-from twisted_ingest.sources.target import Target
+from twisted_ingest.sources.url import Url
 from twisted_ingest.testing import Rig
 
 
@@ -48,7 +48,7 @@ def samples() -> str:
 def poller_survey() -> Survey:
     """Look at a poller, whose name is that of the other sources."""
     rig = Rig()
-    plan = PollPlan(target=Target.parse("http://192.0.2.1/"))
+    plan = PollPlan(url=Url.parse("http://192.0.2.1/"))
     parts: dict[str, Any] = {"intake": rig.intake, "events": rig.events, "clock": rig.clock, "reactor": rig.clock}
     poller = HttpPoller("test", plan, **parts, wall_time=rig.clock.seconds, ids=count(1))
     return Survey(

@@ -22,8 +22,8 @@ from twisted_ingest.observe.metrics import build_registry
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.sources.plan import PollPlan
 from twisted_ingest.sources.poller import HttpPoller
-from twisted_ingest.sources.target import Target
 from twisted_ingest.sources.timetable import LONGEST_BACKOFF, LONGEST_RETRY_AFTER
+from twisted_ingest.sources.url import Url
 from twisted_ingest.testing import StalledSink
 
 LINES = b"one\ntwo\r\n\nthree"
@@ -261,7 +261,7 @@ class SeenTests(SeenCase):
         good = await self.once(self.url(script, "/log?token=s3cret"))
         idle = HttpPoller(
             "idle",
-            PollPlan(target=Target.parse("http://192.0.2.1/")),
+            PollPlan(url=Url.parse("http://192.0.2.1/")),
             intake=self.intake,
             events=self.events,
             clock=self.clock,
@@ -510,13 +510,13 @@ class CredentialTests(PollingTestCase):
             ("empty", "one line"),
             (".", "Is a directory"),
         ):
-            plan = PollPlan(target=Target.parse("http://h/"), authorization_file=path)
+            plan = PollPlan(url=Url.parse("http://h/"), authorization_file=path)
             error = self.assertRaises(SourceError, plan.authorization)
             self.assertIn(why, str(error))
             self.assertNotIn("s3cret", str(error))
 
 
-class TargetTests(SynchronousTestCase):
+class UrlTests(SynchronousTestCase):
     def test_parts(self) -> None:
         """A URL is taken apart, and shown without its query."""
         for url, shown, port in (
@@ -525,8 +525,8 @@ class TargetTests(SynchronousTestCase):
             ("http://[::1]:9/x", "http://[::1]:9/x", 9),
             ("HTTPS://Host.Example./", "https://host.example/", 443),
         ):
-            target = Target.parse(url)
-            self.assertEqual((target.shown, target.port), (shown, port))
+            parsed = Url.parse(url)
+            self.assertEqual((parsed.shown, parsed.port), (shown, port))
 
     def test_mistakes(self) -> None:
         """What is no URL to poll is refused, and nothing of a secret in it repeated."""
@@ -548,12 +548,12 @@ class TargetTests(SynchronousTestCase):
             "http://[::z]/",
             "http://h/" + "x" * 9000,
         ):
-            error = self.assertRaises(ValueError, Target.parse, url)
+            error = self.assertRaises(ValueError, Url.parse, url)
             self.assertNotIn("pa55", str(error))
 
     def test_trust(self) -> None:
         """Secrets go to the same server, or to its own https; not to another port, another host, nor back to http."""
-        here = Target.parse("http://h/")
+        here = Url.parse("http://h/")
         for url, is_trusted in (
             ("http://h/other", True),
             ("https://h/", True),
@@ -561,7 +561,7 @@ class TargetTests(SynchronousTestCase):
             ("https://h:8443/", False),
             ("http://other/", False),
         ):
-            self.assertEqual(here.trusts(Target.parse(url)), is_trusted, url)
-        self.assertFalse(Target.parse("https://h/").trusts(here))
-        self.assertRaises(ValueError, Target.parse("https://h/").follow, "http://h/", Redirects.ANY)
+            self.assertEqual(here.trusts(Url.parse(url)), is_trusted, url)
+        self.assertFalse(Url.parse("https://h/").trusts(here))
+        self.assertRaises(ValueError, Url.parse("https://h/").follow, "http://h/", Redirects.ANY)
         self.assertRaises(ValueError, here.follow, "/x", Redirects.OFF)

@@ -30,8 +30,8 @@ class TokenBucket:
         self._level -= amount
         return max(0.0, -self._level / self._rate)
 
-    def allows(self, now: float) -> bool:
-        """Take one if there is one."""
+    def take_one(self, now: float) -> bool:
+        """Take one if there is one; says whether there was."""
         self._refill(now)
         if self._level < 1:
             return False

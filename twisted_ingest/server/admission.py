@@ -79,7 +79,7 @@ class Admission:
         peer = self.peer(host)
         if self.limit_per_peer is not None and self.by_peer[peer] >= self.limit_per_peer:
             return RefuseReason.PER_PEER
-        if self._arrivals is not None and not self._arrivals.of(peer, now).allows(now):
+        if self._arrivals is not None and not self._arrivals.of(peer, now).take_one(now):
             return RefuseReason.CONNECTION_RATE
         return None
 

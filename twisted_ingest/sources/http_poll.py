@@ -14,7 +14,7 @@ from twisted_ingest.limits import ListenerLimits
 from twisted_ingest.sources.plan import LEAST_INTERVAL, POLL_BYTES, POLL_INTERVAL, POLL_TIMEOUT, PollPlan
 from twisted_ingest.sources.poller import HttpPoller
 from twisted_ingest.sources.registry import COMMON, SourceContext, SourceTable, SourceType
-from twisted_ingest.sources.target import Target
+from twisted_ingest.sources.url import Url
 from twisted_ingest.units import format_duration
 
 HEADER_LENGTH = 4096
@@ -54,7 +54,7 @@ def _url(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError('it is not text in quotes (try "https://host/path")')  # noqa: TRY004 - pydantic's way
     try:
-        Target.parse(value)
+        Url.parse(value)
     except ValueError as error:
         # Its own words are not repeated: they may hold a password.
         raise ValueError(f'{error} (try "https://host/path")') from error
@@ -127,7 +127,7 @@ class HttpPollTable(SourceTable):
 
 def _plan(table: HttpPollTable, limits: ListenerLimits) -> PollPlan:
     return PollPlan(
-        target=Target.parse(table.url),
+        url=Url.parse(table.url),
         interval_seconds=table.interval,
         timeout_seconds=table.timeout,
         max_body_bytes=table.max_bytes,

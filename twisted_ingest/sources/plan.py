@@ -15,7 +15,7 @@ from twisted.web.client import BrowserLikePolicyForHTTPS
 
 from twisted_ingest.errors import Oversize, Redirects, SourceError
 from twisted_ingest.limits import KIB, MAX_LENGTH, MIB
-from twisted_ingest.sources.target import Target
+from twisted_ingest.sources.url import Url
 
 POLL_INTERVAL = 60.0
 """Seconds from the beginning of a poll to that of the next. What is polled changes seldom, or belongs into a sender."""
@@ -44,7 +44,7 @@ _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-
 class PollPlan:
     """The settings of one poller."""
 
-    target: Target
+    url: Url
     interval_seconds: float = POLL_INTERVAL
     timeout_seconds: float = POLL_TIMEOUT
     max_body_bytes: int = POLL_BYTES
@@ -108,7 +108,7 @@ def _read(path: str, most: int) -> bytes:
 def redacted(plan: PollPlan) -> dict[str, Any]:
     """Give what may be shown of a plan."""
     return {
-        "url": plan.target.shown,
+        "url": plan.url.shown,
         "interval_seconds": plan.interval_seconds,
         "timeout_seconds": plan.timeout_seconds,
         "max_bytes": plan.max_body_bytes,

@@ -11,7 +11,7 @@ from twisted_ingest import __version__
 from twisted_ingest.errors import DiscardReason, PollResult
 from twisted_ingest.sources.body import Body, BodyOwner
 from twisted_ingest.sources.outcome import PollError, classified
-from twisted_ingest.sources.target import Target
+from twisted_ingest.sources.url import Url
 from twisted_ingest.sources.validator import Validator, retry_after
 from twisted_ingest.sources.wire import Exchange
 
@@ -111,30 +111,30 @@ class Poll:
     # The request.
 
     async def _get(self) -> PollResult:
-        target = self._owner.plan.target
+        url = self._owner.plan.url
         for _ in range(MOST_REDIRECTS + 1):
             exchange = self._exchange = self._owner.open()
-            await exchange.get(target, self._headers(target))
+            await exchange.get(url, self._headers(url))
             self.status = exchange.status
             if exchange.status not in _REDIRECTED:
                 return await self._take(exchange)
-            target = self._follow(target, exchange)
+            url = self._follow(url, exchange)
             exchange.drop()
         raise PollError(PollResult.REDIRECT, f"it redirects more than {MOST_REDIRECTS} times")
 
-    def _headers(self, target: Target) -> dict[bytes, bytes]:
+    def _headers(self, url: Url) -> dict[bytes, bytes]:
         plan = self._owner.plan
         found = {**_OWN_HEADERS, **self._owner.validator.headers()}
-        if plan.target.trusts(target):
+        if plan.url.trusts(url):
             found |= {**plan.headers, **self._owner.authorization}
         return found
 
-    def _follow(self, target: Target, exchange: Exchange) -> Target:
+    def _follow(self, url: Url, exchange: Exchange) -> Url:
         location = exchange.first(b"Location")
         if location is None:
             raise PollError(PollResult.REDIRECT, "it redirects to nowhere")
         try:
-            return target.follow(location.decode("latin-1"), self._owner.plan.redirects)
+            return url.follow(location.decode("latin-1"), self._owner.plan.redirects)
         except ValueError as error:
             raise PollError(PollResult.REDIRECT, f"a redirect is not followed: {error}") from error
 

@@ -72,8 +72,8 @@ class HttpPoller:
         self._clock = clock
         self._reactor = reactor
         self._wall_time = wall_time
-        target = plan.target
-        self._info = ConnectionInfo(next(ids), name, f"{target.host}:{target.port}", None)
+        url = plan.url
+        self._info = ConnectionInfo(next(ids), name, f"{url.host}:{url.port}", None)
         self._timetable = Timetable(plan.interval_seconds, clock, chance, self._come_due)
         self._is_running = False
         self._is_due = False
@@ -90,7 +90,7 @@ class HttpPoller:
 
     def describe(self) -> str:
         """See `ISource`."""
-        return f"polling {self.plan.target.shown} ({self.name}, every {format_duration(self.plan.interval_seconds)})"
+        return f"polling {self.plan.url.shown} ({self.name}, every {format_duration(self.plan.interval_seconds)})"
 
     def hints(self) -> list[tuple[str, str]]:
         """See `ISource`: nothing to be tried."""
@@ -207,9 +207,9 @@ class HttpPoller:
         self._renew_authorization(poll.status)
         wait = self._timetable.set_next(error)
         if error is not None:
-            self._events.poll_failed(self.name, self.plan.target.shown, error.detail, wait)
+            self._events.poll_failed(self.name, self.plan.url.shown, error.detail, wait)
         elif not was_good:
-            self._events.poll_recovered(self.name, self.plan.target.shown)
+            self._events.poll_recovered(self.name, self.plan.url.shown)
 
     def _go_on(self, bug: Failure) -> None:
         """Poll on, whatever our own bug was."""
@@ -229,7 +229,7 @@ class HttpPoller:
             try:
                 self.authorization = self.plan.authorization()
             except SourceError as error:
-                self._events.poll_failed(self.name, self.plan.target.shown, str(error), 0.0)
+                self._events.poll_failed(self.name, self.plan.url.shown, str(error), 0.0)
 
     # The lane calls these.
 

@@ -25,7 +25,7 @@ from zope.interface import implementer
 from twisted_ingest.errors import PollResult
 from twisted_ingest.limits import KIB
 from twisted_ingest.sources.outcome import PollError
-from twisted_ingest.sources.target import Target
+from twisted_ingest.sources.url import Url
 
 HEADER_BYTES = 64 * KIB
 """Bytes of the headers of an answer, interim ones (1xx) included; one read more may be taken. Servers send a few
@@ -171,11 +171,11 @@ class Exchange:
             endpoint = wrapClientTLS(self._policy.creatorForNetloc(uri.host, uri.port), endpoint)
         return _Endpoint(endpoint, self)
 
-    def get(self, target: Target, headers: Mapping[bytes, bytes]) -> "Deferred[None]":
+    def get(self, url: Url, headers: Mapping[bytes, bytes]) -> "Deferred[None]":
         """Ask. The Deferred fires with ``None`` once the headers are here; cancelled, it ends the connection."""
         agent = Agent.usingEndpointFactory(self._reactor, self, HTTPConnectionPool(self._reactor, persistent=False))
         fields = Headers({name: [value] for name, value in headers.items()})
-        asked: Deferred[Any] = agent.request(b"GET", target.url.encode(), fields)
+        asked: Deferred[Any] = agent.request(b"GET", url.text.encode(), fields)
         return asked.addCallbacks(self._answered, self._unanswered)
 
     def _answered(self, response: Any) -> None:

@@ -23,8 +23,8 @@ _PRINTABLE = re.compile(r"[!-~]+")
 _HOST = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\.?")
 
 
-class Target(NamedTuple):
-    """Where a GET goes."""
+class Url(NamedTuple):
+    """A URL that is polled, in its parts."""
 
     scheme: str
     host: str
@@ -63,7 +63,7 @@ class Target(NamedTuple):
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
-    def url(self) -> str:
+    def text(self) -> str:
         """The whole URL: not for logs, its query may hold a secret."""
         return f"{self.scheme}://{self.authority}{self.path}"
 
@@ -81,7 +81,7 @@ class Target(NamedTuple):
         operator said so, because a server could otherwise have us ask whom only we can reach.
         """
         try:
-            found = type(self).parse(urljoin(self.url, location.partition("#")[0]))
+            found = type(self).parse(urljoin(self.text, location.partition("#")[0]))
         except ValueError as error:
             raise ValueError(f"it leads nowhere we go: {error}") from error
         if allowed is Redirects.OFF:
