@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from prometheus_client.core import Metric
 
 from tests.reliability import insert
-from twisted_ingest.errors import DropReason, Durability, PauseReason
-from twisted_ingest.ledger import PollLedger, RelpLedger
+from twisted_ingest.errors import DropReason, Durability, PauseReason, ReloadResult
+from twisted_ingest.ledger import PollLedger, RelpLedger, TLSLedger
 from twisted_ingest.observe.details import DETAILS
 from twisted_ingest.observe.lag import LoopLag
 from twisted_ingest.observe.metrics import families
 from twisted_ingest.observe.steps import StepDirection
 from twisted_ingest.observe.view import ListenerView, SinkView, View
-from twisted_ingest.sinks.delivery.account import Account
 
 PAGE = pathlib.Path(__file__).parent.parent / "docs" / "metrics.md"
 
@@ -27,15 +26,21 @@ SECTIONS = {"process": "Of the process", "listener": "Of each listener", "sink":
 
 def everything() -> View:
     """Make a view in which every metric shows."""
-    counts = {**RelpLedger().snapshot(), **PollLedger().snapshot()}
-    own = {
-        **dict.fromkeys((name for name, detail in DETAILS.items() if not detail.has_parts), 0),
-        **Account().details(),
-    }
-    sink = SinkView(is_up=True, dropped_records=dict.fromkeys(DropReason, 0), details=own)
+    relp = RelpLedger()
+    relp.tls = TLSLedger()
+    counts = {**relp.snapshot(), **PollLedger().snapshot()}
+    listener = ListenerView(
+        counts=counts,
+        is_up=True,
+        durability=Durability.WRITTEN,
+        answers=True,
+        certificate_not_after=0.0,
+        tls_reloads=dict.fromkeys(ReloadResult, 0),
+    )
+    sink = SinkView(is_up=True, dropped_records=dict.fromkeys(DropReason, 0), details=dict.fromkeys(DETAILS, 0))
     return View(
         builds=("version scanner",),
-        listeners={"x": ListenerView(counts=counts, is_up=True, durability=Durability.WRITTEN, answers=True)},
+        listeners={"x": listener},
         sinks={"x": sink},
         paused_by_reason=dict.fromkeys(PauseReason, 0),
         pauses=dict.fromkeys(PauseReason, 0),

@@ -374,7 +374,7 @@ class FileMistakeTests(LoadingTestCase):
         unknown_listener = (
             "unknown key 'zzz' in [listeners.a] "
             "(known: endpoint, protocol, durability, max_length, oversize, idle_timeout, frame_timeout, "
-            "rate, rate_per_peer, allow, receive_buffer, sinks, framing)"
+            "rate, rate_per_peer, allow, receive_buffer, tls, sinks, framing)"
         )
         listener = '[listeners.a]\nendpoint = "tcp:1"\n'
         for text, line, message in [
@@ -396,7 +396,7 @@ class FileMistakeTests(LoadingTestCase):
                 "unknown key 'requird' in [sinks.x]; did you mean 'required'?",
             ),
             ("\n[listeners.a]\n", 2, "[listeners.a] needs the key 'endpoint'"),
-            ("sinks.x.path = 'x'", 1, "[sinks.x] needs the key 'type': one of file, null, relp, stdout, tcp"),
+            ("sinks.x.path = 'x'", 1, "[sinks.x] needs the key 'type': one of file, null, stdout"),
             ("[sinks.x]\ntype = 'file'", 1, "[sinks.x] needs the key 'path'"),
             ("[sinks.x]\ntype = 'fiel'\npath = 'x'", 2, "type: 'fiel' is not a sink; did you mean 'file'?"),
             ("[sinks.x]\ntype = 'file'\npath = ''", 3, "path: it must not be empty"),
@@ -642,8 +642,7 @@ class FlagMistakeTests(LoadingTestCase):
                 ],
             ),
             [
-                "--sink: error: 'fil:x' is not a sink; did you mean 'file'? "
-                "(try file:PATH, null:, relp:ADDRESS, stdout: or tcp:ADDRESS)",
+                "--sink: error: 'fil:x' is not a sink; did you mean 'file'? (try file:PATH, null: or stdout:)",
                 "--sink: error: 'stdout' is not a sink; did you mean 'stdout:'?",
                 "--sink: error: 'stdout:x': nothing but options may follow 'stdout' and its colon",
                 "--sink: error: 'file:c?type=null': 'type' is given twice",
@@ -750,14 +749,19 @@ class CrossLimitTests(LoadingTestCase):
         )
 
 
+TLS_ENDPOINT = (
+    "TLS is no type of endpoint here: give --listen-tls (or --relp-tls) tcp:6514 with --tls-certificate FILE and "
+    "--tls-key FILE, or in a table tls = {certificate = ..., key = ...}"
+)
+
+
 class EndpointTests(LoadingTestCase):
     def test_refused(self) -> None:
         """Each kind of wrong endpoint gives one line that names the flag and a form that works."""
         known = "(known: tcp, tcp6, unix, systemd)"
         tcp = "(try 'tcp:1514:interface=127.0.0.1')"
         for endpoint, message in [
-            ("ssl:1514", f"unknown endpoint type 'ssl' {known} {tcp}"),
-            ("tls:1514", f"unknown endpoint type 'tls' {known} {tcp}"),
+            *((f"{word}:1514", TLS_ENDPOINT) for word in ("ssl", "tls")),
             ("tpc:1514", f"unknown endpoint type 'tpc'; did you mean 'tcp'? {tcp}"),
             ("garbage", f"unknown endpoint type 'garbage' {known} {tcp}"),
             ("gar bage:80", f"unknown endpoint type 'gar bage' {known} {tcp}"),

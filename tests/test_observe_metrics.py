@@ -146,6 +146,7 @@ class FormatTests(MetricsTestCase):
                             "code",
                             "direction",
                             "cause",
+                            "result",
                         },
                         sample,
                     )

@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -133,7 +134,7 @@ class OptionsTests(SynchronousTestCase):
 
     def test_version(self) -> None:
         """``--version`` prints one line with our version and exits 0, whatever else is wrong."""
-        line = f"twisted-ingest {__version__} (scanner: {SCANNER})\n"
+        line = f"twisted-ingest {__version__} (scanner: {SCANNER}, {ssl.OPENSSL_VERSION})\n"
         self.assertEqual(self.leave("--version", "--memory", "x"), (0, line, ""))
 
     def test_help(self) -> None:
@@ -192,12 +193,12 @@ class TwistdTests(SynchronousTestCase):
         with open(os.path.join(self.folder, "x.toml"), "w", encoding="utf-8") as stream:
             stream.write("[limits]\nmemry = 1\n")
         self.assertEqual(
-            self.run_to_the_end("--config", "x.toml", "--listen", "ssl:1"),
+            self.run_to_the_end("--config", "x.toml", "--listen", "tpc:1"),
             (
                 78,
                 "",
                 [
-                    "--listen: error: 'ssl:1': unknown endpoint type 'ssl' (known: tcp, tcp6, unix, systemd) "
+                    "--listen: error: 'tpc:1': unknown endpoint type 'tpc'; did you mean 'tcp'? "
                     "(try 'tcp:1514:interface=127.0.0.1')",
                     "x.toml:2: error: unknown key 'memry' in [limits]; did you mean 'memory'?",
                 ],

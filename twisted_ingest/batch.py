@@ -21,17 +21,24 @@ REASON_LENGTH = 120
 """Characters of a reason that a text shows: it may quote the whole record."""
 
 
+class PeerCertificate(NamedTuple):
+    """What is kept of a certificate that a peer has shown. ``fingerprint`` is ``SHA256:`` and that of its DER."""
+
+    fingerprint: str
+    subject: str
+
+
 class ConnectionInfo:
     """
     Who sent it: final once the connection is admitted.
 
     ``id`` is unique within the process, ``peer`` is the remote address as text,
     ``host`` the part of it that per-peer limits count by (``None`` for a UNIX socket). ``local`` is the address that
-    was connected to, ``proxy`` that of the proxy in between, ``identity`` whom a certificate names: ``None`` where
-    nobody has said.
+    was connected to, ``proxy`` that of the proxy in between, ``identity`` whom its ``certificate`` names: ``None``
+    where nobody has said.
     """
 
-    __slots__ = ("host", "id", "identity", "listener", "local", "peer", "proxy")
+    __slots__ = ("certificate", "host", "id", "identity", "listener", "local", "peer", "proxy")
 
     def __init__(
         self,
@@ -51,6 +58,7 @@ class ConnectionInfo:
         self.local = local
         self.proxy = proxy
         self.identity = identity
+        self.certificate: PeerCertificate | None = None
 
     def __repr__(self) -> str:
         return f"<connection {self.id} from {self.peer} on {self.listener}>"

@@ -111,6 +111,8 @@ class CloseReason(StrEnum):
     PROTOCOL = "protocol"
     """A RELP command that the rules of a session do not allow."""
     WRONG_PROTOCOL = "wrong_protocol"
+    TLS = "tls"
+    """It broke the rules of TLS, or what it sent was damaged on its way."""
     ACKS_UNREAD = "acks_unread"
     """The peer does not read our answers."""
     SINK_FAILED = "sink_failed"
@@ -143,6 +145,8 @@ class RefuseReason(StrEnum):
     """It has sent more than anybody needs to come through the doorway."""
     DOORWAY_LEFT = "doorway_left"
     """It has hung up in the doorway."""
+    TLS_PEER = "tls_peer"
+    """TLS could not be agreed upon with it, or it may not send by what its certificate says."""
     # Admitted, and turned away by its first bytes: a protocol that is not ours.
     TLS = "tls"
     HTTP = "http"
@@ -171,6 +175,33 @@ class RefuseReason(StrEnum):
     SMTP = "smtp"
     DOCKER = "docker"
     UTF16 = "utf16"
+
+
+class HandshakeResult(StrEnum):
+    """What became of a TLS handshake. Each that was begun ends with exactly one."""
+
+    OK = "ok"
+    TIMEOUT = "timeout"
+    """It was not over in time, or had taken the longest of all and made room for another."""
+    NO_CERTIFICATE = "no_certificate"
+    UNTRUSTED = "untrusted"
+    """No authority of ours vouches for the certificate."""
+    EXPIRED = "expired"
+    """The certificate is not valid now: any more, or yet."""
+    WRONG_NAME = "wrong_name"
+    """The certificate is good, and nobody of those who may send."""
+    PROTOCOL = "protocol"
+    """It spoke no TLS, or none that both sides take; or it did not accept our certificate."""
+    RESET = "reset"
+    """The connection ended before the handshake did."""
+
+
+class ReloadResult(StrEnum):
+    """What became of reading a certificate anew."""
+
+    OK = "ok"
+    ERROR = "error"
+    """The one before is kept."""
 
 
 class AcceptError(StrEnum):
@@ -348,8 +379,6 @@ class Durability(StrEnum):
     """The kernel has it: it survives a kill of the process, not of the machine."""
     FSYNC = "fsync"
     """The device says it has it."""
-    DELIVERED = "delivered"
-    """The sink behind has taken it, as far as that one says so: no disk of ours is in between."""
 
     def covers(self, wanted: "Durability") -> bool:
         """Whether this is ``wanted`` or stronger."""

@@ -149,12 +149,7 @@ class ISink(Interface):
         """Stop trying. What was not taken fails with ``SinkError``."""
 
     def details() -> Mapping[str, float]:
-        """
-        Give the sink's own counters, by the ends of their metric names; all known in advance.
-
-        Behind a slash may stand what a label says: ``requests/taken``. Whose they are, and what they mean, is in
-        `twisted_ingest.observe.details`.
-        """
+        """Give the sink's own counters, by the ends of their metric names; all known in advance."""
 
 
 class ILiveConnection(Interface):
@@ -236,6 +231,9 @@ class IListener(ISource):
 
     def open_gate() -> None:
         """Accept again: there is room below the cap on connections."""
+
+    def renew() -> None:
+        """Read anew the certificates that it shows, and those of whoever may connect (SIGHUP)."""
 
     def set_protocol(protocol: type[Any]) -> None:  # noqa: N805
         """

@@ -8,6 +8,7 @@ objects by the caller of ``ByteBalance`` and ``RecordBalance``.
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -16,8 +17,10 @@ from twisted_ingest.errors import (
     CloseReason,
     DiscardReason,
     DropReason,
+    HandshakeResult,
     PollResult,
     RefuseReason,
+    ReloadResult,
     RelpCommand,
     RelpError,
     Resync,
@@ -25,6 +28,17 @@ from twisted_ingest.errors import (
 
 ACK_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 90.0)
 """Upper bounds of the histogram of answers; librelp's clients give up after the last."""
+
+
+class TLSLedger:
+    """What a listener counts of TLS."""
+
+    __slots__ = ("handshakes", "truncated")
+
+    def __init__(self) -> None:
+        self.handshakes = dict.fromkeys(HandshakeResult, 0)
+        self.truncated = 0
+        """Connections that ended by a FIN without the goodbye of TLS: anybody on the way could have sent it."""
 
 
 class ListenerLedger:
@@ -52,6 +66,7 @@ class ListenerLedger:
         "records_framed",
         "records_partial",
         "records_truncated",
+        "tls",
     )
 
     def __init__(self) -> None:
@@ -78,16 +93,21 @@ class ListenerLedger:
         self.connections_closed = dict.fromkeys(CloseReason, 0)
         self.connections_refused = dict.fromkeys(RefuseReason, 0)
         self.accept_errors = dict.fromkeys(AcceptError, 0)
+        self.tls: TLSLedger | None = None
+        """Of a listener that speaks it."""
 
     def snapshot(self) -> Counter[str]:
         """Give all counts as one mapping; mappings of several listeners or processes can be added."""
         flat: Counter[str] = Counter()
         for name in self._names():
             value = getattr(self, name)
+            if isinstance(value, TLSLedger):
+                flat["tls_truncated"] = value.truncated
+                name, value = "tls_handshakes", value.handshakes  # noqa: PLW2901
             if isinstance(value, dict):
                 for reason, count in value.items():
                     flat[f"{name}/{reason}"] = count
-            else:
+            elif value is not None:
                 flat[name] = value
         return flat
 
@@ -141,6 +161,17 @@ class PollLedger(ListenerLedger):
         """Polls that have ended, by what became of them."""
 
 
+class CertificateState(NamedTuple):
+    """How it is with the certificate that a listener shows."""
+
+    not_after: float
+    """Unix seconds."""
+    trouble: str | None
+    """Why nobody will accept it; ``None``: all is well."""
+    reloads: Mapping[ReloadResult, int]
+    """How often it was read anew."""
+
+
 class SourceBalance(NamedTuple):
     """What a source holds, recounted from its live objects."""
 
@@ -151,6 +182,10 @@ class SourceBalance(NamedTuple):
     unanswered_bytes: int
     doorways: int = 0
     """Newcomers that have yet to be admitted."""
+    handshakes: int = 0
+    """Those of them whose TLS handshake is under way."""
+    certificate: CertificateState | None = None
+    """Of a listener that speaks TLS."""
 
 
 class Tally:

@@ -63,6 +63,10 @@ BUDGET_LOW = 0.50
 PARTIALS_SHARE = 0.25
 """Share of the budget for unfinished records. Below the low mark: alone they can never keep producers paused."""
 
+STANDING_SHARE = 0.25
+"""Share of the budget for what connections take by being there (TLS). With the share of unfinished records it comes to
+the low mark: both together can never keep producers paused."""
+
 PARTIALS_KEEP = 7 / 8
 """Share of the above to which an overflow evicts, so that one scan serves many overflows."""
 

@@ -169,13 +169,18 @@ class Run:
     # While running.
 
     def reopen(self, why: str) -> None:
-        """Let the sinks go of files that were rotated away; ``why`` is for the log."""
+        """Let the sinks go of files that were rotated away, and read certificates anew; ``why`` is for the log."""
         self.events.reopening(why)
         for sink in self.sinks:
             try:
                 sink.reopen()
             except Exception:  # noqa: BLE001 - the other sinks have rotated files too
                 self.events.internal_error(f"reopen of sink {sink.name}")
+        for listener in self.listeners:
+            try:
+                listener.renew()
+            except Exception:  # noqa: BLE001 - as above
+                self.events.internal_error(f"renewal of listener {listener.name}")
 
     def _open_gates(self) -> None:
         for listener in self.listeners:

@@ -4,6 +4,7 @@ The ``ingest`` command of twistd: options, and the service made from them.
 
 import os
 import re
+import ssl
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, ClassVar, NoReturn
@@ -18,6 +19,7 @@ from twisted_ingest.config.load import Loaded, load
 from twisted_ingest.config.look import NOT_LOOKED_AT, look
 from twisted_ingest.config.meant import nearest
 from twisted_ingest.config.model import DEFAULT_ENDPOINT, DEFAULT_PATH, AdminSettings, table_of
+from twisted_ingest.config.tls import KEY_OF_FLAG, PEER_FLAG, TLS_FLAGS
 from twisted_ingest.daemon import Daemon
 from twisted_ingest.errors import ConfigurationError
 from twisted_ingest.framing.scan import SCANNER
@@ -55,15 +57,23 @@ _PARAMETERS = {
     "config": "TOML file; a flag overrides it",
     "framing": _help(source_types()[LINES].table, "framing"),
     **{flag: _help(*table_of(path)) for flag, path in FLAG_PATHS.items()},
+    **{flag: _help(*KEY_OF_FLAG[flag]) for flag in TLS_FLAGS},
 }
 
 _SOURCES = {kind.flag: kind for kind in source_types().values() if kind.flag not in _PARAMETERS}
+
+_TLS_SOURCES = {kind.tls_flag: kind for kind in _SOURCES.values() if kind.tls_flag is not None}
 
 _REPEATABLE = {
     **{
         flag: f"{kind.address.upper()} {kind.summary}; may be repeated{_DEFAULT_OF.get(kind.word, '')}"
         for flag, kind in _SOURCES.items()
     },
+    **{
+        flag: f"ENDPOINT of a --{kind.flag} that speaks TLS, by --tls-certificate and --tls-key; may be repeated"
+        for flag, kind in _TLS_SOURCES.items()
+    },
+    PEER_FLAG: f"{_help(*KEY_OF_FLAG[PEER_FLAG])}; needs --tls-client-ca; may be repeated",
     "sink": f"SPEC of where records go, may be repeated: {_sinks()} (file:{DEFAULT_PATH})",
     "allow": "NETWORK whose peers may connect, as 192.0.2.0/24; may be repeated (everybody's)",
     "admin-host": f"{_help(AdminSettings, 'hosts')}; may be repeated",
@@ -93,7 +103,7 @@ class Options(usage.Options):
 
     def opt_version(self) -> NoReturn:
         """Show the version and exit."""
-        print(f"twisted-ingest {__version__} (scanner: {SCANNER})")  # noqa: T201
+        print(f"twisted-ingest {__version__} (scanner: {SCANNER}, {ssl.OPENSSL_VERSION})")  # noqa: T201
         raise SystemExit(0)
 
     def parseOptions(self, options: Any = None) -> None:
@@ -137,7 +147,8 @@ class Options(usage.Options):
                 [],
                 self["sink"],
                 self["allow"],
-                sources={flag: self[flag] for flag in _SOURCES},
+                sources={flag: self[flag] for flag in (*_SOURCES, *_TLS_SOURCES)},
+                tls_peers=self[PEER_FLAG],
                 admin_hosts=self["admin-host"],
             )
         except ConfigurationError as error:

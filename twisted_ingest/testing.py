@@ -320,7 +320,8 @@ class ScriptedSink(StalledSink):
 
 
 def _hung_up(transports: Sequence[Any]) -> list[Any]:
-    return [transport for transport in transports if transport.has_hung_up()]
+    # A layer (TLS) stands before the transport that carries it.
+    return [transport for transport in transports if getattr(transport, "carrier", transport).has_hung_up()]
 
 
 class Rig:

@@ -15,6 +15,9 @@ ENDPOINT_EXAMPLES = {
     "unix": "unix:/run/ingest.sock",
     "systemd": "systemd:domain=INET:index=0",
 }
+TLS_SCHEMES = ("ssl", "tls")
+"""Twisted's own endpoints of TLS: without handshake deadlines, authorisation or renewal."""
+
 ENDPOINT_SCHEMES = tuple(ENDPOINT_EXAMPLES)
 
 ENDPOINT_OPTIONS = {
@@ -37,6 +40,11 @@ _UNKNOWN_OPTION = re.compile(r"unexpected keyword argument '(.*?)'(?:$|\. Did yo
 def endpoint_problem(endpoint: str, also: Sequence[str] = ()) -> str | None:
     """Say what is wrong with an endpoint string, or nothing. ``also`` are words to offer besides the schemes."""
     scheme, meant = endpoint.partition(":")[0], endpoint_meant(endpoint)
+    if scheme in TLS_SCHEMES and not also:
+        return (
+            f"{endpoint!r}: TLS is no type of endpoint here: give --listen-tls (or --relp-tls) tcp:6514 with "
+            "--tls-certificate FILE and --tls-key FILE, or in a table tls = {certificate = ..., key = ...}"
+        )
     if meant is not None:
         return f"{endpoint!r} is not an endpoint; did you mean {meant!r}?"
     if scheme not in ENDPOINT_SCHEMES:

@@ -4,7 +4,7 @@ What pydantic found, in the operator's words.
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 from twisted_ingest.config.meant import nearest
 from twisted_ingest.config.model import Settings
@@ -91,9 +91,15 @@ def _unknown(path: Path, detail: Any, table: str) -> str:
 
 def _keys(path: Path, detail: Any) -> list[str]:
     """List the keys that the table of an unknown key may have."""
-    if path[0] in KINDS and len(path) > 1:
-        return list(KINDS[path[0]]()[str(detail["loc"][2])].table.model_fields)
     table: Any = Settings
-    for part in path[:-1]:
-        table = table.model_fields[part].annotation
+    inner = path[:-1]
+    if path[0] in KINDS and len(path) > 1:
+        table, inner = KINDS[path[0]]()[str(detail["loc"][2])].table, path[2:-1]
+    for part in inner:
+        table = _table_in(table.model_fields[part].annotation)
     return list(table.model_fields)
+
+
+def _table_in(annotation: Any) -> Any:
+    """Give the table that a key holds, which may be left out."""
+    return next((each for each in get_args(annotation) if each is not type(None)), annotation)

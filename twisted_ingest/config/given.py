@@ -25,13 +25,14 @@ FLAG_PATHS: dict[str, Path] = {
 
 def overlay_sources(draft: Draft, sources: Mapping[str, Sequence[str]], *, is_allow_given: bool) -> None:
     """Make a table for each address, by flag; those of a section replace the file's. Without any there is a default."""
-    kinds = {kind.flag: kind for kind in source_types().values()}
+    kinds = {flag: kind for kind in source_types().values() for flag in (kind.flag, kind.tls_flag) if flag}
     given = [(kinds[flag], address, f"--{flag}") for flag, addresses in sources.items() for address in addresses]
     if any(draft.raw.get(section, {}) != {} for section in TAGS) or given:
         first = {kind.section: origin for kind, _, origin in reversed(given)}
     else:
         given, first = [(source_types()[LINES], DEFAULT_ENDPOINT, "default")], {"listeners": "default"}
     for section, flag in first.items():
+        _refuse_plain(draft, section, given)
         _tell_replaced_sources(draft, section, flag, is_allow_given=is_allow_given)
         draft.raw[section] = {}
         draft.forget(section)
@@ -42,10 +43,26 @@ def overlay_sources(draft: Draft, sources: Mapping[str, Sequence[str]], *, is_al
 
 def _put_source(draft: Draft, kind: SourceType[Any], address: str, origin: str) -> None:
     taken = [name for section in TAGS if isinstance(draft.raw.get(section), dict) for name in draft.raw[section]]
-    name = _free_name(taken, _listener_name(kind, address) if kind.section == "listeners" else kind.word)
+    speaks_tls = origin == f"--{kind.tls_flag}"
+    wanted = _listener_name(kind, address, speaks_tls=speaks_tls) if kind.section == "listeners" else kind.word
+    name = _free_name(taken, wanted)
     draft.put((kind.section, name, kind.address), address, origin)
     if kind.word != LINES:
         draft.put((kind.section, name, TAGS[kind.section]), kind.word, origin)
+    if speaks_tls:
+        draft.put((kind.section, name, "tls"), {}, origin)
+
+
+def _refuse_plain(draft: Draft, section: str, given: Sequence[tuple[SourceType[Any], str, str]]) -> None:
+    """Refuse flags that would have plain listeners in place of the file's that ask for certificates."""
+    asking = [name for name, table in draft.tables(section) if "client_ca" in (table.get("tls") or ())]
+    plain = [origin for kind, _, origin in given if kind.section == section and origin != f"--{kind.tls_flag}"]
+    if asking and plain:
+        draft.complain(
+            plain[0],
+            f"it replaces the {section} of {draft.origins.get((), 'the file')}, of which {', '.join(asking)} let in "
+            f"only who has a certificate: everybody could connect (change it in the file and leave out {plain[0]})",
+        )
 
 
 def _tell_replaced_sources(draft: Draft, section: str, flag: str, *, is_allow_given: bool) -> None:
@@ -87,7 +104,7 @@ def overlay(draft: Draft, flags: Mapping[str, str]) -> None:
     for flag, value in flags.items():
         if flag == "framing":
             put_in_listeners(draft, "framing", value)
-        else:
+        elif flag in FLAG_PATHS:
             path = FLAG_PATHS[flag]
             draft.put(path, value, f"--{flag}")
             if path[-1] in ListenerTable.model_fields and path[0] == "limits":
@@ -112,9 +129,9 @@ def _take_from_listeners(draft: Draft, key: str) -> None:
 _TRANSPORT_AND_PORT = re.compile(r"(tcp6?):(?:(?:.*:)?port=)?([0-9]{1,5})(?::|$)", re.ASCII)
 
 
-def _listener_name(kind: SourceType[Any], endpoint: str) -> str:
+def _listener_name(kind: SourceType[Any], endpoint: str, *, speaks_tls: bool) -> str:
     """Name a listener by transport (or protocol) and port; wrong endpoints too, the complaint comes later."""
-    own = "" if kind.word == LINES else kind.word
+    own = "-".join(filter(None, ("" if kind.word == LINES else kind.word, "tls" if speaks_tls else "")))
     match = _TRANSPORT_AND_PORT.match(endpoint)
     if match:
         return f"{own or match[1]}-{match[2]}"

@@ -22,6 +22,7 @@ from twisted_ingest.config.meant import path_caution
 from twisted_ingest.config.model import Settings, settings_model
 from twisted_ingest.config.positions import Path
 from twisted_ingest.config.substitution import Secrets, substitute
+from twisted_ingest.config.tls import overlay_tls, tls_cautions, tls_problems
 from twisted_ingest.errors import Caution, ConfigurationError, Problem
 
 
@@ -50,6 +51,7 @@ def load(
     relp: Sequence[str] = (),
     sources: Mapping[str, Sequence[str]] = MappingProxyType({}),
     admin_hosts: Sequence[str] = (),
+    tls_peers: Sequence[str] = (),
     has_own_sinks: bool = False,
 ) -> Loaded:
     """
@@ -69,6 +71,7 @@ def load(
     overlay_sources(draft, given, is_allow_given=bool(allow))
     overlay_sinks(draft, sinks, has_own_sinks=has_own_sinks)
     overlay(draft, flags)
+    overlay_tls(draft, flags, tls_peers)
     if allow:
         put_in_listeners(draft, "allow", list(allow))
     if admin_hosts:
@@ -78,7 +81,7 @@ def load(
     draft.hide = secrets.hide
     refused += refuse_foreign(draft)
     settings, mistaken = _validate(draft, secrets, refused)
-    for paths, message in checks.problems(settings, has_own_sinks=has_own_sinks):
+    for paths, message in (*checks.problems(settings, has_own_sinks=has_own_sinks), *tls_problems(settings)):
         # What a mistaken value would have meant is anybody's guess: no second complaint about it.
         if not any(_overlap(path, wrong) for path in paths for wrong in mistaken):
             set_here = [path for path in paths if path in draft.origins] or list(paths)
@@ -95,6 +98,8 @@ def _caution(draft: Draft, settings: Settings, secrets: Secrets) -> None:
         caution = path_caution(text)
         if caution is not None and path not in secrets.references:
             draft.warn(draft.where(path), caution)
+    for path, caution in tls_cautions(settings):
+        draft.warn(draft.where(path), caution)
     for name in checks.unnamed_sinks(settings):
         draft.warn(draft.where(("sinks", name)), f"no source names the sink {name!r} in its sinks: nothing goes there")
 

@@ -12,8 +12,10 @@ from twisted_ingest.config.fields import OFF, About, shown_default
 from twisted_ingest.config.given import FLAG_PATHS
 from twisted_ingest.config.kinds import OWN, Kinds
 from twisted_ingest.config.model import AdminSettings, LimitSettings, Settings, SpoolSettings
+from twisted_ingest.config.tls import PEER_FLAG, TLS_FLAGS
 from twisted_ingest.sinks.registry import SinkTable, SinkType, sink_types
 from twisted_ingest.sources.registry import LINES, ListenerTable, SourceTable, SourceType, source_types
+from twisted_ingest.sources.tls import TLSTable
 from twisted_ingest.units import exact_size
 
 HEAD = """\
@@ -32,6 +34,7 @@ def page() -> str:
 def _sections() -> Iterator[str]:
     yield from _table("[limits]: bounds of the process, and of listeners that set none of their own", LimitSettings)
     yield from _table("[listeners.NAME]: what all have", ListenerTable)
+    yield from _table("[listeners.NAME] tls = {...}", TLSTable)
     for kind in _ours(source_types()):
         yield from _source(kind)
     yield from _table("[sinks.NAME]: what all have", SinkTable)
@@ -52,6 +55,8 @@ def _source(kind: SourceType[Any]) -> Iterator[str]:
     tag = "protocol" if kind.section == "listeners" else "type"
     yield f"## [{kind.section}.NAME] with {tag} = {kind.word!r}\n".replace("'", '"')
     yield f"`--{kind.flag} {kind.address.upper()}`: {kind.address.upper()} {kind.summary}.\n"
+    if kind.tls_flag is not None:
+        yield f"`--{kind.tls_flag} {kind.address.upper()}`: the same over TLS ([tls.md](tls.md)).\n"
     if kind.defaults:
         values = ", ".join(
             f"`{key}` {OFF if value is None else exact_size(value)}" for key, value in kind.defaults.items()
@@ -88,7 +93,9 @@ def _rows(title: str, table: type[BaseModel], keys: list[str]) -> Iterator[str]:
 def _flag(table: type[BaseModel], key: str) -> str:
     """Give the flag of a key; what makes tables (``--listen``, ``--sink``) has none of a key's own."""
     paths = {LimitSettings: ("limits", key), AdminSettings: ("admin", key), Settings: (key,)}
-    own = {("hosts",): "admin-host", ("allow",): "allow"}.get((key,))
+    own = {"hosts": "admin-host", "allow": "allow", "peers": PEER_FLAG}.get(key)
+    if table is TLSTable and own is None:
+        own = next((flag for flag, each in TLS_FLAGS.items() if each == key), None)
     if own is None and key == "framing" and table is source_types()[LINES].table:
         own = "framing"
     flags = [own] if own else [flag for flag, path in FLAG_PATHS.items() if path == paths.get(table)]

@@ -136,9 +136,22 @@ class Intake:
         if delta > 0 and self.budget.partials > self.budget.partials_limit and not self._evicting:
             self._evict()
 
-    def charge(self, size: int) -> None:
-        """Charge what a sink keeps besides the groups it was handed; negative, give it back."""
-        if self.budget.charge(size):
+    def charge(self, delta: int) -> None:
+        """Charge a change in what a connection holds besides records."""
+        if self.budget.charge(delta):
+            self.budget_crossed()
+
+    def occupy(self, size: int) -> bool:
+        """Charge what a connection takes by being there; false, and nothing charged, where such have their share."""
+        if self.budget.standing + size > self.budget.standing_limit:
+            return False
+        if self.budget.charge_standing(size):
+            self.budget_crossed()
+        return True
+
+    def vacate(self, size: int) -> None:
+        """Take that charge back."""
+        if self.budget.charge_standing(-size):
             self.budget_crossed()
 
     # Pressure.

@@ -121,7 +121,8 @@ SIGNATURES = (
     Signature(
         RefuseReason.TLS,
         "a TLS handshake",
-        "this port speaks plain TCP: turn TLS off at the client, or put a TLS front before it",
+        "this port speaks plain TCP: send to one that speaks TLS (--listen-tls, --relp-tls), or turn TLS off at the "
+        "client",
         (positions(b"\x16", b"\x03", bytes(range(5))),),
     ),
     Signature(

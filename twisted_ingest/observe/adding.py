@@ -114,6 +114,10 @@ def _every(one: bool | None, other: bool | None) -> bool | None:
     return other if one is None else one if other is None else one and other
 
 
+def _least(one: float | None, other: float | None) -> float | None:
+    return other if one is None else one if other is None else min(one, other)
+
+
 def _same(value: Any) -> Any:
     return value
 
@@ -128,6 +132,9 @@ LEVEL = Rule(int, operator.add)
 
 HIGHEST = Rule(float, max)
 """Ages: the highest; none is below zero."""
+
+SOONEST = Rule(lambda: None, _least)
+"""Times: the soonest; ``None``: there is none."""
 
 # Of a truth.
 

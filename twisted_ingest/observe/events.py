@@ -10,10 +10,11 @@ from twisted_ingest.escaping import escape
 from twisted_ingest.observe.folding import FoldingLog
 from twisted_ingest.observe.peer_events import PeerEvents
 from twisted_ingest.observe.sink_events import SinkEvents
+from twisted_ingest.observe.tls_events import TLSEvents
 from twisted_ingest.units import format_size
 
 
-class Events(PeerEvents, SinkEvents):
+class Events(PeerEvents, SinkEvents, TLSEvents):
     """
     The facts of one process. ``seconds`` is the reactor's clock.
 

@@ -23,11 +23,11 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from twisted_ingest.errors import DropReason, Durability, PollResult
+from twisted_ingest.errors import DropReason, Durability, PollResult, ReloadResult
 from twisted_ingest.ledger import ACK_SECONDS
 from twisted_ingest.observe.adding import Adds, Exposure, exposures
 from twisted_ingest.observe.counts import BY_LISTENER, TOTALS, Count
-from twisted_ingest.observe.details import Detail, Kind, detail_of
+from twisted_ingest.observe.details import Kind, detail_of
 from twisted_ingest.observe.view import ListenerView, SinkView, View
 
 Parts = Mapping[str, ListenerView] | Mapping[str, SinkView]
@@ -40,6 +40,11 @@ _DERIVED: tuple[tuple[str, str, Callable[[View], float]], ...] = (
         lambda view: view.conservation_error,
     ),
     ("ingest_ready", "Whether /readyz says so.", lambda view: not view.reasons),
+    (
+        "ingest_tls_handshakes_active",
+        "TLS handshakes under way.",
+        lambda view: sum(listener.handshakes_active for listener in view.listeners.values()),
+    ),
 )
 
 
@@ -53,6 +58,7 @@ def families(view: View) -> Iterator[Metric]:
     for count in TOTALS:
         yield _total(count, totals)
     yield _dropped(view)
+    yield _reloads(view)
     for count in BY_LISTENER:
         yield from _by_listener(count, view.listeners)
     yield from _of_parts(ListenerView, "listener", view.listeners)
@@ -122,31 +128,12 @@ def _by_listener(count: Count, listeners: Mapping[str, ListenerView]) -> Iterato
 
 
 def _details(sinks: Mapping[str, SinkView]) -> Iterator[Metric]:
-    for name in sorted({name.partition("/")[0] for sink in sinks.values() for name in sink.details}):
+    for name in sorted({name for sink in sinks.values() for name in sink.details}):
         detail = detail_of(name)
-        if detail.kind is Kind.HISTOGRAM:
-            yield _detailed_histogram(name, detail, sinks)
-            continue
-        exposure = Exposure(f"ingest_sink_{name}", detail.text, detail.label)
-        family = _family(exposure, "sink", counts=detail.kind is Kind.COUNTER)
+        family = _family(Exposure(f"ingest_sink_{name}", detail.text), "sink", counts=detail.kind is Kind.COUNTER)
         for sink, view in sinks.items():
-            _add(family, "", _behind(name, view.details) if detail.label else view.details.get(name), sink)
+            _add(family, "", view.details.get(name), sink)
         yield family
-
-
-def _behind(name: str, details: Mapping[str, float]) -> Mapping[str, float]:
-    """Give what of a detail stands behind its slash, in order."""
-    return {key.partition("/")[2]: value for key, value in details.items() if key.startswith(f"{name}/")}
-
-
-def _detailed_histogram(name: str, detail: Detail, sinks: Mapping[str, SinkView]) -> Metric:
-    rows = []
-    for sink, view in sinks.items():
-        counts = dict(_behind(name, view.details))
-        total = counts.pop("sum", 0.0)
-        if counts:
-            rows.append(([sink], dict(zip(counts, accumulate(counts.values()), strict=True)), total))
-    return _histogram(f"ingest_sink_{name}", detail.text, rows, "sink")
 
 
 # What is made of several.
@@ -168,6 +155,16 @@ def _dropped(view: View) -> Metric:
     )
     for reason in DropReason:
         family.add_metric([reason.value], view.dropped(reason))
+    return family
+
+
+def _reloads(view: View) -> Metric:
+    family = CounterMetricFamily(
+        "ingest_tls_reloads", "Times that certificates were read anew, by what became of it.", labels=["result"]
+    )
+    for result in ReloadResult:
+        count = sum(listener.tls_reloads.get(result, 0) for listener in view.listeners.values())
+        family.add_metric([result.value], count)
     return family
 
 

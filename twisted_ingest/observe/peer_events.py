@@ -28,6 +28,7 @@ _REFUSALS = {
     RefuseReason.DOORWAY_TIMEOUT: f"it has not said who it is within {DOORWAY_TIMEOUT:g} s",
     RefuseReason.DOORWAY_FULL: "it has taken the longest of all who have yet to say who they are, and makes room",
     RefuseReason.DOORWAY_BYTES: f"it has sent {format_size(DOORWAY_BYTES)} and not said who it is",
+    RefuseReason.TLS_PEER: "TLS could not be agreed upon with it, or its certificate lets nobody in",
     RefuseReason.DOORWAY_LEFT: "it has hung up before it was admitted",
 }
 """Why newcomers are turned away, and what changes that. Who is turned away for what it sent is told the fix."""
@@ -52,7 +53,9 @@ class PeerEvents(Facts):
     def connection_opened(self, ledger: ListenerLedger, info: ConnectionInfo) -> None:
         """Note that a peer was admitted."""
         ledger.connections_opened += 1
-        self._peer("connection_opened", LogLevel.info, "{listener}: {peer} connected (#{conn})", info)
+        identity = "" if info.identity is None else f" as {escape(info.identity)}"
+        text = "{listener}: {peer} connected{identity} (#{conn})"
+        self._peer("connection_opened", LogLevel.info, text, info, identity=identity)
 
     def connection_closed(
         self, ledger: ListenerLedger, info: ConnectionInfo, reason: CloseReason, records: int, size: int

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 
-from twisted_ingest.errors import DropReason, Durability, PauseReason
+from twisted_ingest.errors import DropReason, Durability, PauseReason, ReloadResult
 from twisted_ingest.observe.adding import (
     ANY,
     COUNT,
@@ -18,6 +18,7 @@ from twisted_ingest.observe.adding import (
     HIGHEST,
     LEVEL,
     LEVELS,
+    SOONEST,
     TEXTS,
     Adds,
     Exposure,
@@ -54,6 +55,18 @@ class ListenerView(Adds):
     doorways_open: int = adds(
         LEVEL, Exposure("ingest_doorways_open", "Newcomers that have yet to be admitted, by listener.")
     )
+    handshakes_active: int = adds(LEVEL)
+    """Newcomers whose TLS handshake is under way."""
+    certificate_not_after: float | None = adds(
+        SOONEST,
+        Exposure(
+            "ingest_tls_certificate_not_after_timestamp_seconds",
+            "When the certificate of the listener expires, Unix time.",
+        ),
+    )
+    """``None`` where there is none."""
+    tls_reloads: Mapping[ReloadResult, int] = adds(COUNTS)
+    """How often its certificate was read anew, by what became of it."""
     buffered_bytes: int = adds(
         LEVEL, Exposure("ingest_listener_buffered_bytes", "Bytes of unfinished records, by listener.")
     )

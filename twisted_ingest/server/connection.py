@@ -225,6 +225,7 @@ class Connection(Inflow, TwistedProtocol):
             "id": self.info.id,
             "listener": self.info.listener,
             "peer": escape(self.info.peer),
+            **_certified(self.info),
             "age_seconds": round(now - self.opened_at, 3),
             "bytes_received": self.bytes_received,
             "records": self.records,
@@ -273,3 +274,14 @@ class Connection(Inflow, TwistedProtocol):
         self._owner.events.timed_out(self.info, reason, seconds)
         self._deliver_partial()
         self.close(reason, reset=True)
+
+
+def _certified(info: ConnectionInfo) -> dict[str, str | None]:
+    """Say whom a certificate names, where one was shown."""
+    if info.certificate is None:
+        return {}
+    return {
+        "identity": None if info.identity is None else escape(info.identity),
+        "fingerprint": info.certificate.fingerprint,
+        "subject": escape(info.certificate.subject),
+    }

@@ -45,6 +45,8 @@ def render_json(batch: Batch) -> bytes:
 def render_json_slowly(batch: Batch) -> bytes:
     """Give a line with a JSON object per record, record by record: what `render_json` is held against."""
     common = {"time": _rfc3339(batch.received_at), "listener": batch.info.listener, "peer": batch.info.peer}
+    if batch.info.identity is not None:
+        common["peer_identity"] = batch.info.identity
     marks = {name: True for name in ("partial", "truncated") if getattr(batch, name)}
     objects = ({**common, "message": record.decode("utf-8", "replace"), **marks} for record in batch.records())
     return b"".join(_bytes(_encode(line)) + LF for line in objects)
@@ -55,8 +57,10 @@ RENDERERS: Mapping[Format, Callable[[Batch], bytes | memoryview]] = {Format.RAW:
 
 def _envelope(batch: Batch) -> tuple[bytes, bytes]:
     """Give what stands before and after each message of a batch, its quotes and the LF included."""
-    listener, peer = _encode(batch.info.listener), _encode(batch.info.peer)
-    before = f'{{"time":"{_rfc3339(batch.received_at)}","listener":{listener},"peer":{peer},"message":"'
+    info = batch.info
+    identity = "" if info.identity is None else f',"peer_identity":{_encode(info.identity)}'
+    who = f'"listener":{_encode(info.listener)},"peer":{_encode(info.peer)}{identity}'
+    before = f'{{"time":"{_rfc3339(batch.received_at)}",{who},"message":"'
     partial = b',"partial":true' if batch.partial else b""
     truncated = b',"truncated":true' if batch.truncated else b""
     return _bytes(before), b'"%b%b}\n' % (partial, truncated)

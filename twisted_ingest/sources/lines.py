@@ -23,6 +23,7 @@ KINDS = (
         table=LinesTable,
         make=make_listener(IngestFactory),
         flag="listen",
+        tls_flag="listen-tls",
         summary="to receive on: tcp, tcp6, unix or systemd",
     ),
 )

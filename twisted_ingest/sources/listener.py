@@ -7,16 +7,20 @@ from typing import Any
 
 from zope.interface import implementer
 
-from twisted_ingest.errors import CloseReason, Durability
+from twisted_ingest.errors import CloseReason, ConfigurationError, Durability, Problem
 from twisted_ingest.flow.route import Route
 from twisted_ingest.interfaces import IListener
 from twisted_ingest.ledger import ListenerLedger, SourceBalance
 from twisted_ingest.limits import OVERSLEPT
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.binding import Binding
+from twisted_ingest.server.certificates import CertificateError
 from twisted_ingest.server.connection import Connection
 from twisted_ingest.server.factory import ConnectionFactory
+from twisted_ingest.server.tls import TLS
+from twisted_ingest.server.tls_renewal import Renewal, in_thread
 from twisted_ingest.sources.registry import ListenerTable, SourceContext
+from twisted_ingest.sources.tls import TLSTable
 
 LOOPBACK = frozenset({"127.0.0.1", "::1"})
 
@@ -24,7 +28,6 @@ _PROMISES = {
     Durability.MEMORY: "a record is in memory",
     Durability.WRITTEN: "a record is written",
     Durability.FSYNC: "a record is on disk",
-    Durability.DELIVERED: "the next hop has taken a record",
 }
 
 
@@ -40,6 +43,8 @@ class Listener(Binding):
 
     def __init__(self, endpoint: str, factory: ConnectionFactory, reactor: Any, admission: Admission) -> None:
         super().__init__(endpoint, factory, reactor, admission)
+        self.tls: TLS | None = None
+        """Of a listener that speaks it."""
 
     # What it is.
 
@@ -75,10 +80,17 @@ class Listener(Binding):
 
     def describe(self) -> str:
         """See `ISource`."""
-        limits, about = self.factory.limits, self.name
+        limits, about = self.factory.limits, []
         if self.answers:
-            about = f"{self.name}: {self.protocol.upper()}, answers once {_PROMISES[limits.durability]}"
-        return f"listening {self.address} ({about})"
+            about += [self.protocol.upper(), f"answers once {_PROMISES[limits.durability]}"]
+        if self.tls is not None:
+            about.append(f"TLS, {self._who_may_send(self.tls)}")
+        return f"listening {self.address} ({self.name}{': ' if about else ''}{', '.join(about)})"
+
+    def _who_may_send(self, tls: TLS) -> str:
+        if tls.peers is not None:
+            return f"for {tls.peers}"
+        return "for whom the client CA vouches" if tls.renewal.asks else "for everybody"
 
     def hints(self) -> list[tuple[str, str]]:
         """See `ISource`: give a command that sends a line, and who else could send one; none for a UNIX socket."""
@@ -90,20 +102,29 @@ class Listener(Binding):
         return [("try", self._example(near, port)), ("network", self._exposure(host, port))]
 
     def _example(self, host: str, port: int) -> str:
+        client = f"nc -w1 {host} {port}"
+        if self.tls is not None:
+            shown = " -cert FILE -key FILE" if self.tls.renewal.asks else ""
+            client = f"openssl s_client -quiet -no_ign_eof -connect {host}:{port}{shown}"
         if not self.answers:
-            return f"printf 'hello\\n' | nc -w1 {host} {port}"
+            return f"printf 'hello\\n' | {client}"
         offers = "relp_version=0\\ncommands=syslog"
-        return f"printf '1 open 30 {offers}\\n2 syslog 5 hello\\n3 close 0\\n' | nc -w1 {host} {port}"
+        return f"printf '1 open 30 {offers}\\n2 syslog 5 hello\\n3 close 0\\n' | {client}"
 
     def _exposure(self, host: str, port: int) -> str:
         """Say who can send, and how to change that."""
+        if self.tls is not None and self.tls.renewal.asks:
+            return f"who reaches this address and has a certificate can send: {self._who_may_send(self.tls)}"
         if host in LOOPBACK:
-            flag = "--relp" if self.answers else "--listen"
+            flag = f"{'--relp' if self.answers else '--listen'}{'' if self.tls is None else '-tls'}"
             opening = f"{flag} tcp:{port} --allow 192.0.2.0/24 opens it to a network"
             return f"only this machine can connect; {opening}"
         if self.factory.limits.allow:
-            return "the networks of --allow can send: plain TCP has no authentication"
-        return "whoever can reach this address can send (--allow NETWORK narrows that)"
+            return "the networks of --allow can send: nobody is authenticated"
+        return f"whoever can reach this address can send (--allow NETWORK narrows that{self._also_narrows()})"
+
+    def _also_narrows(self) -> str:
+        return "" if self.tls is None else ", --tls-client-ca FILE asks for certificates"
 
     def set_protocol(self, protocol: type[Any]) -> None:
         """See `IListener`."""
@@ -122,7 +143,14 @@ class Listener(Binding):
         """See `ISource`."""
         if overslept >= OVERSLEPT:
             self.factory.forgive(overslept)
+        if self.tls is not None:
+            self.tls.renewal.sweep(now)
         self.factory.sweep(now)
+
+    def renew(self) -> None:
+        """See `IListener`."""
+        if self.tls is not None:
+            self.tls.renewal.renew()
 
     # At a stop.
 
@@ -155,7 +183,11 @@ class Listener(Binding):
 
     def balance(self) -> SourceBalance:
         """See `ISource`."""
-        return SourceBalance(self.factory.buffered(), *self.factory.unanswered(), len(self.factory.doorways))
+        factory, tls = self.factory, self.tls
+        balance = SourceBalance(factory.buffered(), *factory.unanswered(), len(factory.doorways))
+        if tls is None:
+            return balance
+        return balance._replace(handshakes=tls.active, certificate=tls.renewal.state())
 
     def status(self) -> dict[str, Any]:
         """See `ISource`."""
@@ -177,6 +209,7 @@ class Listener(Binding):
             "allow": None if limits.allow is None else str(limits.allow),
             "rate": None if limits.rate is None else str(limits.rate),
             "rate_per_peer": None if limits.rate_per_peer is None else str(limits.rate_per_peer),
+            "tls": None if self.tls is None else self.tls.status(),
         }
 
 
@@ -195,6 +228,21 @@ def make_listener(factory: type[ConnectionFactory]) -> Callable[[str, ListenerTa
             ids=context.ids,
             sinks=table.sinks,
         )
-        return Listener(table.endpoint, made, context.reactor, context.admission)
+        listener = Listener(table.endpoint, made, context.reactor, context.admission)
+        if table.tls is not None:
+            _speak_tls(listener, table.tls, context)
+        return listener
 
     return make
+
+
+def _speak_tls(listener: Listener, table: TLSTable, context: SourceContext) -> None:
+    """Put TLS before the connections of a listener. Raises `ConfigurationError`: its files may have changed since."""
+    events, run = context.events, in_thread(context.reactor)
+    try:
+        renewal = Renewal(listener.name, table.files, events=events, wall_time=context.wall_time, run=run)
+    except CertificateError as error:
+        raise ConfigurationError([Problem(f"listener {listener.name!r}", str(error))]) from error
+    tls = TLS(renewal, table.peers, events=events, intake=context.intake, clock=context.reactor)
+    listener.tls, listener.ledger.tls = tls, tls.ledger
+    listener.factory.stages = (*listener.factory.stages, tls)

@@ -28,6 +28,7 @@ from twisted_ingest.interfaces import ISource
 from twisted_ingest.limits import ListenerLimits
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
+from twisted_ingest.sources.tls import TLSTable
 
 GROUP = "twisted_ingest.sources"
 """The group of entry points, each of which names a `SourceType`."""
@@ -68,6 +69,10 @@ class ListenerTable(Table):
     ] = None
     receive_buffer: Annotated[
         BufferSize | None, Takes.PART, About("SIZE", "of the socket's receive buffer", default="the kernel's tuning")
+    ] = None
+
+    tls: Annotated[
+        TLSTable | None, Takes.PART, About("TABLE:", "TLS, and then nothing else is spoken; see below", default="none")
     ] = None
 
     sinks: Annotated[
@@ -135,6 +140,8 @@ class SourceType(Generic[T]):
     """The flag, without its dashes, that makes one from its address alone."""
     summary: str
     """What comes from where, for ``--help``: a few words that follow the address."""
+    tls_flag: str | None = None
+    """The flag that makes one which speaks TLS; ``None``: this kind does not, and refuses the table of it."""
     address: str = "endpoint"
     """The key whose value follows the flag."""
     page: str = "docs/operations.md"

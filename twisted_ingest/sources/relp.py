@@ -31,6 +31,7 @@ KINDS = (
         table=RelpTable,
         make=make_listener(RelpFactory),
         flag="relp",
+        tls_flag="relp-tls",
         summary="to receive RELP on (rsyslog's omrelp), each record answered once it is on disk",
         promises=Durability.FSYNC,
         # Silence is normal for a client that keeps a session; closing it would cost what it sends next.
