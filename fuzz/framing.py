@@ -18,7 +18,7 @@ with atheris.instrument_imports(include=["twisted_ingest.framing"]):
     from twisted_ingest.framing.lines import LineFramer, NulFramer
     from twisted_ingest.framing.octets import OctetFramer
     from twisted_ingest.framing.relp import RelpFramer
-    from twisted_ingest.framing.scan import no_frames, no_lines
+    from twisted_ingest.framing.scan import no_frames, no_lines, no_records
 
 from twisted_ingest.batch import ConnectionInfo
 from twisted_ingest.errors import Oversize
@@ -47,8 +47,9 @@ def answers(framer: Framer) -> list[tuple[int, bytes]]:
 
 def without_scanner(kind: type[Framer] | type[RelpFramer]) -> type[Framer] | type[RelpFramer]:
     """Give a framer that finds nothing in C."""
-    found = {"__slots__": (), "_lines_in": staticmethod(no_lines), "_frames_in": staticmethod(no_frames)}
-    return type(f"Plain{kind.__name__}", (kind,), found)
+    nothing = {"_lines_in": no_lines, "_frames_in": no_frames, "_records_in": no_records}
+    found = {name: staticmethod(find) for name, find in nothing.items()}
+    return type(f"Plain{kind.__name__}", (kind,), {"__slots__": (), **found})
 
 
 def run(

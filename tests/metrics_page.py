@@ -17,6 +17,7 @@ from twisted_ingest.observe.lag import LoopLag
 from twisted_ingest.observe.metrics import families
 from twisted_ingest.observe.steps import StepDirection
 from twisted_ingest.observe.view import ListenerView, SinkView, View
+from twisted_ingest.sinks.delivery.account import Account
 
 PAGE = pathlib.Path(__file__).parent.parent / "docs" / "metrics.md"
 
@@ -37,7 +38,11 @@ def everything() -> View:
         certificate_not_after=0.0,
         tls_reloads=dict.fromkeys(ReloadResult, 0),
     )
-    sink = SinkView(is_up=True, dropped_records=dict.fromkeys(DropReason, 0), details=dict.fromkeys(DETAILS, 0))
+    own = {
+        **dict.fromkeys((name for name, detail in DETAILS.items() if not detail.has_parts), 0),
+        **Account().details(),
+    }
+    sink = SinkView(is_up=True, dropped_records=dict.fromkeys(DropReason, 0), details=own)
     return View(
         builds=("version scanner",),
         listeners={"x": listener},

@@ -26,7 +26,8 @@ from zope.interface import implementer
 from twisted_ingest import __version__
 from twisted_ingest.admin.channel import REQUEST_TIMEOUT_SECONDS
 from twisted_ingest.admin.hosts import HostList
-from twisted_ingest.admin.site import ROWS_PER_PIECE, build_site
+from twisted_ingest.admin.pages import ROWS_PER_PIECE
+from twisted_ingest.admin.site import build_site
 from twisted_ingest.admin.turns import Turns
 from twisted_ingest.errors import CloseReason, DropReason, Oversize
 from twisted_ingest.observe.metrics import build_registry

@@ -396,7 +396,7 @@ class FileMistakeTests(LoadingTestCase):
                 "unknown key 'requird' in [sinks.x]; did you mean 'required'?",
             ),
             ("\n[listeners.a]\n", 2, "[listeners.a] needs the key 'endpoint'"),
-            ("sinks.x.path = 'x'", 1, "[sinks.x] needs the key 'type': one of file, null, stdout"),
+            ("sinks.x.path = 'x'", 1, "[sinks.x] needs the key 'type': one of file, null, relp, stdout, tcp"),
             ("[sinks.x]\ntype = 'file'", 1, "[sinks.x] needs the key 'path'"),
             ("[sinks.x]\ntype = 'fiel'\npath = 'x'", 2, "type: 'fiel' is not a sink; did you mean 'file'?"),
             ("[sinks.x]\ntype = 'file'\npath = ''", 3, "path: it must not be empty"),
@@ -642,7 +642,8 @@ class FlagMistakeTests(LoadingTestCase):
                 ],
             ),
             [
-                "--sink: error: 'fil:x' is not a sink; did you mean 'file'? (try file:PATH, null: or stdout:)",
+                "--sink: error: 'fil:x' is not a sink; did you mean 'file'? "
+                "(try file:PATH, null:, relp:ADDRESS, stdout: or tcp:ADDRESS)",
                 "--sink: error: 'stdout' is not a sink; did you mean 'stdout:'?",
                 "--sink: error: 'stdout:x': nothing but options may follow 'stdout' and its colon",
                 "--sink: error: 'file:c?type=null': 'type' is given twice",

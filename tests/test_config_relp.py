@@ -93,6 +93,51 @@ class DurabilityTests(ConfigCase):
         for sink in ("stdout", "null"):
             self.assertEqual(self.mistakes(f'{RELP_TABLE}[sinks.s]\ntype="{sink}"\nspool=true'), [])
 
+    def test_across_a_network(self) -> None:
+        """RELP passes answers on; TCP has none, and a spool in front is what mends that."""
+        tcp, relp = (f'[sinks.s]\ntype="{kind}"\naddress="127.0.0.1:1"\n' for kind in ("tcp", "relp"))
+        (message,) = self.mistakes(RELP_TABLE + tcp)
+        for part in ("'fsync'", "'s' (tcp) can give 'memory' at most", "(spool = true)", "durability = 'memory'"):
+            self.assertIn(part, message)
+        for fine in (
+            f"{tcp}spool=true",
+            relp,
+            f"{relp}spool=true",
+            f"{tcp}required=false\n[sinks.f]\ntype='relp'\naddress='a:1'",
+        ):
+            self.assertEqual(self.mistakes(RELP_TABLE + fine), [])
+
+    def test_delivered(self) -> None:
+        """It is for those who wait for the sink behind: a spool answers before that, and a file has none."""
+        asking = f'{RELP_TABLE}durability="delivered"\n'
+        relp = '[sinks.s]\ntype="relp"\naddress="127.0.0.1:1"\n'
+        self.assertEqual(self.mistakes(asking + relp), [])
+        for sink, fix in (
+            (f"{relp}spool=true", "answers with 'fsync' before that: take the spool away"),
+            ('[sinks.s]\ntype="file"\npath="x"', "'fsync' at most: use a sink that answers (relp)"),
+            ('[sinks.s]\ntype="tcp"\naddress="a:1"\nspool=true', "use a sink that answers (relp), without a spool"),
+        ):
+            (message,) = self.mistakes(asking + sink)
+            self.assertIn(fix, message)
+
+    def test_targets(self) -> None:
+        """An address is a host and a port, several, or an endpoint; what is none is told what would do."""
+        sink = f'{RELP_TABLE}durability="memory"\n[sinks.s]\ntype="tcp"\naddress='
+        for good in ('"h:1"', '"[::1]:1"', '"a:1,b:2"', '["a:1", "b:2"]', '"unix:/run/x"', '"tcp:h:1"'):
+            self.assertEqual(self.mistakes(sink + good), [])
+        for wrong, why in (
+            ('""', "HOST:PORT"),
+            ('"h"', "HOST:PORT"),
+            ('"h:0"', "port 0 is not between"),
+            ('"h:70000"', "port 70000 is not between"),
+            ('"a:1,a:1"', "twice"),
+            ('"unix:"', "HOST:PORT"),
+            ('"tcp:h:x"', "no client endpoint"),
+            ("7", "HOST:PORT"),
+        ):
+            (message,) = self.mistakes(sink + wrong)
+            self.assertIn(why, message)
+
     def test_beside_one_that_can(self) -> None:
         """A sink that is not required may be as weak as it likes."""
         file = '[sinks.f]\ntype="file"\npath="x"\n'
@@ -108,7 +153,7 @@ class DurabilityTests(ConfigCase):
     def test_words(self) -> None:
         """A level or a protocol that is none is refused with those there are."""
         (level,) = self.mistakes(f'{RELP_TABLE}durability="disk"')
-        self.assertIn("one of memory, written, fsync", level)
+        self.assertIn("one of memory, written, fsync, delivered", level)
         (protocol,) = self.mistakes('[listeners.r]\nendpoint="tcp:1"\nprotocol="rlep"')
         self.assertIn("did you mean 'relp'", protocol)
 

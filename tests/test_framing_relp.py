@@ -6,14 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.scanners import without_scanner
 from twisted_ingest.batch import ConnectionInfo
 from twisted_ingest.errors import DiscardReason, DropReason, Oversize, RefuseReason, RelpCommand, RelpError
-from twisted_ingest.framing.relp import HIGHEST_NUMBER, RelpFramer, Reply
+from twisted_ingest.framing.relp import RelpFramer
+from twisted_ingest.framing.relp_replies import Reply
+from twisted_ingest.framing.scan import HIGHEST_NUMBER
 from twisted_ingest.ledger import Balance, RelpLedger
 from twisted_ingest.limits import KIB, RELP_OFFERS
 
 INFO = ConnectionInfo(1, "test", "192.0.2.1:1", "192.0.2.1")
 LIMIT = 20
+HEADER_BYTES = len(b"900000000 syslog 999999999 ")
 
 OFFERS = b"relp_version=0\nrelp_software=librelp,1.11.0,http://librelp.adiscon.com\ncommands=syslog"
 ANSWER = b"200 OK\nrelp_version=0\nrelp_software=twisted-ingest\ncommands=syslog"
@@ -33,11 +37,17 @@ def session(*records: bytes) -> bytes:
 
 
 class Run:
-    """A stream, cut into chunks, through a framer to its end."""
+    """A stream, cut into chunks, through a framer to its end; and through one that finds nothing in C."""
 
-    def __init__(self, chunks: list[bytes], limit: int = LIMIT, policy: Oversize = Oversize.TRUNCATE) -> None:
+    def __init__(
+        self,
+        chunks: list[bytes],
+        limit: int = LIMIT,
+        policy: Oversize = Oversize.TRUNCATE,
+        kind: type[RelpFramer] = RelpFramer,
+    ) -> None:
         self.ledger = RelpLedger()
-        self.framer = RelpFramer(INFO, self.ledger, limit, policy)
+        self.framer = kind(INFO, self.ledger, limit, policy)
         self.records: list[tuple[bytes, bool]] = []
         self.answers: list[tuple[int, bytes, int]] = []
         """Number, text, and how many records were given up to then."""
@@ -47,6 +57,10 @@ class Run:
         batches = self.framer.finish(0.0)
         if batches or Balance.of_bytes(self.ledger, 0).error:
             raise AssertionError("the end of the stream is not accounted for")
+        if kind is RelpFramer:
+            plain = Run(chunks, limit, policy, without_scanner(kind)).outcome()
+            if plain != self.outcome():
+                raise AssertionError(f"with the scanner {self.outcome()}, without it {plain}")
 
     def _feed(self, chunk: bytes) -> None:
         self.ledger.bytes_received += len(chunk)
@@ -58,7 +72,7 @@ class Run:
         self.framer.replies = []
         if Balance.of_bytes(self.ledger, self.framer.buffered).error:
             raise AssertionError("a byte is not accounted for")
-        if self.framer.buffered > max(RELP_OFFERS, self.framer.limit + 2):
+        if self.framer.buffered > max(RELP_OFFERS, self.framer.limit + 2 + HEADER_BYTES):
             raise AssertionError("more is held than any frame may take")
 
     def outcome(self) -> object:
@@ -224,7 +238,7 @@ class RecordTests(SynchronousTestCase):
         """A frame whose LF has not come is neither delivered nor answered, be its data whole."""
         run = Run([session(b"one", b"two")[:-1]])
         self.assertEqual(([record for record, _ in run.records], len(run.answers)), ([b"one"], 2))
-        self.assertEqual(run.ledger.bytes_discarded[DiscardReason.UNANSWERED], 3)
+        self.assertEqual(run.ledger.bytes_discarded[DiscardReason.UNANSWERED], len(b"3 syslog 3 two"))
 
     def test_memory_never_cuts_a_record(self) -> None:
         """Where unfinished records take too much, the session ends; what was held is neither delivered nor answered."""
@@ -232,7 +246,7 @@ class RecordTests(SynchronousTestCase):
         framer = RelpFramer(INFO, ledger, LIMIT)
         framer.feed(session(b"one", b"two")[:-2], 0.0)
         self.assertEqual((framer.evict(0.0), framer.closed), ([], DiscardReason.MEMORY))
-        self.assertEqual(ledger.bytes_discarded[DiscardReason.MEMORY], 2)
+        self.assertEqual(ledger.bytes_discarded[DiscardReason.MEMORY], len(b"3 syslog 3 tw"))
 
 
 class SessionTests(SynchronousTestCase):

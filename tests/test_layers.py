@@ -21,7 +21,7 @@ ROWS = [
     ["flow.watermark", "flow.budget", "flow.rate", "flow.pauses"],
     ["framing"],
     ["flow"],
-    ["observe"],
+    ["observe", "resolving"],
     ["storage"],
     ["sinks", "server"],
     ["sources"],
@@ -69,7 +69,7 @@ NO_TWISTED = {
     "spool.segments",
     "spool.target",
 }
-PROMETHEUS = {"observe.metrics", "admin.site"}
+PROMETHEUS = {"observe.metrics", "admin.pages", "admin.site"}
 
 
 def modules() -> dict[str, ast.Module]:

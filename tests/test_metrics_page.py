@@ -12,6 +12,7 @@ from twisted_ingest.limits import MIB
 from twisted_ingest.observe.adding import rules
 from twisted_ingest.observe.details import DETAILS
 from twisted_ingest.observe.events import Events
+from twisted_ingest.sinks.delivery.account import Account
 from twisted_ingest.sinks.file import FileSink
 from twisted_ingest.spool.sink import SpoolSink
 from twisted_ingest.testing import Rig
@@ -50,4 +51,5 @@ class PageTests(SynchronousTestCase):
         events = Events(clock.seconds)
         file = FileSink("file", "nowhere", reactor=clock, events=events)
         spool = SpoolSink(file, "nowhere", reactor=clock, events=events, wall_time=clock.seconds, max_bytes=MIB)
-        return set(spool.details())
+        account = {name.partition("/")[0] for name in Account().details()}
+        return {*spool.details(), *account, "in_flight_requests", "connected"}

@@ -283,7 +283,7 @@ class RetiredTests(MetricsTestCase):
     def test_its_name_again(self) -> None:
         """A listener of the same name takes up where the other left off."""
         self.retire()
-        self.rig.survey._sources.append(self.rig.listener)
+        self.rig.survey._accounts.sources.append(self.rig.listener)
         self.rig.factory.ledger = ListenerLedger()
         self.assertEqual(self.rig.survey.conservation_error(), 0)
         self.send(b"three\n")

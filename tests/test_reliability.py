@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any
 
 from prometheus_client import generate_latest
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.attacks.report import Group, Scenario
@@ -18,6 +19,7 @@ from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.log import LogWriter
 from twisted_ingest.observe.metrics import build_registry
 from twisted_ingest.sinks.file import FileSink
+from twisted_ingest.sinks.registry import SinkContext, sink_types
 from twisted_ingest.sources.plan import PollPlan
 from twisted_ingest.sources.poller import HttpPoller
 from twisted_ingest.sources.url import Url
@@ -26,7 +28,12 @@ from twisted_ingest.testing import Rig
 
 def samples() -> str:
     """Give the exposition of a server with a listener for each protocol, a poller and a file sink, at rest."""
-    text = ""
+    clock = Clock()
+    context = SinkContext(
+        clock, Events(clock.seconds), clock.seconds, sync_for=None, is_patient=False, charge=lambda _: None
+    )
+    relay = sink_types()["relp"].make("file", sink_types()["relp"].table(type="relp", address="a:1"), context)
+    text = generate_latest(build_registry(Rig(relay).survey)).decode()
     for wire in ("lines", "relp", "http-poll"):
         rig = Rig()
         sink = FileSink("file", "nowhere", reactor=rig.clock, events=Events(rig.clock.seconds))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from tests.scanners import BOM, frames, lines
+from tests.scanners import BOM, frames, lines, records
 from twisted_ingest.batch import LF
 from twisted_ingest.framing import scan
 
@@ -80,6 +80,52 @@ class ScannerTests(SynchronousTestCase):
             self.assertRaises(ValueError, scan.frames_in, b"abc", position, 9, True)
         self.assertRaises(TypeError, scan.lines_in, b"", "text", 0, 9, True)
         self.assertRaises(TypeError, scan.lines_in, "text", b"", 0, 9, True)
+
+
+RELP_PIECES = st.one_of(
+    st.sampled_from(
+        [b"syslog 3 abc\n", b"syslog 4 abc\n\n", b"syslog 5 abc\r\n\n", b"syslog 1 \0\n", b"syslog 3 a\nc\n"]
+    ),
+    st.sampled_from([b"syslog 0\n", b"syslog 3 ab", b"syslog 12 x", b"close 0\n", b"syslog 6 " + BOM + b"<1>\n"]),
+    st.sampled_from(
+        [b"syslog 000000002 ab\n", b"syslog 0000000002 ab\n", b"syslog 40 " + b"x" * 40 + b"\n", b"", b" "]
+    ),
+    st.binary(max_size=5),
+)
+NUMBERS = st.sampled_from([-1, 0, 1, 1, 1, 1, 1, 1, 1, 1, 2])
+"""How much more than the one before a frame's number is."""
+
+
+class RelpScannerTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        if not scan.IS_COMPILED:
+            raise SkipTest("no C scanner was built")
+
+    @settings(max_examples=EXAMPLES, deadline=None)
+    @given(st.lists(st.tuples(NUMBERS, RELP_PIECES), max_size=8), st.integers(0, 10**9 - 9), st.integers(0, 9), LIMITS)
+    def test_records(self, pieces: list[tuple[int, bytes]], first: int, more: int, limit: int) -> None:
+        """It finds the records before the first odd frame, and all of them, from whatever it is given."""
+        number, data = first - 1, b""
+        for step, piece in pieces:
+            number += step
+            data += b"%d %b" % (number, piece)
+        for position in {0, min(3, len(data))}:
+            expected = records(data, position, first, first + more, limit)
+            for given_as in (data, memoryview(data)):
+                self.assertEqual(scan.records_in(given_as, position, first, first + more, limit), expected)
+
+    @given(st.one_of(st.integers(1, 2000), st.integers(10**9 - 300, 10**9 - 1)), st.integers(0, 300))
+    def test_answers(self, number: int, frames: int) -> None:
+        """It writes an answer for each frame, and no other, also where the numbers begin anew."""
+        self.assertEqual(scan.answers_to(number, frames), scan.write_answers(number, frames))
+
+    def test_mistakes_of_the_caller(self) -> None:
+        """A position outside the data, and frames that there cannot be, are refused."""
+        for position in (-1, 4):
+            self.assertRaises(ValueError, scan.records_in, b"abc", position, 1, 2, 9)
+        for number, many in ((0, 1), (-1, 1), (10**9, 1), (1, -1), (1, 10**9)):
+            self.assertRaises(ValueError, scan.answers_to, number, many)
+        self.assertRaises(TypeError, scan.records_in, "text", 0, 1, 2, 9)
 
 
 class BuildTests(SynchronousTestCase):

@@ -26,7 +26,7 @@ from twisted_ingest.limits import (
 )
 from twisted_ingest.server.certificates import Files
 from twisted_ingest.server.connection import Connection
-from twisted_ingest.server.tls import CERTIFIED_BYTES, CONNECTION_BYTES
+from twisted_ingest.server.tls import CONNECTION_BYTES
 from twisted_ingest.testing import Rig, StalledSink
 
 OPENING = b"relp_version=0\ncommands=syslog"

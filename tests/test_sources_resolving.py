@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorPluggableNameResolver, IResoluti
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
-from twisted_ingest.sources.resolving import UnwaitedResolver, let_stop_not_wait
+from twisted_ingest.resolving import UnwaitedResolver, let_stop_not_wait
 
 
 @implementer(IReactorPluggableNameResolver)

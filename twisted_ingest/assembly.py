@@ -34,11 +34,17 @@ class OwnSink(NamedTuple):
 
 
 def make_sinks(
-    settings: Settings, reactor: Any, events: Events, wall_time: Callable[[], float]
+    settings: Settings,
+    reactor: Any,
+    events: Events,
+    wall_time: Callable[[], float],
+    charge: Callable[[int], None],
 ) -> Iterator[tuple[ISink, bool]]:
-    """Make the sinks; with each whether it is required."""
+    """Make the sinks; with each whether it is required. ``charge`` is as in `SinkContext`."""
     for name, sink in settings.sinks.items():
-        context = SinkContext(reactor, events, wall_time, _relier(settings, name, sink), is_patient=sink.spool)
+        context = SinkContext(
+            reactor, events, wall_time, _relier(settings, name, sink), is_patient=sink.spool, charge=charge
+        )
         made = _make_sink(name, sink, context)
         if sink.spool:
             made = _put_spool_before(made, settings.spool, reactor, events, wall_time)
@@ -52,7 +58,7 @@ def make_intake(settings: Settings, reactor: Any, events: Events, wall_time: Cal
     intake.on_rejected = events.sink_rejected
     intake.on_high = lambda: events.intake_high(intake.budget.used, intake.budget.limit)
     intake.on_low = lambda: events.intake_low(intake.budget.used)
-    for sink, is_required in make_sinks(settings, reactor, events, wall_time):
+    for sink, is_required in make_sinks(settings, reactor, events, wall_time, intake.charge):
         intake.add_sink(sink, required=is_required)
     share_out(intake)
     return intake
@@ -96,8 +102,8 @@ def _relier(settings: Settings, sink_name: str, sink: SinkTable) -> str | None:
     """Name a listener that relies on syncs of this sink; a spool in front of one keeps what it cannot."""
     if sink.required and not sink.spool:
         for name in settings.listeners:
-            if settings.durability(name) is Durability.FSYNC and sink_name in settings.sinks_of(name):
-                return f"listener {name} (durability fsync)"
+            if settings.durability(name).covers(Durability.FSYNC) and sink_name in settings.sinks_of(name):
+                return f"listener {name} (durability {settings.durability(name).value})"
     return None
 
 

@@ -379,6 +379,8 @@ class Durability(StrEnum):
     """The kernel has it: it survives a kill of the process, not of the machine."""
     FSYNC = "fsync"
     """The device says it has it."""
+    DELIVERED = "delivered"
+    """The sink behind has taken it, as far as that one says so: no disk of ours is in between."""
 
     def covers(self, wanted: "Durability") -> bool:
         """Whether this is ``wanted`` or stronger."""

@@ -149,7 +149,12 @@ class ISink(Interface):
         """Stop trying. What was not taken fails with ``SinkError``."""
 
     def details() -> Mapping[str, float]:
-        """Give the sink's own counters, by the ends of their metric names; all known in advance."""
+        """
+        Give the sink's own counters, by the ends of their metric names; all known in advance.
+
+        Behind a slash may stand what a label says: ``requests/taken``. Whose they are, and what they mean, is in
+        `twisted_ingest.observe.details`.
+        """
 
 
 class ILiveConnection(Interface):

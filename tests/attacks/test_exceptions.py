@@ -26,7 +26,7 @@ from tests.attacks.report import Scenario
 from tests.server import Server
 from tests.test_admin import AdminTestCase
 from tests.test_server_sockets import ListeningTestCase
-from twisted_ingest.admin.site import ROWS_PER_PIECE
+from twisted_ingest.admin.pages import ROWS_PER_PIECE
 from twisted_ingest.admin.survey import Survey
 from twisted_ingest.batch import Batch, Group
 from twisted_ingest.errors import AcceptError, CloseReason, DropReason

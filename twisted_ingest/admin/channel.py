@@ -1,13 +1,11 @@
 """
-One connection to the admin endpoint, and one request on it.
+One connection to the admin endpoint: one request at a time, with deadlines.
 
 Twisted's own channel parses the next request as soon as the one before is *finished*, however much of the answers is
 still unread: whoever sends requests and reads nothing makes it write answers into memory for as long as it likes.
 """
 
-import io
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import Enum, auto
 from functools import partial
 from typing import Any, Protocol
@@ -20,7 +18,8 @@ from twisted.web import http
 from twisted.web.server import Request
 from zope.interface import implementer
 
-from twisted_ingest.admin.clients import OTHER, PROBES, Clients
+from twisted_ingest.admin.clients import OTHER, Clients
+from twisted_ingest.admin.request import AdminRequest
 from twisted_ingest.admin.turns import Turns
 from twisted_ingest.observe.events import Events
 
@@ -30,9 +29,6 @@ long to take an answer, or a piece of one. Ten times what a busy machine's scrap
 
 KEEP_ALIVE_SECONDS = 75
 """How long a connection may be idle between two requests: above Prometheus' scrape interval of a minute."""
-
-_ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
-"""The begin of a request target in the form that proxies are sent (RFC 9112, 3.2.2), which servers take as well."""
 
 
 class ChannelOwner(Protocol):
@@ -63,61 +59,6 @@ _PHASE_SECONDS = {
     Phase.READING: REQUEST_TIMEOUT_SECONDS,
     Phase.IDLE: KEEP_ALIVE_SECONDS,
 }
-
-
-class AdminRequest(Request):
-    """
-    A request whose body is let fall, and which waits for its turn.
-
-    ``authority`` is that of its target, where this is a whole URL.
-    """
-
-    channel: "AdminChannel"
-    authority: bytes | None = None
-    pieces: Iterator[bytes] = iter(())
-
-    def gotLength(self, length: int | None) -> None:
-        """Make room for nothing: Twisted would store any amount of body."""
-        self.content = io.BytesIO()
-
-    def handleContentChunk(self, data: bytes) -> None:
-        """Let it fall."""
-
-    def parseCookies(self) -> None:
-        """Keep none."""
-
-    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        """Take a whole request: its query means nothing to us, and is let fall too."""
-        absolute = _ABSOLUTE.match(path)
-        if absolute:
-            self.authority = absolute[1]
-            path = path[absolute.end() :]
-        path = re.split(rb"[?#]", path, maxsplit=1)[0] or b"/"
-        # Twisted drops the first byte, whatever it is, and has an answer of its own to "*": no page begins with two.
-        super().requestReceived(command, path if path.startswith(b"/") else b"//" + path, version)
-
-    def authorities(self) -> list[str]:
-        """Say whom it was meant for: what its target says, else each ``Host``, of which there should be one."""
-        found = self.requestHeaders.getRawHeaders(b"Host", []) if self.authority is None else [self.authority]
-        return [authority.decode("latin-1") for authority in found]
-
-    def process(self) -> None:
-        """Wait for a turn, then answer."""
-        self.channel.wait_turn(super().process, is_probe=self.path.decode("latin-1") in PROBES)
-
-    def stream(self, pieces: Iterator[bytes]) -> None:
-        """Answer with pieces, none of them empty: each is asked for when the client has taken the one before."""
-        self.pieces = pieces
-        self.write_piece()
-
-    def write_piece(self) -> None:
-        """Write the next piece, or the end."""
-        piece = next(self.pieces, b"")
-        if piece:
-            self.write(piece)
-            self.channel.enter(Phase.READING)
-        else:
-            self.finish()
 
 
 @implementer(IHalfCloseableProtocol)
@@ -157,8 +98,12 @@ class AdminChannel(http.HTTPChannel):
         self.since = self.factory.reactor.seconds()
         self.setTimeout(_PHASE_SECONDS[phase])
 
+    def written(self) -> None:
+        """See `RequestOwner`."""
+        self.enter(Phase.READING)
+
     def wait_turn(self, act: Callable[[], None], *, is_probe: bool = False) -> None:
-        """Call when its turn has come, unless the client has gone by then."""
+        """See `RequestOwner`: call when its turn has come, unless the client has gone by then."""
         self.enter(Phase.WAITING)
         self._turn = partial(self.guard, act)
         self.factory.turns.ask(self._turn, is_probe=is_probe)

@@ -6,20 +6,19 @@ Everything is read from the live objects at the time of asking; nothing is kept 
 
 import ssl
 from array import array
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from twisted_ingest import __version__
 from twisted_ingest.admin import status
+from twisted_ingest.admin.accounts import Accounts
 from twisted_ingest.admin.clients import Clients
 from twisted_ingest.errors import DropReason
 from twisted_ingest.flow.intake import Intake
 from twisted_ingest.flow.outlet import Outlet, description_of, details_of, trouble_of
 from twisted_ingest.framing.scan import SCANNER
 from twisted_ingest.interfaces import ISource
-from twisted_ingest.ledger import Balance, ListenerLedger, SourceBalance
+from twisted_ingest.ledger import SourceBalance
 from twisted_ingest.limits import ADMIN_CONNECTIONS
 from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.lag import LoopLag
@@ -27,16 +26,6 @@ from twisted_ingest.observe.log import LogWriter
 from twisted_ingest.observe.steps import ClockSteps
 from twisted_ingest.observe.view import ListenerView, SinkView, View
 from twisted_ingest.server.admission import Admission
-
-
-@dataclass(frozen=True, slots=True)
-class _Recount:
-    """What live objects hold, counted anew; the dear part of a look, hence taken once for each."""
-
-    sources: Mapping[ISource, SourceBalance]
-    """What each source holds."""
-    in_flight: Mapping[Outlet, Counter[str]]
-    """Records, by outlet and listener."""
 
 
 class Survey:
@@ -57,7 +46,7 @@ class Survey:
         hide_in: Callable[[Any], Any] = lambda document: document,
     ) -> None:
         self._hide_in = hide_in
-        self._sources = list(sources)
+        self._accounts = Accounts(sources, intake)
         self._intake = intake
         self._admission = admission
         self._events = events
@@ -67,10 +56,6 @@ class Survey:
         self._started = seconds()
         self._retired: View | None = None
         """What those have counted that are gone."""
-        self._owed: Counter[tuple[str, Outlet]] = Counter()
-        """Records that listeners which are gone have framed, for each sink they were to go to."""
-        self._wrong: Counter[str] = Counter()
-        """What was not accounted for when they went, by place."""
         self.loop_lag = LoopLag()
         self.clients = Clients(admin_connections)
         """Those of the admin endpoint."""
@@ -89,18 +74,13 @@ class Survey:
         """
         if not source.is_drained or source.balance().doorways:
             raise ValueError(f"listener {source.name} has connections or a poll under way: let it drain first")
-        held, ledger, name = source.balance(), source.ledger, source.name
-        self._keep(View(listeners={name: _listener(source, held).counted()}))
-        self._wrong[f"{name}: bytes"] += Balance.of_bytes(ledger, held.buffered_bytes).error
-        for outlet in source.route.outlets:
-            self._owed[name, outlet] += ledger.records_framed - sum(ledger.records_dropped.values())
-        self._sources.remove(source)
+        self._keep(View(listeners={source.name: _listener(source, source.balance()).counted()}))
+        self._accounts.retire(source)
 
     def retire_sink(self, outlet: Outlet) -> None:
         """Look at a sink no longer, which the intake has let go of: what it has counted stays in every total."""
         self._keep(View(sinks={outlet.sink.name: self._sink(outlet, 0).counted()}))
-        for key in [key for key in self._owed if key[1] is outlet]:
-            del self._owed[key]
+        self._accounts.retire_sink(outlet)
 
     def _keep(self, gone: View) -> None:
         self._retired = gone if self._retired is None else self._retired + gone
@@ -109,7 +89,7 @@ class Survey:
 
     def conservation(self) -> dict[str, int]:
         """Recount, and give what is not accounted for: bytes by listener, records by listener and sink."""
-        return self._weigh(self._recount())
+        return self._accounts.weigh(self._accounts.recount())
 
     def conservation_error(self) -> int:
         """Give the sum of all that is not accounted for, signs ignored."""
@@ -120,31 +100,13 @@ class Survey:
         reasons: list[str] = self._hide_in(self._reasons(self.conservation()))
         return reasons
 
-    def _recount(self) -> "_Recount":
-        return _Recount(
-            {source: source.balance() for source in self._sources},
-            {outlet: self._intake.in_flight(outlet) for outlet in self._intake.outlets},
-        )
-
-    def _weigh(self, recount: "_Recount") -> dict[str, int]:
-        errors = Counter(self._wrong)
-        ledgers = dict.fromkeys(self._owed, ListenerLedger())
-        for source, held in recount.sources.items():
-            ledgers.update({(source.name, outlet): source.ledger for outlet in source.route.outlets})
-            errors[f"{source.name}: bytes"] += Balance.of_bytes(source.ledger, held.buffered_bytes).error
-        for (name, outlet), ledger in ledgers.items():
-            if outlet in recount.in_flight:
-                balance = Balance.of_records(ledger, outlet.tally(name), recount.in_flight[outlet][name])
-                errors[f"{name}: records at {outlet.sink.name}"] += balance.error + self._owed[name, outlet]
-        return dict(errors)
-
     def _reasons(self, conservation: Mapping[str, int]) -> list[str]:
         state = [] if self.state == "ready" else [self.state]
-        used = {outlet for source in self._sources for outlet in source.route.outlets}
+        used = {outlet for source in self._accounts.sources for outlet in source.route.outlets}
         required = [outlet.sink for outlet in self._intake.outlets if outlet.required and outlet in used]
         troubles = ((sink.name, trouble_of(sink, self._events.bug)) for sink in required)
         wrong = ((place, error) for place, error in conservation.items() if error)
-        lost = (source for source in self._sources if source.trouble is not None)
+        lost = (source for source in self._accounts.sources if source.trouble is not None)
         return [
             *state,
             *(f"listener {source.name}: not listening: {source.trouble}" for source in lost),
@@ -156,7 +118,7 @@ class Survey:
 
     def _expired(self) -> Iterator[tuple[str, str]]:
         """Give the listeners whose certificate has expired, and what to do."""
-        for source in self._sources:
+        for source in self._accounts.sources:
             certificate = source.balance().certificate
             if certificate is not None and certificate.trouble is not None:
                 yield source.name, certificate.trouble
@@ -165,7 +127,7 @@ class Survey:
         """Say why new connections have to wait, where they do."""
         if self._admission.room:
             return []
-        silent = sum(not each.records for source in self._sources for each in source.connections().values())
+        silent = sum(not each.records for source in self._accounts.sources for each in source.connections().values())
         has_sent_nothing = f"; {silent} of them have sent no record" if silent else ""
         return [f"{self._admission.fullness}{has_sent_nothing}: new ones wait until one closes"]
 
@@ -173,8 +135,8 @@ class Survey:
 
     def view(self) -> View:
         """Take a look at everything; what is in flight is recounted once."""
-        recount = self._recount()
-        conservation = self._weigh(recount)
+        recount = self._accounts.recount()
+        conservation = self._accounts.weigh(recount)
         budget, pauses = self._intake.budget, self._intake.pauses
         live = View(
             builds=(f"{__version__} {SCANNER}",),
@@ -238,7 +200,7 @@ class Survey:
             "openssl": ssl.OPENSSL_VERSION,
             "state": self.state,
             **status.of_process(view),
-            **status.of_sources(view, self._sources),
+            **status.of_sources(view, self._accounts.sources),
             "budget": status.of_budget(view, self._intake.budget.mark),
             "admin": {"connections": view.admin_connections, "limit": self.clients.limit},
             "limits": self._limits,
@@ -250,7 +212,7 @@ class Survey:
 
         Their numbers are kept for that, not they: who reads the rows slowly would have the memory of ended ones kept.
         """
-        numbers = [(source.connections(), array("Q", source.connections())) for source in self._sources]
+        numbers = [(source.connections(), array("Q", source.connections())) for source in self._accounts.sources]
         return (
             dict(connections[number].status(self._seconds()))
             for connections, those in numbers

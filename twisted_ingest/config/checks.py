@@ -12,8 +12,9 @@ from twisted_ingest.config.meant import nearest
 from twisted_ingest.config.model import Settings
 from twisted_ingest.config.overlaps import overlaps
 from twisted_ingest.config.positions import Path
+from twisted_ingest.errors import Durability
 from twisted_ingest.limits import ADMIN_CONNECTIONS, DESCRIPTOR_SHARE, KIB, MAX_CONNECTIONS, READ_SIZE
-from twisted_ingest.sinks.registry import Place, sink_types
+from twisted_ingest.sinks.registry import Place, SinkTable, sink_types
 from twisted_ingest.sources.registry import source_types
 from twisted_ingest.spool.sink import SpoolSink
 from twisted_ingest.units import exact_size
@@ -171,9 +172,20 @@ def _answers(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
                 yield (
                     (("listeners", name, "durability"), ("listeners", name), ("sinks", sink_name)),
                     f"listener {name!r} asks for durability {wanted.value!r}, and the required sink {sink_name!r} "
-                    f"({sink.type}) can give {able.value!r} at most: put a spool in front of that sink (spool = true), "
+                    f"({sink.type}) {_ability(sink, able, wanted)}, "
                     f"set required = false on it, or set durability = {able.value!r} on the listener",
                 )
+
+
+def _ability(sink: SinkTable, able: Durability, wanted: Durability) -> str:
+    """Say what a sink gives that is less than wanted, and what of that sink would have to be changed."""
+    if not sink.spool:
+        most = f"can give {able.value!r} at most"
+        fix = "put a spool in front of that sink (spool = true)"
+        return f"{most}: {fix}" if SpoolSink.durability.covers(wanted) else f"{most}: use a sink that answers (relp)"
+    if sink_types()[sink.type].durability.covers(wanted):
+        return f"has a spool in front, which answers with {able.value!r} before that: take the spool away"
+    return f"has a spool in front, which gives {able.value!r} at most: use a sink that answers (relp), without a spool"
 
 
 def _routes(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:

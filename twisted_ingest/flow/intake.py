@@ -136,9 +136,9 @@ class Intake:
         if delta > 0 and self.budget.partials > self.budget.partials_limit and not self._evicting:
             self._evict()
 
-    def charge(self, delta: int) -> None:
-        """Charge a change in what a connection holds besides records."""
-        if self.budget.charge(delta):
+    def charge(self, size: int) -> None:
+        """Charge what a sink or a connection holds besides groups and records; negative, give it back."""
+        if self.budget.charge(size):
             self.budget_crossed()
 
     def occupy(self, size: int) -> bool:

@@ -89,7 +89,7 @@ def _checked(details: dict[str, float]) -> dict[str, float]:
     for name, value in details.items():
         if not isinstance(value, int | float):
             raise TypeError(f"{name} is {type(value).__name__}, and must be a number")
-        if not (name.isascii() and name.isidentifier()):
+        if not (name.isascii() and name.partition("/")[0].isidentifier()):
             raise ValueError(f"{name!r} cannot be the end of a metric's name: letters, digits and _ can")
     return details
 

@@ -6,26 +6,17 @@ follows librelp as far as no record can be lost by it. Nothing is ever allocated
 """
 
 import re
-from typing import NamedTuple
+from typing import Any
 
 from twisted_ingest.batch import LF, Batch, ConnectionInfo
-from twisted_ingest.errors import CloseReason, DiscardReason, Oversize, RelpCommand, RelpError
+from twisted_ingest.errors import CloseReason, DiscardReason, RelpCommand, RelpError
 from twisted_ingest.framing.detect import RELP_HEADER, diagnose_relp, relp_is_undecided
 from twisted_ingest.framing.octets import TRAILER, payload
-from twisted_ingest.framing.scan import Chunk
+from twisted_ingest.framing.relp_replies import OK, REFUSALS, SERVERCLOSE, Reply, accept, next_number
+from twisted_ingest.framing.scan import Chunk, RecordsIn, records_in
 from twisted_ingest.framing.session import Session
 from twisted_ingest.ledger import RelpLedger
 from twisted_ingest.limits import RELP_LAST_NUMBER, RELP_OFFERS
-
-HIGHEST_NUMBER = 999_999_999
-"""The number after which 1 follows."""
-
-VERSION = 1
-"""The highest version of the protocol that we speak; what is answered is the lower of both sides' versions."""
-
-OK = b"200 OK"
-SERVERCLOSE = b"0 serverclose 0\n"
-"""The hint that the session is over; numbered 0, because nobody answers it."""
 
 _RECORD = re.compile(rb"([0-9]{1,9}) syslog ([0-9]{1,9}) ")
 _COMMANDS = {command.value.encode(): command for command in RelpCommand if command is not RelpCommand.OTHER}
@@ -33,28 +24,6 @@ _LF = LF[0]
 
 _BROKEN_FRAME = frozenset({RelpError.HEADER, RelpError.LENGTH, RelpError.TRAILER})
 """Mistakes after which nobody knows where the next frame begins."""
-
-
-class Reply(NamedTuple):
-    """The same answer to ``frames`` frames, the first of them ``number``."""
-
-    number: int
-    frames: int
-    text: bytes
-    """May be empty."""
-
-    @property
-    def records(self) -> int:
-        """See `twisted_ingest.framing.session.Answer`."""
-        return self.frames if self.text == OK else 0
-
-    def encode(self) -> bytes:
-        """Write it as the wire wants it."""
-        end = b" rsp %d %b\n" % (len(self.text), self.text) if self.text else b" rsp 0\n"
-        last = self.number + self.frames
-        if last - 1 <= HIGHEST_NUMBER:
-            return b"".join([b"%d%b" % (number, end) for number in range(self.number, last)])
-        return b"".join([b"%d%b" % (1 + (number - 1) % HIGHEST_NUMBER, end) for number in range(self.number, last)])
 
 
 class RelpFramer(Session[Reply]):
@@ -75,6 +44,7 @@ class RelpFramer(Session[Reply]):
         "_need",
         "_number",
         "_relp",
+        "_wake",
         "ended_well",
         "error",
     )
@@ -82,28 +52,30 @@ class RelpFramer(Session[Reply]):
     goodbye = SERVERCLOSE
 
     _diagnose = staticmethod(diagnose_relp)
+    _records_in: RecordsIn = staticmethod(records_in)
 
     def __init__(
         self,
         info: ConnectionInfo,
         ledger: RelpLedger,
-        max_length: int,
-        oversize: Oversize = Oversize.TRUNCATE,
-        *,
-        sniff: bool = True,
+        *arguments: Any,
         last_number: int = RELP_LAST_NUMBER,
+        **options: Any,
     ) -> None:
-        super().__init__(info, ledger, max_length, oversize, sniff=sniff)
+        super().__init__(info, ledger, *arguments, **options)
         self._last_number = last_number
         self._relp = ledger
         self._is_open = False
         self._expected = 1
+        self._wake = 0
+        """From how many bytes on ``partial`` is looked at again, where it is an ordinary frame from its header on."""
+        # Of a frame that is read piece by piece, being none of the ordinary ones:
         self._number = 0
         self._command = RelpCommand.OTHER
         self._need: int | None = None
-        """The length of the frame in hand, of whose data ``partial`` is the beginning; ``None`` where there is none."""
+        """The length of its data, of which ``partial`` is the beginning; ``None`` where there is no such frame."""
         self._have = 0
-        """How many bytes of the data of the frame in hand have come, skipped ones included."""
+        """How many bytes of its data have come, skipped ones included."""
         self.ended_well = False
         self.error: RelpError | None = None
         """The rule that was broken, where that ended the session."""
@@ -149,22 +121,39 @@ class RelpFramer(Session[Reply]):
         self._need = None
 
     def _feed(self, chunk: Chunk, now: float, batches: list[Batch]) -> None:
-        chunk, position = bytes(chunk), 0
-        if self._need is None:
-            chunk = self._take_partial(chunk)
+        position = 0
+        if self._need is not None:
+            data = bytes(chunk)
+            position = self._take(data, 0, self._need, now, batches)
+        elif len(self.partial) + len(chunk) < self._wake:
+            self._extend(bytes(chunk))
+            return
         else:
-            position = self._take(chunk, 0, self._need, now, batches)
-        while position < len(chunk) and self.closed is None:
-            position = self._records(chunk, position, now, batches)
-            if position < len(chunk):
-                position = self._begin(chunk, position, now, batches)
+            self._wake = 0
+            data = self._take_partial(chunk)
+        while position < len(data) and self.closed is None:
+            position = self._records(data, position, now, batches)
+            if position < len(data):
+                position = self._begin(data, position, now, batches)
         if self.closed is not None:
-            self._discard(self.closed, len(chunk) - position)
+            self._discard(self.closed, len(data) - position)
+
+    # Ordinary frames.
 
     def _records(self, data: bytes, position: int, now: float, batches: list[Batch]) -> int:
-        """Take whole frames that hold an ordinary record each, up to anything else; give where that begins."""
+        """Take whole frames that hold a record each, up to anything else; give where that begins."""
+        if not self._is_open:
+            return position
+        wire, count, end = self._records_in(data, position, self._expected, self._last_number, self.limit)
+        if count:
+            self._give(Batch(wire, count, self._info, now), end - position, batches)
+            self._note_records(count)
+        return self._odd_records(data, end, now, batches) if end < len(data) else end
+
+    def _odd_records(self, data: bytes, position: int, now: float, batches: list[Batch]) -> int:
+        """Do the same whatever the records hold."""
         match, limit, size, begin = _RECORD.match, self.limit, len(data), position
-        expected = self._expected if self._is_open else self._last_number
+        expected = self._expected
         records: list[bytes] = []
         while expected < self._last_number:
             found = match(data, position)
@@ -178,11 +167,16 @@ class RelpFramer(Session[Reply]):
             position = end + 1
             expected += 1
         if records:
-            self.crossed = True
-            self._relp.relp_frames[RelpCommand.SYSLOG] += len(records)
             self._emit_records(list(map(payload, records)), position - begin, now, batches)
-            self._reply(self._expected, len(records), OK)
+            self._note_records(len(records))
         return position
+
+    def _note_records(self, count: int) -> None:
+        self.crossed = True
+        self._relp.relp_frames[RelpCommand.SYSLOG] += count
+        self._reply(self._expected, count, OK)
+
+    # Frames read piece by piece.
 
     def _begin(self, data: bytes, position: int, now: float, batches: list[Batch]) -> int:
         """Begin a frame; give where the data goes on behind what has come of it."""
@@ -194,12 +188,17 @@ class RelpFramer(Session[Reply]):
             return len(data)
         length, end = int(found[3]), found.end()
         self._number, self._command = int(found[1]), _COMMANDS.get(found[2], RelpCommand.OTHER)
-        self._relp.relp_frames[self._command] += 1
         error = self._judge(length, has_data=found[4] == b" ")
         if error is not None:
+            self._relp.relp_frames[self._command] += 1
             self._discard(_reason(error), end - position)
             self._break(error)
             return end
+        if self._command is RelpCommand.SYSLOG and 0 < length <= self.limit and len(data) <= end + length:
+            # Looked at again once it is whole, with those that come with its end.
+            self.partial, self._wake = data[position:], end + length + 1 - position
+            return len(data)
+        self._relp.relp_frames[self._command] += 1
         self._need, self._have = length, 0
         # Without data the LF behind the length is the frame's end already.
         self._ledger.bytes_framing += end - position - (not length)
@@ -265,25 +264,18 @@ class RelpFramer(Session[Reply]):
 
     def _open(self, offers: bytes) -> None:
         """Answer the client's offers with ours."""
-        # A LF before the first offer is what the written protocol wants; librelp sends none.
-        offered = dict(line.partition(b"=")[::2] for line in offers.strip(LF).split(LF))
-        version = offered.get(b"relp_version", b"0")
-        if not version.isdigit():
-            self._break(RelpError.VERSION)
-        elif b"syslog" not in offered.get(b"commands", b"syslog").split(b","):
-            self._break(RelpError.COMMANDS)
+        found = accept(offers)
+        if isinstance(found, RelpError):
+            self._break(found)
         else:
             self._is_open = True
-            # Its size is no concern: whatever it is beyond ours, ours is the lower.
-            lower = min(VERSION, 1 if version.strip(b"0") else 0)
-            text = b"%b\nrelp_version=%d\nrelp_software=twisted-ingest\ncommands=syslog" % (OK, lower)
-            self._reply(self._number, 1, text)
+            self._reply(self._number, 1, found)
 
     # Answers, and the end.
 
     def _reply(self, number: int, frames: int, text: bytes) -> None:
         """Answer the next ``frames`` frames; joined with the reply before where that says the same."""
-        self._expected = (self._expected + frames - 1) % HIGHEST_NUMBER + 1
+        self._expected = next_number(self._expected, frames)
         last = self.replies[-1] if self.replies else None
         if last is not None and last.text == text and last.number + last.frames == number:
             self.replies[-1] = last._replace(frames=last.frames + frames)
@@ -294,21 +286,13 @@ class RelpFramer(Session[Reply]):
         """End the session for a rule that was broken; some mistakes are answered first."""
         self._relp.relp_errors[error] += 1
         self.error = error
-        if error in _REFUSALS:
-            self._reply(self._number, 1, _REFUSALS[error])
+        if error in REFUSALS:
+            self._reply(self._number, 1, REFUSALS[error])
         self.discard(_reason(error))
 
     def _end_well(self) -> None:
         self.ended_well = True
         self.discard(DiscardReason.UNANSWERED)
-
-
-_REFUSALS = {
-    RelpError.NOT_OPEN: b"500 command before open",
-    RelpError.OPEN_TWICE: b"500 session is open already",
-    RelpError.VERSION: b"500 relp_version is no number",
-    RelpError.COMMANDS: b"500 required command not supported by client: syslog",
-}
 
 
 def _reason(error: RelpError) -> DiscardReason:

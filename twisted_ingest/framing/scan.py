@@ -1,14 +1,14 @@
 """
-How far a chunk is ordinary: found in C where that was built (``_scan.c``), left to the framers where it was not.
+How far a chunk is ordinary: found in C where that was built (``_scan.c``, ``_relp.c``), else left to the framers.
 
 Pure. A framer is complete without: these functions may stop wherever they like, and what they find is what the framer
 would.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import IntEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 PURE = "TWISTED_INGEST_PURE_PYTHON"
 """The environment variable that keeps C from being used where it is set and not empty, and from being built."""
@@ -64,6 +64,18 @@ class FramesIn(Protocol):
         """
 
 
+class RecordsIn(Protocol):
+    """Finds ordinary frames of RELP."""
+
+    def __call__(self, data: Chunk, position: int, expected: int, last: int, limit: int, /) -> tuple[bytes, int, int]:
+        """
+        Give the records of the frames from ``position`` on, LF behind each, their number, and where the next begins.
+
+        The first is numbered ``expected``; none is ``last`` or beyond. It ends at a frame that is not whole, is longer
+        than ``limit``, has another number or command, is empty, holds an LF, or begins with what may be a BOM.
+        """
+
+
 def no_lines(
     _partial: bytes | bytearray, _data: Chunk, position: int, _limit: int, _evidence: bool, /
 ) -> tuple[bytes, int, int]:
@@ -76,6 +88,24 @@ def no_frames(_data: bytes, position: int, _limit: int, _evidence: bool, /) -> t
     return b"", 0, position
 
 
+def no_records(_data: Chunk, position: int, _expected: int, _last: int, _limit: int, /) -> tuple[bytes, int, int]:
+    """Find nothing; see `RecordsIn`."""
+    return b"", 0, position
+
+
+HIGHEST_NUMBER = 999_999_999
+"""The number of a RELP frame after which 1 follows."""
+
+
+def write_answers(number: int, frames: int, /) -> bytes:
+    """Write for each of so many RELP frames that its record is safe; the first of them is ``number``."""
+    last = number + frames - 1
+    numbers: Iterable[int] = range(number, last + 1)
+    if last > HIGHEST_NUMBER:
+        numbers = (1 + (each - 1) % HIGHEST_NUMBER for each in numbers)
+    return b"".join([b"%d rsp 6 200 OK\n" % each for each in numbers])
+
+
 _UNCONTROLLED = bytes(range(0x20, 0x100))
 
 
@@ -85,17 +115,28 @@ def look_for_control(data: bytes, exception: bytes, /) -> bool:
     return bool(data.translate(None, _UNCONTROLLED + exception))
 
 
-def _chosen() -> tuple[LinesIn, FramesIn, Callable[[bytes, bytes], bool], bool]:
+class Chosen(NamedTuple):
+    """What is in use."""
+
+    lines_in: LinesIn = no_lines
+    frames_in: FramesIn = no_frames
+    records_in: RecordsIn = no_records
+    write_answers: Callable[[int, int], bytes] = write_answers
+    holds_control: Callable[[bytes, bytes], bool] = look_for_control
+    is_compiled: bool = False
+
+
+def _chosen() -> Chosen:
     if os.environ.get(PURE):
-        return no_lines, no_frames, look_for_control, False
+        return Chosen()
     try:
-        from twisted_ingest.framing import _scan  # noqa: PLC0415 - it may not be there
+        from twisted_ingest.framing import _relp, _scan  # noqa: PLC0415 - they may not be there
     except ImportError:
-        return no_lines, no_frames, look_for_control, False
-    return _scan.lines, _scan.frames, _scan.holds_control, True
+        return Chosen()
+    return Chosen(_scan.lines, _scan.frames, _relp.records, _relp.answers, _scan.holds_control, True)
 
 
-lines_in, frames_in, holds_control, IS_COMPILED = _chosen()
+lines_in, frames_in, records_in, answers_to, holds_control, IS_COMPILED = _chosen()
 
 SCANNER = "c" if IS_COMPILED else "python"
 """What is in use, as metrics and ``--version`` call it."""

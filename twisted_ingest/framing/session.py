@@ -4,12 +4,10 @@ The framer of a sender that is answered: what is to be said to it, and how its s
 Pure, as all framers. A protocol that answers is a subclass of `Session`, and a few lines in ``server``.
 """
 
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from twisted_ingest.batch import ConnectionInfo
-from twisted_ingest.errors import CloseReason, Oversize
+from twisted_ingest.errors import CloseReason
 from twisted_ingest.framing.base import Framer
-from twisted_ingest.ledger import ListenerLedger
 
 
 class Answer(Protocol):
@@ -39,16 +37,8 @@ class Session(Framer, Generic[AnswerT]):
 
     goodbye = b""
 
-    def __init__(
-        self,
-        info: ConnectionInfo,
-        ledger: ListenerLedger,
-        max_length: int,
-        oversize: Oversize = Oversize.TRUNCATE,
-        *,
-        sniff: bool = True,
-    ) -> None:
-        super().__init__(info, ledger, max_length, oversize, sniff=sniff)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self.replies: list[AnswerT] = []
 
     @property

@@ -13,7 +13,8 @@ import weakref
 from collections.abc import Callable, Sequence
 
 from twisted_ingest.logging_handler.backlog import MAX_BYTES, MAX_RECORDS, Backlog
-from twisted_ingest.logging_handler.delivery import Address, Delivery, backoff
+from twisted_ingest.logging_handler.delivery import Delivery, backoff
+from twisted_ingest.logging_handler.peer import Address
 from twisted_ingest.logging_handler.syslog import SyslogHeader
 from twisted_ingest.logging_handler.wire import Lines, Relp, Wire
 

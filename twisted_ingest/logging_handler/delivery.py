@@ -12,13 +12,8 @@ import traceback
 from collections.abc import Callable
 
 from twisted_ingest.logging_handler.backlog import Backlog
+from twisted_ingest.logging_handler.peer import Address, connect
 from twisted_ingest.logging_handler.wire import Wire, WireError
-
-Address = tuple[str, int] | str
-"""Host and port, or the path of a UNIX socket."""
-
-CONNECT_SECONDS = 10.0
-"""How long one try to connect may take."""
 
 ANSWER_SECONDS = 90.0
 """How long an answer that is owed may take before the connection counts as dead. librelp's own."""
@@ -34,10 +29,6 @@ STABLE_SECONDS = 5.0
 
 CHUNK = 64 * 1024
 """Bytes handed to the kernel at once, but for a record that is longer."""
-
-KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}
-"""Seconds of silence, seconds between probes, probes: a host that is gone is noticed within two minutes. Not
-``TCP_USER_TIMEOUT``: Linux would end the connection to a server that holds its senders back for that long."""
 
 _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 """Without a descriptor of its own, which a child of the process would inherit."""
@@ -175,7 +166,7 @@ class Delivery:
             return LONGEST_DELAY
 
     def _session(self) -> None:
-        self._socket = peer = self._connect()
+        self._socket = peer = connect(self._address)
         self._connected_at = self._heard_at = time.monotonic()
         self._unsent = self._wire.begin()
         with _Selector() as selector:
@@ -185,21 +176,6 @@ class Delivery:
             while not self._stopped.is_set():
                 self._turn(selector, peer)
             self._say_goodbye(selector, peer)
-
-    def _connect(self) -> socket.socket:
-        if isinstance(self._address, str):
-            peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            peer.settimeout(CONNECT_SECONDS)
-            try:
-                peer.connect(self._address)
-            except OSError:
-                peer.close()
-                raise
-        else:
-            peer = socket.create_connection(self._address, CONNECT_SECONDS)
-            set_options(peer)
-        peer.setblocking(False)
-        return peer
 
     def _turn(self, selector: selectors.BaseSelector, peer: socket.socket) -> None:
         """Wait until there is something to do, and do it; what the peer did comes first, so that a dead one is seen."""
@@ -271,12 +247,3 @@ def _report() -> str:
         with contextlib.suppress(OSError, ValueError):
             traceback.print_exc(file=sys.stderr)
     return repr(sys.exception())
-
-
-def set_options(peer: socket.socket) -> None:
-    """Have the kernel find out that the other host is gone, where it knows these options; send at once."""
-    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in KEEPALIVE.items():
-        if hasattr(socket, name):
-            peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -23,6 +23,8 @@ class Kind(Enum):
     """It falls as well; of several it is the highest."""
     LOWEST = "lowest"
     """It falls as well; of several it is the lowest."""
+    HISTOGRAM = "histogram"
+    """A counter for each bound, ``NAME/BOUND``, of what was above the one before, and ``NAME/sum``."""
 
 
 class Detail(NamedTuple):
@@ -30,10 +32,26 @@ class Detail(NamedTuple):
 
     text: str
     kind: Kind = Kind.COUNTER
+    label: str = ""
+    """What stands behind the slash of its names, as a label of the metric."""
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether its names have a slash."""
+        return bool(self.label) or self.kind is Kind.HISTOGRAM
 
 
 DETAILS: Mapping[str, Detail] = {
-    "retries": Detail("Writes tried again."),
+    "retries": Detail("Writes, requests and connections tried again."),
+    "requests": Detail("Requests that have ended, by what became of them.", label="result"),
+    "request_seconds": Detail("Seconds from a request's first byte to its last answer.", Kind.HISTOGRAM),
+    "in_flight_requests": Detail("Requests sent and not answered.", Kind.LEVEL),
+    "rejected_records": Detail("Records that the sink will never take."),
+    "resent_records": Detail("Records sent again, which may have arrived before."),
+    "sent_bytes": Detail("Bytes sent, those sent again included."),
+    "connections": Detail("Connections that were made."),
+    "connected": Detail("Connections to its targets now.", Kind.LEVEL),
+    "last_success_timestamp_seconds": Detail("When a record was last taken, Unix time; 0: never.", Kind.HIGHEST),
     "syncs": Detail("Syncs of the file."),
     "sync_seconds": Detail("Seconds that syncs of the file took."),
     "sync_failures": Detail("Syncs of the file that failed, which is final for that file."),
@@ -79,11 +97,13 @@ _ADD: Mapping[Kind, Callable[[float, float], float]] = {
     Kind.LEVEL: add,
     Kind.HIGHEST: max,
     Kind.LOWEST: min,
+    Kind.HISTOGRAM: add,
 }
 
 
 def detail_of(name: str) -> Detail:
-    """Say what a sink's own counter means, as far as that is known."""
+    """Say what a sink's own counter means, as far as that is known; its name may have a label behind a slash."""
+    name = name.partition("/")[0]
     return DETAILS.get(name) or Detail(f"Of the sink: {name.replace('_', ' ')}.")
 
 
@@ -93,7 +113,7 @@ def _sum(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, floa
 
 
 def _counted(details: Mapping[str, float]) -> dict[str, float]:
-    return {name: value for name, value in details.items() if detail_of(name).kind is Kind.COUNTER}
+    return {name: value for name, value in details.items() if detail_of(name).kind in (Kind.COUNTER, Kind.HISTOGRAM)}
 
 
 OF_SINK = Rule(dict, _sum, keep=_counted)

@@ -27,7 +27,7 @@ from twisted_ingest.errors import DropReason, Durability, PollResult, ReloadResu
 from twisted_ingest.ledger import ACK_SECONDS
 from twisted_ingest.observe.adding import Adds, Exposure, exposures
 from twisted_ingest.observe.counts import BY_LISTENER, TOTALS, Count
-from twisted_ingest.observe.details import Kind, detail_of
+from twisted_ingest.observe.details import Detail, Kind, detail_of
 from twisted_ingest.observe.view import ListenerView, SinkView, View
 
 Parts = Mapping[str, ListenerView] | Mapping[str, SinkView]
@@ -128,12 +128,31 @@ def _by_listener(count: Count, listeners: Mapping[str, ListenerView]) -> Iterato
 
 
 def _details(sinks: Mapping[str, SinkView]) -> Iterator[Metric]:
-    for name in sorted({name for sink in sinks.values() for name in sink.details}):
+    for name in sorted({name.partition("/")[0] for sink in sinks.values() for name in sink.details}):
         detail = detail_of(name)
-        family = _family(Exposure(f"ingest_sink_{name}", detail.text), "sink", counts=detail.kind is Kind.COUNTER)
+        if detail.kind is Kind.HISTOGRAM:
+            yield _detailed_histogram(name, detail, sinks)
+            continue
+        exposure = Exposure(f"ingest_sink_{name}", detail.text, detail.label)
+        family = _family(exposure, "sink", counts=detail.kind is Kind.COUNTER)
         for sink, view in sinks.items():
-            _add(family, "", view.details.get(name), sink)
+            _add(family, "", _behind(name, view.details) if detail.label else view.details.get(name), sink)
         yield family
+
+
+def _behind(name: str, details: Mapping[str, float]) -> Mapping[str, float]:
+    """Give what of a detail stands behind its slash, in order."""
+    return {key.partition("/")[2]: value for key, value in details.items() if key.startswith(f"{name}/")}
+
+
+def _detailed_histogram(name: str, detail: Detail, sinks: Mapping[str, SinkView]) -> Metric:
+    rows = []
+    for sink, view in sinks.items():
+        counts = dict(_behind(name, view.details))
+        total = counts.pop("sum", 0.0)
+        if counts:
+            rows.append(([sink], dict(zip(counts, accumulate(counts.values()), strict=True)), total))
+    return _histogram(f"ingest_sink_{name}", detail.text, rows, "sink")
 
 
 # What is made of several.

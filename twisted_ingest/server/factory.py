@@ -158,7 +158,7 @@ class ConnectionFactory(ServerFactory):
     @property
     def route(self) -> Route:
         """The way of the records of connections to come."""
-        return self._intake.route(self.sinks, needs_sync=self.limits.durability is Durability.FSYNC)
+        return self._intake.route(self.sinks, needs_sync=self.limits.durability.covers(Durability.FSYNC))
 
     def open_lane(self) -> Any:
         """Open the lane of a connection."""

@@ -58,6 +58,9 @@ class SinkContext(NamedTuple):
     """Names who relies on what this sink has synced, for a message; ``None``: nobody does."""
     is_patient: bool
     """A spool in front keeps what the sink cannot take, so that a start need not fail for what may pass."""
+    charge: Callable[[int], None]
+    """Charges bytes to the budget of the process, for what a sink keeps besides the groups it was handed; negative, it
+    gives them back."""
 
 
 T = TypeVar("T", bound=SinkTable)

@@ -28,6 +28,7 @@ _PROMISES = {
     Durability.MEMORY: "a record is in memory",
     Durability.WRITTEN: "a record is written",
     Durability.FSYNC: "a record is on disk",
+    Durability.DELIVERED: "the next hop has taken a record",
 }
 
 

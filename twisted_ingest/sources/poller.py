@@ -20,10 +20,10 @@ from twisted_ingest.interfaces import IBatchProducer, ILiveConnection, ISource
 from twisted_ingest.ledger import PollLedger, SourceBalance
 from twisted_ingest.limits import PREVIEW
 from twisted_ingest.observe.events import Events
+from twisted_ingest.resolving import let_stop_not_wait
 from twisted_ingest.sources.outcome import PollError
 from twisted_ingest.sources.plan import PollPlan, redacted
 from twisted_ingest.sources.poll import Poll
-from twisted_ingest.sources.resolving import let_stop_not_wait
 from twisted_ingest.sources.timetable import Timetable
 from twisted_ingest.sources.validator import Validator
 from twisted_ingest.sources.wire import Exchange

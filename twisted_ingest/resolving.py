@@ -13,8 +13,8 @@ from twisted.internet.interfaces import IReactorPluggableNameResolver
 from twisted.python.threadpool import ThreadPool
 
 MOST_LOOKUPS = 8
-"""Names that are looked up at a time; more wait. As many pollers as this may have silent name servers before the names
-of others wait for them."""
+"""Names that are looked up at a time; more wait. As many pollers and sinks as this may have silent name servers before
+the names of others wait for them."""
 
 
 def _unwaited(*arguments: Any, **named: Any) -> Thread:
