@@ -64,6 +64,6 @@ class Pulse:
     def _beat(self, due: float) -> None:
         """Measure how late the reactor is, until the stop is over."""
         now = self._reactor.seconds()
-        # First, so that a bug of the other does not end it.
+        # First: a bug in the measuring must not end the beats.
         self._beating = self._reactor.callLater(BEAT_SECONDS, self._beat, now + BEAT_SECONDS)
         self._survey.loop_lag.observe(now - due)

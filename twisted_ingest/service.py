@@ -100,7 +100,8 @@ class IngestService(Service):
         named = {each.name: each for each in self.listeners}
         if listener not in named:
             raise ValueError(f"no listener {listener!r} (known: {', '.join(named)})")
-        # Of a service that was stopped these are the parts that were used: it only tells whether they can have it.
+        # After a stop these parts are used up, and the next start makes others: this only finds out whether they can
+        # have the class.
         named[listener].set_protocol(protocol)
         self._own_protocols[listener] = protocol
 
@@ -244,7 +245,7 @@ class IngestService(Service):
         if outlet.required and self._failure is None and self.running:
             self._failure = SinkError(f"required sink {outlet.sink.name} has failed")
             self.events.stopping("a required sink has failed")
-            # Not from inside the read that met it.
+            # Later: this may be called from inside a read, of a connection that the stop would end.
             self._reactor.callLater(0, self.stopService)
 
     # Stop.

@@ -108,7 +108,7 @@ class Options(usage.Options):
 
     def parseOptions(self, options: Any = None) -> None:
         """Parse; a mistake is one line and exit 78, where twistd would print the whole usage."""
-        # The first that twistd calls of ours.
+        # Here, because nothing of ours is called earlier.
         standard.open_missing()
         signals.ignore_early()
         tuning.raise_descriptor_limit()
@@ -207,7 +207,7 @@ def makeService(options: Options) -> IngestService:
     detached = None
     if is_daemon:
         detached = detach(log.path if isinstance(log, LogFile) else "the system's log")
-        # What twistd would do with a daemon is done, but for this.
+        # We have detached by ourselves; of what twistd does for a daemon, only the umask is left to do.
         outer["nodaemon"] = True
         outer["umask"] = DAEMON_UMASK if outer.get("umask") is None else outer["umask"]
     try:

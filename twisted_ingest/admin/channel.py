@@ -125,7 +125,7 @@ class AdminChannel(http.HTTPChannel):
 
     def _begin(self) -> None:
         super().connectionMade()
-        # Not as one to be paused above 64 KiB, but as one to be told whenever everything written has left us.
+        # As a pull producer, which is told whenever all that was written has left us; another is told of 64 KiB only.
         self._networkProducer.unregisterProducer()
         self._networkProducer.registerProducer(self, False)
         self.enter(Phase.ASKING)
@@ -170,7 +170,7 @@ class AdminChannel(http.HTTPChannel):
     def timeoutConnection(self) -> None:
         """End a connection that has been waited for long enough."""
         if self.phase is Phase.READING:
-            # To close in good order would be to wait for it to read.
+            # A close in good order would wait for it to read.
             self.transport.abortConnection()
         else:
             self.loseConnection()

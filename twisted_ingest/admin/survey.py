@@ -169,7 +169,7 @@ class Survey:
         tallies, sink, on_bug = outlet.tallies.values(), outlet.sink, self._events.bug
         details, trouble = details_of(sink, on_bug), trouble_of(sink, on_bug)
         dropped = {reason: sum(tally.records_dropped[reason] for tally in tallies) for reason in DropReason}
-        # Lost after they counted as delivered: no part of the accounts, and not to be overlooked all the same.
+        # Lost after the spool had taken them, so the accounts have them as delivered; shown as dropped all the same.
         dropped[DropReason.SPOOL_FULL] += int(details.get("spool_dropped_records", 0))
         dropped[DropReason.REJECTED] += int(details.get("spool_rejected_records", 0))
         return SinkView(

@@ -194,7 +194,7 @@ def _routes(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
         path = (source_types()[table.word].section, name, "sinks")
         unknown = [sink for sink in table.sinks or () if sink not in settings.sinks]
         if unknown:
-            # A sink with a mistake of its own may be the one that is meant.
+            # Their paths too: a sink that was left out for a mistake of its own is not missed a second time.
             paths = (path, *(("sinks", sink) for sink in unknown))
             yield paths, f"sinks: no sink is named {unknown[0]!r}{nearest(unknown[0], list(settings.sinks))}"
         elif table.sinks and not any(sink.required for sink in settings.sinks_of(name).values()):
@@ -212,7 +212,8 @@ def unnamed_sinks(settings: Settings) -> list[str]:
 
 def _required(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
     if settings.sinks and not any(sink.required for sink in settings.sinks.values()):
-        # Any sink would do; ("sinks",) last, so that a sink with a mistake of its own counts as one that might.
+        # Any sink would do. With ("sinks",) this is not said where one was left out for a mistake of its own: it may be
+        # the required one.
         paths = (*(("sinks", name) for name in settings.sinks), ("sinks",))
         yield paths, "no sink is required, so every record may be dropped: set required = true on one"
 
@@ -237,7 +238,7 @@ def _real(place: Place) -> str:
 def _spool(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
     spooled = [name for name, sink in settings.sinks.items() if sink.spool]
     if "spool" in settings.model_fields_set and not spooled:
-        # A sink with a mistake of its own may be the one that has it.
+        # With ("sinks",) this is not said where one was left out for a mistake of its own: it may have a spool.
         paths = (("spool",), ("sinks",), *(("sinks", name) for name in settings.sinks))
         yield paths, "[spool] does nothing: no sink has spool = true (set it on the sinks that need a durable queue)"
     wanted = settings.limits.connection_memory * SPOOLED_BATCHES

@@ -82,7 +82,7 @@ def load(
     refused += refuse_foreign(draft)
     settings, mistaken = _validate(draft, secrets, refused)
     for paths, message in (*checks.problems(settings, has_own_sinks=has_own_sinks), *tls_problems(settings)):
-        # What a mistaken value would have meant is anybody's guess: no second complaint about it.
+        # Nobody knows what a mistaken value was to be: nothing further is said of it.
         if not any(_overlap(path, wrong) for path in paths for wrong in mistaken):
             set_here = [path for path in paths if path in draft.origins] or list(paths)
             draft.complain(draft.where(set_here[0]), _discreet(secrets, paths, message))
@@ -140,10 +140,10 @@ def _validate(draft: Draft, secrets: Secrets, refused: list[Path]) -> tuple[Sett
         except ValidationError as error:
             found = [(path_of(detail), detail) for detail in error.errors()]
         for path, detail in found:
-            # What follows from a mistake that was taken out is none of its own.
+            # What is wrong only because a mistaken value was taken out is no mistake of the operator's.
             if not any(_overlap(path, wrong) for wrong in mistaken):
                 draft.complain(draft.where(path), _discreet(secrets, (path,), complaint(path, detail)))
-        # Without a value that it needs, a table is missing something in the next round, and goes as a whole.
+        # A table that lacks a value it needs is taken out as a whole: it would be incomplete in every round.
         wrong = [path[:-1] if detail["type"] == "missing" else path for path, detail in found]
         for path in wrong:
             _remove(draft.raw, path)

@@ -236,10 +236,10 @@ def _any_of(kinds: Mapping[str, Any], common: type[Table], tag: str, default: st
         if not isinstance(table, dict):
             return ""  # is told that it is no table
         word = table.get(tag, default)
-        # What is no kind's word stands for none, the empty one included.
+        # A word that is no kind's is quoted, so that none, the empty one included, is taken for the tags below.
         return word if word is None or (isinstance(word, str) and word in kinds) else quote(word)
 
     tables = [Annotated[kind.table, Tag(word)] for word, kind in kinds.items()]
-    # Two more that no word stands for: pydantic wants a choice, also where there is no kind at all.
+    # Two more tags, which no word in a file can be: pydantic needs two members, also where there is no kind at all.
     union: Any = Union[(*tables, Annotated[common, Tag("")], Annotated[Table, Tag(" ")])]
     return dict[Name, Annotated[union, Discriminator(choose)]]

@@ -142,7 +142,7 @@ def _credential(name: str) -> str:
 
 
 def _file(path: str) -> str:
-    # Not to wait for the other end of a FIFO.
+    # O_NONBLOCK: opening a FIFO would wait for its other end.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as stream:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -83,7 +83,7 @@ class Backlog:
             for _ in range(count):
                 self._bytes -= len(self._records.popleft())
             if not self._records:
-                # A record put while its own thread was putting another may have been counted wrong: it ends here.
+                # Anew from 0: a record put by a signal handler in the middle of another `put` may have been miscounted.
                 self._bytes = 0
             self.settled += count
             self._changed.notify_all()

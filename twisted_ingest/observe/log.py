@@ -113,8 +113,8 @@ class LogWriter:
 
     def _put(self, data: bytes, patience: int | None) -> None:
         """Write, waiting ``patience`` milliseconds for room at most; ``None`` is for ever."""
-        # Asked for room first, a pipe takes `PIPE_BUF` bytes without blocking, and a descriptor that another
-        # process has made non-blocking does not refuse them.
+        # A pipe that `poll` says has room takes `PIPE_BUF` bytes without blocking. To wait for that room here also
+        # serves a descriptor that another process has made non-blocking: it would refuse what does not fit.
         room = select.poll()
         room.register(self._descriptor, select.POLLOUT)
         view = memoryview(data)

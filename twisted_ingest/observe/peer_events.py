@@ -48,7 +48,7 @@ class PeerEvents(Facts):
     def _peer(self, kind: str, level: LogLevel, text: str, info: ConnectionInfo, **fields: object) -> None:
         self._limited(kind, level, text, **who_of(info), **fields)
 
-    # That it comes and goes.
+    # Coming and going.
 
     def connection_opened(self, ledger: ListenerLedger, info: ConnectionInfo) -> None:
         """Note that a peer was admitted."""

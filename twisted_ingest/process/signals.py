@@ -58,7 +58,7 @@ def install(reactor: Any, reopen: Callable[[str], None], on_second: Callable[[],
     twice = _Twice(on_second)
     for number in STOPPING:
         first = signal.getsignal(number)
-        # Ignored from birth (a job in a shell's background) it stays ignored, the second time too.
+        # Where the process was started with it ignored (a job in a shell's background), it stays ignored.
         if callable(first):
             twice.take(number, first)
 
