@@ -459,6 +459,7 @@ class StatusTests(AdminTestCase):
             {
                 "version": str,
                 "scanner": str,
+                "openssl": str,
                 "state": str,
                 "ready": bool,
                 "reasons": list,
@@ -529,6 +530,7 @@ class StatusTests(AdminTestCase):
                 "allow": None,
                 "rate": None,
                 "rate_per_peer": None,
+                "tls": None,
                 "connections_open": 1,
                 "doorways_open": 0,
                 "unanswered_frames": 0,
