@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from twisted_ingest.batch import Batch, ConnectionInfo, Group, Refusal, Rejected
+from twisted_ingest.batch import Batch, ConnectionInfo, Group
 from twisted_ingest.errors import DropReason, PauseReason, SinkError
 from twisted_ingest.flow.answers import AnsweringLane
 from twisted_ingest.flow.budget import Budget
@@ -21,6 +21,7 @@ from twisted_ingest.flow.lane import Lane
 from twisted_ingest.flow.watermark import Watermark
 from twisted_ingest.interfaces import IAnsweringProducer, IBatchConsumer, IBatchProducer, ISink
 from twisted_ingest.limits import BATCH_OVERHEAD, GATHER_BYTES, GROUP_OVERHEAD, KIB, MIB, READ_SIZE, RESUME_PER_TURN
+from twisted_ingest.rejected import Refusal, Rejected
 from twisted_ingest.sinks.null import NullSink
 from twisted_ingest.testing import FlakySink, MemorySink, StalledSink
 
@@ -301,7 +302,7 @@ class IntakeTests(FlowCase):
         """Records a sink rejects are dropped under that reason and told, and the budget is released."""
         intake = self.intake(FlakySink(2))
         failed: list[object] = []
-        intake.on_rejected = lambda *said: failed.append(said)
+        intake.on_rejected = lambda sink, rejected: failed.append((sink, rejected.count, str(rejected)))
         lane, _ = self.lane(intake)
         for _ in range(4):
             lane.write(batch(10, count=3))
@@ -318,7 +319,7 @@ class IntakeTests(FlowCase):
         refusals = [Refusal(one, [1], "too large"), Refusal(one, (1, 2), "odd"), Refusal(two, None, "odd")]
         intake = self.intake(_Answering([succeed(Rejected(refusals))]))
         said: list[object] = []
-        intake.on_rejected = lambda *words: said.append(words)
+        intake.on_rejected = lambda sink, rejected: said.append((sink, rejected.count, str(rejected)))
         lane, _ = self.lane(intake)
         for each in (one, two, three):
             lane.write(each)

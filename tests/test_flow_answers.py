@@ -18,13 +18,14 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from twisted_ingest.batch import Batch, ConnectionInfo, Group, Refusal, Rejected
+from twisted_ingest.batch import Batch, ConnectionInfo, Group
 from twisted_ingest.errors import DropReason, SinkError
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.intake import Intake
 from twisted_ingest.flow.lane import Lane
 from twisted_ingest.interfaces import IAnsweringProducer
 from twisted_ingest.limits import BATCH_OVERHEAD, GROUP_OVERHEAD, KIB
+from twisted_ingest.rejected import Refusal, Rejected
 from twisted_ingest.testing import MemorySink
 
 REQUIRED = {"a": True, "b": True, "c": False}

@@ -10,11 +10,12 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_ingest.batch import NUL, Batch, ConnectionInfo, Group, Refusal, Rejected
+from twisted_ingest.batch import NUL, Batch, ConnectionInfo, Group
 from twisted_ingest.errors import SinkError
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.intake import Intake
 from twisted_ingest.limits import GATHER_SECONDS, MIB
+from twisted_ingest.rejected import Refusal, Rejected
 from twisted_ingest.testing import MemorySink
 
 INFO = ConnectionInfo(1, "test", "192.0.2.1:1", "192.0.2.1")

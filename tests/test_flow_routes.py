@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.test_flow import AnsweringProducer, Producer
-from twisted_ingest.batch import Batch, ConnectionInfo, Refusal, Rejected
+from twisted_ingest.batch import Batch, ConnectionInfo
 from twisted_ingest.errors import DropReason, SinkError
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.intake import Intake
@@ -16,6 +16,7 @@ from twisted_ingest.flow.lane import Lane
 from twisted_ingest.flow.outlet import Outlet
 from twisted_ingest.flow.route import Route
 from twisted_ingest.limits import BATCH_OVERHEAD, GROUP_OVERHEAD, KIB, MIB
+from twisted_ingest.rejected import Refusal, Rejected
 from twisted_ingest.testing import MemorySink, StalledSink
 
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.delivering import SinkCase, batch
-from twisted_ingest.batch import Rejected
 from twisted_ingest.errors import Durability
+from twisted_ingest.rejected import Rejected
 from twisted_ingest.sinks.delivery.session import Answer, SessionError
 from twisted_ingest.sinks.delivery.sink import StreamSink
 from twisted_ingest.sinks.relp import LONGEST_ANSWER, RelpSession, RelpSettings

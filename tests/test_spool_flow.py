@@ -12,18 +12,19 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.disk import SimDisk
 from tests.spooling import DIRECTORY, Spool, make_batch, same, segment_paths
-from twisted_ingest.batch import Batch, Group, Refusal, Rejected
+from twisted_ingest.batch import Batch, Group
 from twisted_ingest.errors import MisconfiguredError, SinkError
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import SPARE_INODES
 from twisted_ingest.observe.events import Events
+from twisted_ingest.rejected import Refusal, Rejected
 from twisted_ingest.spool import checkpoint, replay, target
 from twisted_ingest.spool import sink as spool_sink
+from twisted_ingest.spool.codec import MAX_BODY, encode_frame
 from twisted_ingest.spool.cursor import Cursor
 from twisted_ingest.spool.disk import Disk, RealDisk
 from twisted_ingest.spool.position import Position, read_position
@@ -38,7 +39,7 @@ class RoomTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.patch(target, "ROOM_SECONDS", 0.0)
 
-    def fill(self, spool: Spool) -> list[bytes]:
+    def fill(self, spool: Spool) -> list[bytes | memoryview]:
         """Write frames until there is no room; gives those that are left over."""
         number = 0
         while True:
@@ -64,7 +65,7 @@ class RoomTests(SynchronousTestCase):
         """What must stay free on the disk is left free."""
         spool = Spool(segment_bytes=1000, floor=500)
         assert isinstance(spool.disk, SimDisk)
-        spool.disk.space = 500 + len(next(spool.target.frames([make_batch(1, 300)]))) - 1
+        spool.disk.space = 500 + len(next(iter(spool.target.frames([make_batch(1, 300)])))) - 1
         self.assertEqual(spool.target.write(list(spool.target.frames([make_batch(2, 300)]))), 0)
         spool.disk.space += 10
         self.assertGreater(spool.target.write(list(spool.target.frames([make_batch(3, 300)]))), 0)
@@ -383,7 +384,7 @@ class SinkTests(SpoolCase):
             inner = _Rejecting(rejected)
             sink = self.make(inner)
             lines: list[tuple[str, int, str]] = []
-            self.patch(sink._events, "sink_rejected", partial(_keep, lines))
+            sink._behind.on_rejected = partial(_keep, lines)
             self.take(sink, *(make_batch(number, records=3) for number in (1, 2, 3, 4)))
             self.take(sink, make_batch(5))
             self.reactor.run_until(partial(_has_taken, inner, 5))
@@ -410,21 +411,40 @@ class SinkTests(SpoolCase):
         self.assertTrue(self.flushLoggedErrors(TypeError))
 
     def test_a_batch_that_cannot_be_framed(self) -> None:
-        """A group that the codec cannot write fails alone, no number is skipped, and later ones are taken."""
+        """A batch that the codec cannot write is rejected alone: its neighbours are taken, and no number is skipped."""
         inner = MemorySink()
         sink = self.make(inner)
-        bad = make_batch(2)
+        bad, huge = make_batch(2), make_batch(4)
         bad.received_at = "now"  # type: ignore[assignment]
-        self.take(sink, make_batch(1))
-        done: list[object] = []
-        _ = sink.deliver(Group([make_batch(7), bad], 20)).addBoth(done.append)
+        huge.size = MAX_BODY
+        done: list[Any] = []
+        _ = sink.deliver(Group([make_batch(1), bad, make_batch(3), huge], 40)).addBoth(done.append)
         self.reactor.run_until(lambda: done)
-        self.assertTrue(isinstance(done[0], Failure) and done[0].check(struct.error))
-        self.take(sink, make_batch(3))
+        self.assertEqual([(each.batch, each.records) for each in done[0].refusals], [(bad, None), (huge, None)])
+        self.assertIn("they cannot be written: OverflowError: a batch of", done[0].refusals[1].reason)
+        self.take(sink, make_batch(5))
+        self.reactor.run_until(lambda: len(inner.batches) == 3)
+        self.close(sink)
+        self.assertEqual(inner.records, [b"1.0:", b"3.0:", b"5.0:"])
+        details = sink.details()
+        self.assertEqual((details["spool_missing_batches"], details["spool_waiting_batches"]), (0, 0))
+        self.assertEqual((details["spooled_records"], details["spool_waiting_records"]), (3, 0))
+        self.assertEqual([len(self.flushLoggedErrors(each)) for each in (struct.error, OverflowError)], [1, 1])
+
+    def test_no_memory_for_a_frame(self) -> None:
+        """Want of memory is no fault of a batch: the group fails, and no number is skipped."""
+        self.patch(target, "encode_frame", partial(_out_of_memory, encode_frame))
+        inner = MemorySink()
+        sink = self.make(inner)
+        self.take(sink, make_batch(1))
+        done: list[Any] = []
+        _ = sink.deliver(Group([make_batch(2), make_batch(3)], 20)).addBoth(done.append)
+        self.reactor.run_until(lambda: done)
+        self.assertTrue(done[0].check(MemoryError))
+        self.take(sink, make_batch(4))
         self.reactor.run_until(lambda: len(inner.batches) == 2)
         self.close(sink)
-        self.assertEqual(inner.records, [b"1.0:", b"3.0:"])
-        self.assertEqual((sink.details()["spool_missing_batches"], sink.details()["spool_waiting_batches"]), (0, 0))
+        self.assertEqual((inner.records, sink.details()["spool_missing_batches"]), ([b"1.0:", b"4.0:"], 0))
 
     def test_a_sink_that_fails_for_good(self) -> None:
         """After a `SinkError` nothing is replayed, everything is kept, and ``trouble`` says so; more is taken still."""
@@ -467,7 +487,7 @@ class SinkTests(SpoolCase):
         sink = self.make(inner, max_bytes=4000)
         answers = [0]
         for number in range(1, 31):
-            done: Deferred[None] = sink.deliver(Group([make_batch(number, 300)], 300))
+            done = sink.deliver(Group([make_batch(number, 300)], 300))
             _ = done.addCallback(lambda _: answers.append(1))
         self.reactor.run_until(lambda: "the spool is full" in (sink.trouble or ""))
         self.assertLess(sum(answers), 30)
@@ -568,9 +588,16 @@ def _has_taken(sink: "_Rejecting", number: int) -> bool:
     return number in sink.taken()
 
 
-def _keep(lines: list[tuple[str, int, str]], *said: Any) -> None:
+def _out_of_memory(encode: Callable[..., bytes], marker: bytes, sequence: int, batch: Batch) -> bytes:
+    """Make a frame of any batch but number 3."""
+    if bytes(batch.wire).startswith(b"3."):
+        raise MemoryError
+    return encode(marker, sequence, batch)
+
+
+def _keep(lines: list[tuple[str, int, str]], sink: str, rejected: Rejected) -> None:
     """Note what an event is told."""
-    lines.append(said)
+    lines.append((sink, rejected.count, str(rejected)))
 
 
 class _Raising(MemorySink):

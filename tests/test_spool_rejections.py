@@ -11,7 +11,8 @@ from twisted.internet.defer import Deferred, succeed
 
 from tests.spooling import make_batch
 from tests.test_spool_flow import SpoolCase
-from twisted_ingest.batch import Group, Refusal, Rejected
+from twisted_ingest.batch import Group
+from twisted_ingest.rejected import Refusal, Rejected
 from twisted_ingest.spool import replay
 from twisted_ingest.testing import MemorySink
 

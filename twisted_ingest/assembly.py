@@ -12,6 +12,7 @@ from twisted_ingest.config.model import Settings, SpoolSettings
 from twisted_ingest.errors import ConfigurationError, Durability, Problem, SpoolPolicy
 from twisted_ingest.escaping import escape
 from twisted_ingest.flow.budget import Budget
+from twisted_ingest.flow.delivery import OnRejected
 from twisted_ingest.flow.intake import Intake
 from twisted_ingest.flow.outlet import Outlet
 from twisted_ingest.flow.rate import PeerBuckets
@@ -34,20 +35,16 @@ class OwnSink(NamedTuple):
 
 
 def make_sinks(
-    settings: Settings,
-    reactor: Any,
-    events: Events,
-    wall_time: Callable[[], float],
-    charge: Callable[[int], None],
+    settings: Settings, intake: Intake, reactor: Any, events: Events, wall_time: Callable[[], float]
 ) -> Iterator[tuple[ISink, bool]]:
-    """Make the sinks; with each whether it is required. ``charge`` is as in `SinkContext`."""
+    """Make the sinks behind an intake; with each whether it is required."""
     for name, sink in settings.sinks.items():
         context = SinkContext(
-            reactor, events, wall_time, _relier(settings, name, sink), is_patient=sink.spool, charge=charge
+            reactor, events, wall_time, _relier(settings, name, sink), is_patient=sink.spool, charge=intake.charge
         )
         made = _make_sink(name, sink, context)
         if sink.spool:
-            made = _put_spool_before(made, settings.spool, reactor, events, wall_time)
+            made = _put_spool_before(made, settings.spool, reactor, events, wall_time, intake.on_rejected)
         yield made, sink.required
 
 
@@ -58,7 +55,7 @@ def make_intake(settings: Settings, reactor: Any, events: Events, wall_time: Cal
     intake.on_rejected = events.sink_rejected
     intake.on_high = lambda: events.intake_high(intake.budget.used, intake.budget.limit)
     intake.on_low = lambda: events.intake_low(intake.budget.used)
-    for sink, is_required in make_sinks(settings, reactor, events, wall_time, intake.charge):
+    for sink, is_required in make_sinks(settings, intake, reactor, events, wall_time):
         intake.add_sink(sink, required=is_required)
     share_out(intake)
     return intake
@@ -121,8 +118,13 @@ def _make_sink(name: str, table: SinkTable, context: SinkContext) -> ISink:
     raise ConfigurationError([Problem(f"sink {name!r}", blame)])
 
 
-def _put_spool_before(
-    sink: ISink, spool: SpoolSettings, reactor: Any, events: Events, wall_time: Callable[[], float]
+def _put_spool_before(  # noqa: PLR0917
+    sink: ISink,
+    spool: SpoolSettings,
+    reactor: Any,
+    events: Events,
+    wall_time: Callable[[], float],
+    on_rejected: OnRejected,
 ) -> ISink:
     return SpoolSink(
         sink,
@@ -133,6 +135,7 @@ def _put_spool_before(
         max_bytes=spool.max_bytes,
         free_space_floor=spool.free_space_floor or 0,
         drops_oldest=spool.policy is SpoolPolicy.DROP_OLDEST,
+        on_rejected=on_rejected,
     )
 
 

@@ -1,24 +1,17 @@
 """
-The words everybody shares: a connection's identity, the batch of records, the group of batches, what a sink rejects.
+The words everybody shares: a connection's identity, the batch of records, the group of batches.
 
 Pure values. A batch is what one chunk completed: many records, one object.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
-from typing import NamedTuple, Protocol, Self
+from typing import Protocol
 
 LF = b"\n"
 NUL = b"\0"
 ESCAPED_LF = b"\\n"
-
-REASONS_SHOWN = 3
-"""Reasons of one group's refusals that a text names: the commonest. A store may give one for each record."""
-
-REASON_LENGTH = 120
-"""Characters of a reason that a text shows: it may quote the whole record."""
 
 
 class PeerCertificate(NamedTuple):
@@ -206,63 +199,3 @@ def count_records(batches: Sequence[Batch]) -> dict[str, int]:
     if number:
         counts[name] = counts.get(name, 0) + number
     return counts
-
-
-class Refusal(NamedTuple):
-    """
-    Records of one batch that a sink will never take, whoever brings them again.
-
-    ``records`` are indexes into ``batch.records()``; ``None`` is all of it. ``reason`` may quote a stranger.
-    """
-
-    batch: Batch
-    records: Sequence[int] | None
-    reason: str
-
-
-class Rejected:
-    """
-    A sink's answer for a group of which it will never take some records: it has taken all others.
-
-    Several refusals may concern one batch; a record that two of them name is rejected once.
-    """
-
-    __slots__ = ("refusals",)
-
-    def __init__(self, refusals: Iterable[Refusal]) -> None:
-        self.refusals = tuple(refusals)
-
-    @classmethod
-    def whole(cls, group: Group, reason: str) -> Self:
-        """Reject a group as it is."""
-        return cls(Refusal(batch, None, reason) for batch in group.batches)
-
-    def lost(self, batches: Iterable[Batch]) -> list[tuple[Batch, int, int]]:
-        """
-        Give the batches that lose something with how many records, and how many bytes of ``wire``.
-
-        Raises ``ValueError`` for a batch that is none of ``batches``, and ``IndexError`` for a record that its batch
-        does not have: such an answer tells nothing of what was taken.
-        """
-        known = set(batches)
-        indexes: dict[Batch, set[int]] = {}
-        for batch, records, _reason in self.refusals:
-            if batch not in known:
-                raise ValueError(f"{batch!r} was rejected, and is not of the group")
-            indexes.setdefault(batch, set()).update(range(batch.count) if records is None else records)
-        return [(batch, len(found), _size(batch, found)) for batch, found in indexes.items() if found]
-
-    def __str__(self) -> str:
-        reasons = Counter(refusal.reason[:REASON_LENGTH] for refusal in self.refusals).most_common(REASONS_SHOWN + 1)
-        shown = "; ".join(reason for reason, _ in reasons[:REASONS_SHOWN])
-        return f"{shown}; and other reasons" if len(reasons) > REASONS_SHOWN else shown
-
-
-def _size(batch: Batch, indexes: set[int]) -> int:
-    """Give the bytes that some records of a batch take, a delimiter each included."""
-    if min(indexes) < 0 or max(indexes) >= batch.count:
-        raise IndexError(f"records {sorted(indexes)[:4]} of {batch!r} were rejected, which has no such")
-    if len(indexes) == batch.count:
-        return batch.size
-    records = batch.records()
-    return sum(len(records[index]) + 1 for index in indexes)

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_ingest.admin.survey import Survey
-from twisted_ingest.batch import Batch, Group, Rejected
+from twisted_ingest.batch import Batch, Group
 from twisted_ingest.errors import Durability, SinkError
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.drain import drain_sources, flush_sinks
@@ -29,6 +29,7 @@ from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import CONNECTION_MEMORY, DRAIN_TIMEOUT, FLUSH_GRACE, MEMORY, READ_SIZE, ListenerLimits
 from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.log import LogWriter
+from twisted_ingest.rejected import Rejected
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.connection import Connection
 from twisted_ingest.server.factory import ConnectionFactory

@@ -17,6 +17,7 @@ from twisted_ingest.errors import DropReason
 from twisted_ingest.flow.answers import AnsweringLane
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.claims import add_records
+from twisted_ingest.flow.delivery import OnBug, OnRejected
 from twisted_ingest.flow.lane import Lane
 from twisted_ingest.flow.outlet import Outlet
 from twisted_ingest.flow.pauses import Pauses
@@ -47,8 +48,8 @@ class Intake:
 
     A sink that stalls holds back the lanes of its routes, each at its own limit; the others read on, until
     what waits for that sink has used up the budget. ``on_high`` and ``on_low`` are called when the
-    budget crosses its marks, ``on_sink_failed`` when a sink has failed for good, ``on_rejected`` with its name,
-    how many records it will never take, and why, ``on_bug`` with where it was met.
+    budget crosses its marks, ``on_sink_failed`` when a sink has failed for good, ``on_rejected`` with its name and what
+    it will never take, ``on_bug`` with where it was met.
     """
 
     log = Logger()
@@ -68,8 +69,8 @@ class Intake:
         self.on_high: Callable[[], None] = _ignore
         self.on_low: Callable[[], None] = _ignore
         self.on_sink_failed: Callable[[Outlet], None] = _ignore
-        self.on_rejected: Callable[[str, int, str], None] = _ignore
-        self.on_bug: Callable[[str, Failure], None] = _log_bug
+        self.on_rejected: OnRejected = _ignore
+        self.on_bug: OnBug = _log_bug
         self.idle_waiters: list[Deferred[None]] = []
 
     def add_sink(self, sink: ISink, *, required: bool, share: float = OPTIONAL_SHARE) -> Outlet:

@@ -1,63 +1,23 @@
 """
-The way to one sink: handing over a group whatever the sink makes of that, and the accounts of what it has.
+One sink as the intake sees it: what it says of itself, whatever it makes of being asked, and the accounts of it.
 """
 
-from asyncio import isfuture
-from collections.abc import Callable, Mapping
-from inspect import iscoroutine
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Protocol
 
-from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
-from twisted_ingest.batch import Batch, Group
+from twisted_ingest.batch import Batch
 from twisted_ingest.errors import DropReason
 from twisted_ingest.flow.claims import Claims
+from twisted_ingest.flow.delivery import OnBug
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.ledger import Tally
-
-Bug = Callable[[str, Failure], None]
-"""Hears of a bug that was caught: where it was met, and what was raised."""
-
-_MARK = "ingest_answers_a_group"
-"""The attribute of a Deferred that has been given for a group."""
-
-
-def deliver(sink: ISink, group: Group) -> "Deferred[Any]":
-    """
-    Hand over a group; gives a Deferred of this group alone, whatever the sink makes of the call.
-
-    It fires and fails as `ISink.deliver` says. What is raised becomes its failure, a coroutine is run, and an answer
-    that could tell nothing of what becomes of the group is a `TypeError`.
-    """
-    try:
-        return _answer(sink, sink.deliver(group))
-    except Exception:  # noqa: BLE001 - the batches are those of innocent connections
-        return fail()
-
-
-def _answer(sink: ISink, answer: object) -> "Deferred[Any]":
-    if iscoroutine(answer):
-        return Deferred.fromCoroutine(answer)
-    if isfuture(answer):
-        return Deferred.fromFuture(answer)
-    if not isinstance(answer, Deferred):
-        # None may be a forgotten `return`, a generator code that never ran: neither says that anything was taken.
-        raise TypeError(
-            f"deliver of sink {sink.name} returned {type(answer).__name__}: let it return a Deferred "
-            "(succeed(None) for a group that it has taken at once), or make it a coroutine"
-        )
-    if _MARK in vars(answer):
-        # Its first group has had the answer already, and left none for this one.
-        raise TypeError(f"deliver of sink {sink.name} returned a Deferred again: each group needs one of its own")
-    vars(answer)[_MARK] = True
-    return answer
-
 
 # What a sink says of itself. A page, a probe or a stop that asks must not fall with one sink.
 
 
-def trouble_of(sink: ISink, on_bug: Bug) -> str | None:
+def trouble_of(sink: ISink, on_bug: OnBug) -> str | None:
     """Ask a sink why it takes nothing; one that cannot be asked is in trouble."""
     try:
         trouble = sink.trouble
@@ -67,7 +27,7 @@ def trouble_of(sink: ISink, on_bug: Bug) -> str | None:
     return None if trouble is None else str(trouble)
 
 
-def description_of(sink: ISink, on_bug: Bug) -> str:
+def description_of(sink: ISink, on_bug: OnBug) -> str:
     """Ask a sink where records go."""
     try:
         return str(sink.describe())
@@ -76,7 +36,7 @@ def description_of(sink: ISink, on_bug: Bug) -> str:
         return f"sink {sink.name} (it cannot say where to)"
 
 
-def details_of(sink: ISink, on_bug: Bug) -> Mapping[str, float]:
+def details_of(sink: ISink, on_bug: OnBug) -> Mapping[str, float]:
     """Ask a sink for its counters; none where any of them is no number, or its name could not be a metric's."""
     try:
         return _checked(dict(sink.details()))

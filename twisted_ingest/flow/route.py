@@ -12,14 +12,16 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from twisted_ingest.batch import Batch, Group, Rejected
+from twisted_ingest.batch import Batch, Group
 from twisted_ingest.errors import DropReason, SinkError
 from twisted_ingest.flow.answers import AnsweringLane
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.claims import Claims
+from twisted_ingest.flow.delivery import OnBug, OnRejected, deliver
 from twisted_ingest.flow.lane import Lane
-from twisted_ingest.flow.outlet import Outlet, deliver
+from twisted_ingest.flow.outlet import Outlet
 from twisted_ingest.limits import GATHER_BYTES, GATHER_SECONDS, GROUP_OVERHEAD
+from twisted_ingest.rejected import Rejected
 
 
 class RouteOwner(Protocol):
@@ -28,8 +30,8 @@ class RouteOwner(Protocol):
     clock: IReactorTime
     budget: Budget
     on_sink_failed: Callable[[Outlet], None]
-    on_rejected: Callable[[str, int, str], None]
-    on_bug: Callable[[str, Failure], None]
+    on_rejected: OnRejected
+    on_bug: OnBug
     idle_waiters: list[Deferred[None]]
     """Of those who wait until no sink has anything."""
 
@@ -127,9 +129,9 @@ class Route:
 
     def _hand_over(self, outlet: Outlet, group: Group, claims: Claims) -> None:
         arguments = (outlet, claims)
-        done = deliver(outlet.sink, group)
+        done = deliver(outlet.sink, group, self._owner)
         answered = done.addCallbacks(self._answered, self._refused, callbackArgs=arguments, errbackArgs=arguments)
-        _ = answered.addErrback(self._report).addBoth(self._end_reading, claims)
+        _ = answered.addBoth(self._end_reading, claims)
 
     def _gathered(self) -> None:
         self._gathering = None
@@ -147,25 +149,13 @@ class Route:
 
     # The way back.
 
-    def _answered(self, answer: object, outlet: Outlet, claims: Claims) -> None:
-        if isinstance(answer, Rejected) and answer.refusals:
-            self._reject(answer, outlet, claims)
-        elif claims in outlet.outstanding:
-            outlet.count_delivered(claims)
-            self._let_go(outlet, claims)
-
-    def _reject(self, answer: Rejected, outlet: Outlet, claims: Claims) -> None:
-        """Count what was rejected; the group is settled as taken, for nobody may bring such records for ever."""
-        try:
-            lost = answer.lost(claims.batches)
-        except Exception:  # noqa: BLE001 - the answer may hold anything
-            self._refused(Failure(), outlet, claims)
-            return
+    def _answered(self, rejected: Rejected | None, outlet: Outlet, claims: Claims) -> None:
         if claims in outlet.outstanding:
             outlet.count_delivered(claims)
-            outlet.count_rejected(lost)
+            if rejected is not None:
+                # Settled as taken all the same: nobody may bring such records for ever.
+                outlet.count_rejected(rejected.lost(claims.batches))
             self._let_go(outlet, claims)
-            self._owner.on_rejected(outlet.sink.name, sum(records for _, records, _ in lost), str(answer))
 
     def _refused(self, failure: Failure, outlet: Outlet, claims: Claims) -> None:
         if claims in outlet.outstanding:
@@ -175,16 +165,14 @@ class Route:
         else:
             self._owner.on_bug(f"sink {outlet.sink.name}", failure)
 
-    def _report(self, failure: Failure) -> None:
-        """Report an error of ours in the way back; it must not stay unseen in a Deferred."""
-        self._owner.on_bug("settling a group", failure)
-
-    def _end_reading(self, result: object, claims: Claims) -> object:
-        """Note that one more sink has answered, and does not read the bytes any more."""
+    def _end_reading(self, result: object, claims: Claims) -> None:
+        """Note that one more sink has answered, and reads the bytes no more; report an error of ours on the way."""
         claims.readers -= 1
         if claims.readers == 0:
             claims.let_go(self._owner.on_bug)
-        return result
+        if isinstance(result, Failure):
+            # It must not stay unseen in a Deferred.
+            self._owner.on_bug("settling a group", result)
 
     def lose(self, outlet: Outlet, claims: Claims, reason: DropReason) -> None:
         """Count a group as lost to a sink; where that is required, nobody may be told that it is safe."""

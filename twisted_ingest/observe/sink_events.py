@@ -5,6 +5,7 @@ What happens to sinks and spools: one function for each fact.
 from twisted.logger import LogLevel
 
 from twisted_ingest.observe.facts import Facts
+from twisted_ingest.rejected import Rejected
 from twisted_ingest.units import format_size
 
 
@@ -25,15 +26,15 @@ class SinkEvents(Facts):
         text = "sink {sink} has failed for good: {error}"
         self._always("sink_failed", LogLevel.critical, text, sink=sink, error=error)
 
-    def sink_rejected(self, sink: str, records: int, reason: str) -> None:
+    def sink_rejected(self, sink: str, rejected: Rejected) -> None:
         """Note that a sink will never take some records; it goes on with others."""
         self._limited(
             f"sink_rejected:{sink}",
             LogLevel.error,
             "sink {sink}: {records} records dropped, which it will never take: {reason}",
             sink=sink,
-            records=records,
-            reason=reason,
+            records=rejected.count,
+            reason=str(rejected),
         )
 
     def sink_repaired(self, sink: str, path: str) -> None:

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from twisted_ingest import __version__
-from twisted_ingest.batch import REASON_LENGTH, Batch
+from twisted_ingest.batch import Batch
 from twisted_ingest.config.fields import About, Count
 from twisted_ingest.errors import Durability
 from twisted_ingest.escaping import escape
 from twisted_ingest.limits import KIB, PREVIEW, RELP_LAST_NUMBER
+from twisted_ingest.rejected import REASON_LENGTH
 from twisted_ingest.sinks.delivery.session import Answer, SessionError
 from twisted_ingest.sinks.delivery.sink import StreamSettings, StreamSink
 from twisted_ingest.sinks.registry import SinkContext, SinkType

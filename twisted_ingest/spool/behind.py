@@ -10,9 +10,11 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted_ingest.backoff import Backoff
 from twisted_ingest.batch import Group
 from twisted_ingest.errors import MisconfiguredError, SinkError
-from twisted_ingest.flow.outlet import deliver, description_of, details_of, trouble_of
+from twisted_ingest.flow.delivery import OnBug, OnRejected, deliver
+from twisted_ingest.flow.outlet import description_of, details_of, trouble_of
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.observe.events import Events
+from twisted_ingest.rejected import Rejected
 
 START_SECONDS = (1.0, 60.0)
 """First and longest wait before a sink that could not start is started again; doubled each time."""
@@ -23,13 +25,23 @@ class Behind:
     A sink that is started now or later.
 
     ``on_started`` is called once it is, maybe from inside `start`. Until then nothing may be delivered.
+    ``on_rejected`` hears of what it will never take.
     """
 
-    def __init__(self, sink: ISink, reactor: Any, events: Events, on_started: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        sink: ISink,
+        reactor: Any,
+        events: Events,
+        on_started: Callable[[], None],
+        on_rejected: OnRejected,
+    ) -> None:
         self.sink = sink
         self._reactor = reactor
         self._events = events
         self._on_started = on_started
+        self.on_rejected = on_rejected
+        self.on_bug: OnBug = events.bug
         self._backoff = Backoff(*START_SECONDS)
         self._retry: Any = None
         """The call that will try again."""
@@ -99,9 +111,9 @@ class Behind:
 
     # Use and end.
 
-    def deliver(self, group: Group) -> "Deferred[Any]":
-        """See `ISink`."""
-        return deliver(self.sink, group)
+    def deliver(self, group: Group) -> "Deferred[Rejected | None]":
+        """Hand it a group; see `twisted_ingest.flow.delivery.deliver`."""
+        return deliver(self.sink, group, self)
 
     async def close(self) -> None:
         """Finish, and let go of everything; a sink that fails at that is abandoned."""

@@ -88,10 +88,10 @@ def decode_header(data: bytes) -> Header:
 def encode_frame(marker: bytes, sequence: int, batch: Batch) -> bytes:
     """Write a batch as a frame."""
     meta = encode_meta(batch)
-    body_check = crc32(batch.wire, crc32(meta))
     length = len(meta) + batch.size
     if length > MAX_BODY:
         raise OverflowError(f"a batch of {length} B fits in no frame")
+    body_check = crc32(batch.wire, crc32(meta))
     head = _HEAD.pack(marker, FORMAT << _LENGTH_BITS | length, sequence, batch.count, body_check)
     # Joined: one buffer is one frame for whoever writes it, and a copy costs less than two buffers do.
     return b"".join((head, _CHECK.pack(crc32(head)), meta, batch.wire))

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted_ingest.backoff import Backoff
-from twisted_ingest.batch import Rejected
 from twisted_ingest.limits import MIB
+from twisted_ingest.rejected import Rejected
 from twisted_ingest.spool.checkpoint import Checkpoint
 from twisted_ingest.spool.cursor import Cursor, Window
 from twisted_ingest.spool.segments import Shelf
@@ -33,9 +33,6 @@ class ReplayOwner(Protocol):
 
     def on_window(self, window: Window) -> None:
         """Deliver a window, then call `Replay.answer`."""
-
-    def on_rejected(self, records: int, reason: str) -> None:
-        """Note records that the sink will never take, and that are given up."""
 
     def on_replay_trouble(self, trouble: str | None) -> None:
         """Note why nothing is being replayed, or that it goes on."""
@@ -181,13 +178,12 @@ class Replay:
             self._back_off(f"the sink behind refuses: {error}")
 
     def _reject(self, window: Window, rejected: Rejected) -> None:
-        """Give up what the sink will never take."""
+        """Count as given up what the sink will never take."""
         lost = rejected.lost(window.batches)
         records = sum(number for _, number, _ in lost)
         self.rejected += records
         window.records -= records
         window.size -= sum(size for _, _, size in lost)
-        self._tell(self._owner.on_rejected, records, str(rejected))
 
     @property
     def retries_now(self) -> bool:

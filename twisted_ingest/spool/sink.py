@@ -13,11 +13,13 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_ingest.batch import Group, Rejected
+from twisted_ingest.batch import Group
 from twisted_ingest.errors import Durability, Fsync, SinkError
+from twisted_ingest.flow.delivery import OnRejected
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import MIB
 from twisted_ingest.observe.events import Events
+from twisted_ingest.rejected import Rejected
 from twisted_ingest.spool.behind import Behind
 from twisted_ingest.spool.body import ForeignError
 from twisted_ingest.spool.checkpoint import Checkpoint
@@ -47,7 +49,7 @@ class SpoolSink:
 
     ``directory`` is its own: no other spool may use it. ``max_bytes`` bounds the segments, ``free_space_floor`` is what
     is left free on the file system. Full, it holds the senders back; with ``drops_oldest`` it gives up its oldest
-    segment instead.
+    segment instead. ``on_rejected`` hears of what the sink behind will never take; by default the log does.
     """
 
     durability = Durability.FSYNC
@@ -65,10 +67,11 @@ class SpoolSink:
         free_space_floor: int = 0,
         drops_oldest: bool = False,
         disk: Disk | None = None,
+        on_rejected: OnRejected | None = None,
     ) -> None:
         self.name = inner.name
         self.inner = inner
-        self._behind = Behind(inner, reactor, events, self._bring_held)
+        self._behind = Behind(inner, reactor, events, self._bring_held, on_rejected or events.sink_rejected)
         self._reactor = reactor
         self._events = events
         self._wall_time = wall_time
@@ -158,9 +161,10 @@ class SpoolSink:
 
     # Taking.
 
-    def deliver(self, group: Group) -> "Deferred[None]":
-        """See `ISink`: fires once the group is durable in the spool."""
-        return self._appender.submit(self._target.frames(group.batches))
+    def deliver(self, group: Group) -> "Deferred[Rejected | None]":
+        """See `ISink`: fires once the group is durable in the spool, but for batches that no frame can hold."""
+        frames = self._target.frames(group.batches)
+        return self._appender.submit(frames).addCallback(lambda _: frames.rejected(self.name, self._events))
 
     def reopen(self) -> None:
         """See `ISink`: the spool's files are its own; only the sink behind has any that are rotated."""
@@ -184,21 +188,15 @@ class SpoolSink:
             return
         # The device must have them before the position passes them and the only other copy is removed.
         group = Group(window.batches, window.size, needs_sync=True)
-        answered = self._behind.deliver(group).addCallback(self._note_answer, group)
-        _ = answered.addErrback(self._note_failure)
+        _ = self._behind.deliver(group).addCallback(self._note_answer).addErrback(self._note_failure)
 
-    def _note_answer(self, answer: object, group: Group) -> None:
-        rejected = answer if isinstance(answer, Rejected) and answer.lost(group.batches) else None
+    def _note_answer(self, rejected: Rejected | None) -> None:
         self._replay.answer(None, rejected)
 
     def _note_failure(self, failure: Failure) -> None:
         if not failure.check(SinkError):
             self._events.bug(f"sink {self.name}", failure)
         self._replay.answer(failure.value, is_final=failure.check(SinkError) is not None)
-
-    def on_rejected(self, records: int, reason: str) -> None:
-        """See `ReplayOwner`."""
-        self._events.sink_rejected(self.name, records, reason)
 
     def on_replay_trouble(self, trouble: str | None) -> None:
         """See `ReplayOwner`."""

@@ -7,7 +7,7 @@ after it was written, of the file and of its name. A segment is never written to
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from twisted_ingest.batch import Batch
@@ -23,14 +23,13 @@ from twisted_ingest.spool.codec import (
 )
 from twisted_ingest.spool.disk import Disk
 from twisted_ingest.spool.segments import Segment, Shelf, segment_name
+from twisted_ingest.storage.buffers import Buffers
 from twisted_ingest.storage.fifo import Fifo
 from twisted_ingest.storage.target import Place, SyncFailedError
 from twisted_ingest.units import format_size
 
 ROOM_SECONDS = 0.1
 """How long room is waited for at a time, so that the appender can look whether it was told to stop."""
-
-Buffers = Sequence[bytes | memoryview]
 
 
 @dataclass(slots=True)
@@ -40,6 +39,24 @@ class _Open:
     segment: Segment
     descriptor: int
     is_named: bool = False
+
+
+class _Frames(Buffers):
+    """The frames of batches. Where making one raises, those before it were thrown away, and numbers have no gaps."""
+
+    __slots__ = ("_target",)
+
+    def __init__(self, target: "SegmentTarget", batches: Sequence[Batch]) -> None:
+        super().__init__(target.frame, batches)
+        self._target = target
+
+    def __iter__(self) -> Iterator[bytes | memoryview]:
+        first = self._target.sequence
+        try:
+            yield from super().__iter__()
+        except Exception:
+            self._target.sequence = first
+            raise
 
 
 class SegmentTarget:
@@ -82,23 +99,20 @@ class SegmentTarget:
         self.sequence, self.number = sequence, number
         self._written_last = sequence - 1
 
-    def frames(self, batches: Iterable[Batch]) -> Iterator[bytes]:
-        """Make the frames of batches, numbered in the order in which they are asked for; all of them, or none."""
-        first = self.sequence
-        try:
-            for batch in batches:
-                frame = encode_frame(self._marker, self.sequence, batch)
-                self.sequence += 1
-                yield frame
-        except Exception:
-            # Whoever asked has thrown the others away, and numbers have no gaps.
-            self.sequence = first
-            raise
+    def frame(self, batch: Batch) -> bytes:
+        """Make the frame of a batch, with the next number."""
+        frame = encode_frame(self._marker, self.sequence, batch)
+        self.sequence += 1
+        return frame
+
+    def frames(self, batches: Sequence[Batch]) -> Buffers:
+        """Give what makes the frames of batches, numbered in the order in which they are asked for."""
+        return _Frames(self, batches)
 
     def open(self) -> None:
         """See `Target`: a segment is made once there is a frame for it."""
 
-    def write(self, buffers: Buffers) -> int:
+    def write(self, buffers: Sequence[bytes | memoryview]) -> int:
         """See `Target`: takes nothing where there is no room, after having waited a moment for it."""
         if self._is_inside:
             buffers = buffers[:1]
@@ -113,7 +127,7 @@ class SegmentTarget:
                 self._begin_segment(sequence_of(buffers[0]))
         return self._append(buffers)
 
-    def _append(self, buffers: Buffers) -> int:
+    def _append(self, buffers: Sequence[bytes | memoryview]) -> int:
         current = self._open[-1]
         number = self._disk.write(current.descriptor, buffers)
         current.segment.size += number
@@ -121,7 +135,7 @@ class SegmentTarget:
         self._note(buffers, number)
         return number
 
-    def _note(self, buffers: Buffers, left: int) -> None:
+    def _note(self, buffers: Sequence[bytes | memoryview], left: int) -> None:
         """Tell which frames a write has ended."""
         for buffer in buffers:
             if not left:
@@ -137,7 +151,7 @@ class SegmentTarget:
 
     # Room.
 
-    def _fitting(self, buffers: Buffers) -> Buffers:
+    def _fitting(self, buffers: Sequence[bytes | memoryview]) -> Sequence[bytes | memoryview]:
         """Give as many frames as there is room for, and no more than one past the end of the segment."""
         room, segment_room = self._room(len(buffers[0])), self._segment_room()
         size = 0

@@ -10,8 +10,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from twisted_ingest.batch import Batch, Group, Refusal, Rejected
+from twisted_ingest.batch import Batch, Group
 from twisted_ingest.errors import SinkError
+from twisted_ingest.rejected import Refusal, Rejected
 
 
 class Delivery:
