@@ -7,7 +7,7 @@ Pure values. A batch is what one chunk completed: many records, one object.
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 LF = b"\n"
 NUL = b"\0"
