@@ -1,82 +1,10 @@
 """
-What can go wrong, and every reason something can end with.
+Every reason something can end with, and every result: closed sets, the only values of a metric's label.
 
-The tree::
-
-    IngestError
-    ├── ConfigurationError   the operator's mistake; carries every problem found
-    ├── SinkError            a sink has failed for good: it takes nothing any more
-    │   └── MisconfiguredError   only another configuration can help
-    ├── ListenError          an address could not be bound
-    └── SourceError          another source cannot start as things are
-
-A peer's mistake is never an exception on the hot path: it is a member of one
-of the enumerations below. Their values are the only ones that a metric label
-``reason`` can take.
+A peer's mistake is never an exception on the hot path: it is a member of one of these.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
-
-
-class IngestError(Exception):
-    """Base of all errors raised by this package."""
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One configuration mistake: where it stands and what to do about it."""
-
-    where: str
-    """``FILE:LINE`` or the flag, as the operator would look it up."""
-    message: str
-    """What is wrong, with the fix or the nearest valid word."""
-
-    def __str__(self) -> str:
-        return f"{self.where}: error: {self.message}"
-
-
-@dataclass(frozen=True, slots=True)
-class Caution:
-    """What an operator may not have meant, though it can be done."""
-
-    where: str
-    """As of a `Problem`."""
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: warning: {self.message}"
-
-
-class ConfigurationError(IngestError):
-    """The configuration cannot be used. ``problems`` holds every mistake found, in reading order."""
-
-    def __init__(self, problems: list[Problem]) -> None:
-        super().__init__(problems)
-        self.problems = problems
-
-    def __str__(self) -> str:
-        return "\n".join(str(problem) for problem in self.problems)
-
-
-class SinkError(IngestError):
-    """
-    A sink has failed for good: until it is started anew it takes nothing, neither what it was handed nor what follows.
-
-    Who keeps the records (a spool) stops bringing them; otherwise they are dropped and counted.
-    """
-
-
-class MisconfiguredError(SinkError):
-    """A sink cannot start, and no waiting mends that: its configuration names what cannot be."""
-
-
-class ListenError(IngestError):
-    """An address could not be bound; the message names the address and the reason."""
-
-
-class SourceError(IngestError):
-    """A source cannot start as things are; the message names it, and what it lacks."""
 
 
 class PauseReason(StrEnum):
@@ -264,38 +192,6 @@ class Resync(StrEnum):
     """NUL had seemed to end records, and then lines did."""
 
 
-class Oversize(StrEnum):
-    """What happens to a record longer than ``MAX_LENGTH``."""
-
-    TRUNCATE = "truncate"
-    """Keep the first ``MAX_LENGTH`` bytes, skip the rest."""
-    DROP = "drop"
-    """Skip the whole record."""
-    CLOSE = "close"
-    """End the connection."""
-
-
-class Framing(StrEnum):
-    """How records are told apart on the wire."""
-
-    AUTO = "auto"
-    """Each frame by its beginning: a line, a counted frame, a record ended by NUL."""
-    NEWLINE = "newline"
-    """LF ends a record; one CR before it is stripped."""
-    NUL = "nul"
-    """NUL ends a record."""
-    OCTET_COUNTED = "octet-counted"
-    """A decimal length and a blank stand before each record (RFC 6587)."""
-
-
-class Redirects(StrEnum):
-    """Where a poller follows a redirect to; never from https to http, nor with credentials to another server."""
-
-    SAME_HOST = "same-host"
-    ANY = "any"
-    OFF = "off"
-
-
 class PollResult(StrEnum):
     """What became of a poll. Every poll ends with exactly one."""
 
@@ -368,50 +264,3 @@ class RelpError(StrEnum):
     """A client that does not offer ``syslog``."""
     COMMAND = "command"
     """A command that a client has no business to send."""
-
-
-class Durability(StrEnum):
-    """What must be true of a record before it counts as taken; the weakest first."""
-
-    MEMORY = "memory"
-    """We have it."""
-    WRITTEN = "written"
-    """The kernel has it: it survives a kill of the process, not of the machine."""
-    FSYNC = "fsync"
-    """The device says it has it."""
-    DELIVERED = "delivered"
-    """The sink behind has taken it, as far as that one says so: no disk of ours is in between."""
-
-    def covers(self, wanted: "Durability") -> bool:
-        """Whether this is ``wanted`` or stronger."""
-        levels = list(Durability)
-        return levels.index(self) >= levels.index(wanted)
-
-
-class Fsync(StrEnum):
-    """When the file sink asks the device to keep what was written."""
-
-    NEVER = "never"
-    """The kernel decides; survives a kill of the process, not of the machine."""
-    SECOND = "1s"
-    """At most a second of written records is exposed to a crash of the machine."""
-    ALWAYS = "always"
-    """Before a group counts as delivered."""
-
-
-class SpoolPolicy(StrEnum):
-    """What a spool does when it is full."""
-
-    BLOCK = "block"
-    """Take nothing: the senders are held back."""
-    DROP_OLDEST = "drop-oldest"
-    """Give up what has waited longest, a segment at a time, and count it."""
-
-
-class Format(StrEnum):
-    """How a sink that writes lines writes a record."""
-
-    RAW = "raw"
-    """The record's bytes, an LF inside it as ``\\n``."""
-    JSON = "json"
-    """An object with time, listener, peer and message."""
