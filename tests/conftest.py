@@ -26,6 +26,7 @@ SLOW = frozenset(
         "test_labs_nagle",
         "test_logging_handler",
         "test_packaging",
+        "test_proxy_clients",
         "test_real_clients",
         "test_relp_clients",
         "test_relp_order",

@@ -250,6 +250,21 @@ class FlagTests(LoadingTestCase):
         self.assertEqual(loaded.origin("listeners", "a", "framing"), "--framing")
         self.assertEqual(loaded.origin("listeners", "a", "max_length"), "default")
 
+    def test_proxies(self) -> None:
+        """The proxies of one listener, or by a flag those of all, RELP included; without any nobody is expected."""
+        text = '[listeners.a]\nendpoint = "tcp:1"\n[listeners.b]\nendpoint = "tcp:2"\nprotocol = "relp"\n'
+        text = text.replace('"tcp:1"', '"tcp:1"\nproxy_protocol_from = "192.0.2.1"')
+        settings = self.load(text, {}).settings
+        self.assertEqual(str(settings.listener_limits("a").proxies), "192.0.2.1/32")
+        self.assertIsNone(settings.listener_limits("b").proxies)
+        loaded = load(self.write(text), {}, [], [], proxies=["10.0.0.0/8", "::1"])
+        for name in ("a", "b"):
+            self.assertEqual(str(loaded.settings.listener_limits(name).proxies), "10.0.0.0/8, ::1/128")
+            self.assertEqual(loaded.origin("listeners", name, "proxy_protocol_from"), "--proxy-protocol-from")
+        for value, fault in (("[]", "it needs the networks of the proxies"), ('["lb"]', "'lb' is not a network")):
+            error = self.assertRaises(ConfigurationError, self.load, text.replace('"192.0.2.1"', value), {})
+            self.assertIn(fault, str(error.problems[0]))
+
     def test_allow(self) -> None:
         """Networks given as flags are those of every listener, those of the file included."""
         loaded = self.load('[listeners.a]\nendpoint = "tcp:1"\nallow = ["192.0.2.0/24"]\n', {})
@@ -374,7 +389,7 @@ class FileMistakeTests(LoadingTestCase):
         unknown_listener = (
             "unknown key 'zzz' in [listeners.a] "
             "(known: endpoint, protocol, durability, max_length, oversize, idle_timeout, frame_timeout, "
-            "rate, rate_per_peer, allow, receive_buffer, tls, sinks, framing)"
+            "rate, rate_per_peer, allow, proxy_protocol_from, receive_buffer, tls, sinks, framing)"
         )
         listener = '[listeners.a]\nendpoint = "tcp:1"\n'
         for text, line, message in [

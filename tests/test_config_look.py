@@ -41,6 +41,22 @@ class CautionTests(LoadingTestCase):
         self.assertEqual(str(loaded.settings.listener_limits("tcp-3").allow), "192.0.2.7/32")
         self.assertEqual(len(loaded.cautions), 1)
 
+    def test_whom_only_proxies_may_bring(self) -> None:
+        """So is one that would let in whoever comes where only proxies may."""
+        text = CLOSED.replace("allow =", "proxy_protocol_from =")
+        self.assertNotEqual(text, CLOSED)
+        (complaint,) = self.complaints(text, {}, ["tcp:3"])
+        self.assertIn("with them the proxy_protocol_from of hosts: everybody could connect", complaint)
+        self.assertIn("(give --proxy-protocol-from NETWORK too", complaint)
+        load(self.write(text), {}, ["tcp:3"], [], proxies=["192.0.2.7"])
+
+    def test_everybody_a_proxy(self) -> None:
+        """Who takes everybody for a proxy is told what that means."""
+        text = '[listeners.a]\nendpoint = "tcp:1"\nproxy_protocol_from = ["0.0.0.0/0", "::1"]\n'
+        message = "everybody may connect to listener 'a', as whomever it likes: name the proxies alone"
+        self.assertEqual(self.cautions(text), [f"ingest.toml:3: warning: {message}"])
+        self.assertEqual(self.cautions(text.replace("0.0.0.0/0", "10.0.0.0/8")), [])
+
     def test_sinks_replaced(self) -> None:
         """So are sinks."""
         text = '[sinks.archive]\ntype = "file"\npath = "x"\nspool = true\n'

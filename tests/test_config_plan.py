@@ -49,6 +49,7 @@ TAKE_NOTHING = {
         "max_length",
         "oversize",
         "protocol",
+        "proxy_protocol_from",
         "rate",
         "rate_per_peer",
     },
@@ -86,6 +87,15 @@ class PlanTests(LoadingTestCase):
             text = text.replace(one, other)
         return difference(self.settings(BASE), self.settings(text))
 
+    def test_the_same_networks(self) -> None:
+        """Networks that mean the same are no difference, however they are written."""
+        for key in ("allow", "proxy_protocol_from"):
+            text = BASE.replace('"tcp:1"', f'"tcp:1"\n{key} = ["192.0.2.1", "::1"]')
+            same = text.replace("192.0.2.1", "::ffff:192.0.2.1/128")
+            self.assertTrue(difference(self.settings(text), self.settings(same)).is_empty)
+            other = text.replace("192.0.2.1", "192.0.2.2")
+            self.assertFalse(difference(self.settings(text), self.settings(other)).is_empty)
+
     def test_what_a_change_takes(self) -> None:
         """A limit takes nothing, an endpoint or a sink's key the part made anew, the budget a restart."""
         for new, path, takes in (
@@ -102,6 +112,12 @@ class PlanTests(LoadingTestCase):
             ('"tcp:1"', '"tcp:2"', ("listeners", "a", "endpoint"), Takes.PART),
             ('"tcp:1"', '"tcp:1"\nrate = "5/s"', ("listeners", "a", "rate"), Takes.NOTHING),
             ('"tcp:1"', '"tcp:1"\nallow = ["::1"]', ("listeners", "a", "allow"), Takes.NOTHING),
+            (
+                '"tcp:1"',
+                '"tcp:1"\nproxy_protocol_from = "::1"',
+                ("listeners", "a", "proxy_protocol_from"),
+                Takes.NOTHING,
+            ),
             ('"tcp:1"', '"tcp:1"\nreceive_buffer = "1MiB"', ("listeners", "a", "receive_buffer"), Takes.PART),
             ('"x"', '"y"', ("sinks", "f", "path"), Takes.PART),
         ):

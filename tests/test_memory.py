@@ -6,6 +6,7 @@ from collections.abc import Callable
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_ingest.limits import GIB, KIB, MIB
+from twisted_ingest.networks import AllowList, parse_network
 from twisted_ingest.testing import Rig, StalledSink
 
 COUNT = 4000
@@ -69,6 +70,20 @@ class ChargeTests(SynchronousTestCase):
         rig = self.rig()
         kept = []
         self.assertLess(grown(lambda number: kept.append(rig.connect(port=number + 1)), 1000), 1000 * 4 * KIB)
+
+    def test_doorways(self) -> None:
+        """One that has begun a PROXY header takes less than it is charged."""
+        rig = Rig(max_connections=20_000, proxies=AllowList([parse_network("192.0.2.0/24")]))
+        kept = []
+
+        def begin(number: int) -> None:
+            peer = rig.connect(port=number + 1)
+            peer.peer_sends(b"PROXY TCP4 198.51.100.7 ")
+            peer.pump()
+            kept.append(peer)
+
+        self.assertLess(grown(begin, 1000), rig.intake.budget.used)
+        self.assertEqual(len(rig.factory.doorways), 1000)
 
     def test_names_are_shared(self) -> None:
         """No connection has more attributes than instances of a class share a table of names for (CPython: thirty)."""

@@ -10,8 +10,17 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.test_server_sockets import ListeningTestCase
 from twisted_ingest.batch import ConnectionInfo
-from twisted_ingest.errors import DiscardReason, RefuseReason
-from twisted_ingest.limits import CLOSE_TIMEOUT, DOORWAY_BYTES, DOORWAY_LEAST, DOORWAY_TIMEOUT, KIB, READ_SIZE
+from twisted_ingest.errors import CloseReason, DiscardReason, RefuseReason
+from twisted_ingest.flow.rate import PeerBuckets
+from twisted_ingest.limits import (
+    CLOSE_TIMEOUT,
+    DOORWAY_BYTES,
+    DOORWAY_LEAST,
+    DOORWAY_OVERHEAD,
+    DOORWAY_TIMEOUT,
+    KIB,
+    READ_SIZE,
+)
 from twisted_ingest.networks import AllowList, parse_network
 from twisted_ingest.server.connection import Connection
 from twisted_ingest.server.doorway import IStage, TurnedAwayError
@@ -107,7 +116,7 @@ class AdmissionTests(DoorwayCase):
         self.assertEqual(rig.sink.batches[0].info, info)
         ledger = rig.factory.ledger
         self.assertEqual((ledger.bytes_received, connection.bytes_received), (len(HELLO + said), len(said)))
-        self.assertEqual((rig.factory.doorways, rig.admission.room), ({}, 999))
+        self.assertEqual((len(rig.factory.doorways), rig.admission.room), (0, 999))
         self.assertTrue(bytes(peer.written).startswith(b"who?"))
         self.assertEqual(b"2 rsp 6 200 OK\n" in peer.written, wire == "relp")
 
@@ -127,38 +136,99 @@ class AdmissionTests(DoorwayCase):
         rig.turn()
         self.assertTrue(peers[1].was_reset)
 
-    def test_judged_by_who_it_is(self) -> None:
-        """Networks and caps per peer go by what the stages have learnt, not by who connected."""
-        rig = self.rig(allow=AllowList([parse_network("198.51.100.0/24")]), per_peer=1)
-        first, second, third = (rig.connect("192.0.2.1", port) for port in (1, 2, 3))
-        for peer, host in ((first, b"198.51.100.7"), (second, b"198.51.100.7"), (third, b"203.0.113.1")):
-            self.say(peer, b"FROM " + host + b"\nmineline\n")
-        rig.turn()
-        self.assertEqual(self.refused(rig), {"per_peer": 1, "not_allowed": 1})
-        self.assertEqual((first.was_reset, second.was_reset, third.was_reset), (False, True, True))
-        self.assertEqual(rig.admission.by_peer, {"198.51.100.7": 1})
+    def test_judged_before_a_stage(self) -> None:
+        """Where no stage changes whose address counts, nothing is made for one that may not come in."""
+        made: list[int] = []
 
-    def test_held_back_as_it_comes_in(self) -> None:
-        """One that is admitted while nothing is read is paused, and loses nothing."""
-        rig = self.rig(StalledSink(), memory=1000 * KIB)
+        def make() -> IStage:
+            made.append(1)
+            return Header()
+
+        arrivals = PeerBuckets(1.0)
+        rig = self.rig(stages=(make,), allow=AllowList([parse_network("192.0.2.0/24")]), per_peer=1, arrivals=arrivals)
+        self.say(rig.connect(), b"FROM 192.0.2.1\n")
+        for host in ("192.0.2.1", "203.0.113.1"):
+            self.assertRaises(ConnectionRefusedError, rig.connect, host, 2)
+        rig.connect("192.0.2.2")
+        self.assertRaises(ConnectionRefusedError, rig.connect, "192.0.2.2", 2)
+        self.assertEqual(self.refused(rig), {"per_peer": 1, "not_allowed": 1, "connection_rate": 1})
+        self.assertEqual(len(made), 2)
+
+    def test_judged_again(self) -> None:
+        """Caps are looked at again at the end of the doorway: two that came at once are not both let in."""
+        rig = self.rig(per_peer=1, stages=(Challenge,))
+        first, second = rig.connect(port=1), rig.connect(port=2)
+        self.say(first, b"mine")
+        self.say(second, b"mine")
+        rig.turn()
+        self.assertEqual((self.refused(rig), second.was_reset), ({"per_peer": 1}, True))
+        self.assertEqual(rig.admission.by_peer, {"192.0.2.1": 1})
+
+    def stalled(self, **limits: Any) -> Rig:
+        """Make a rig that reads from nobody, because a sink is behind."""
+        rig = self.rig(StalledSink(), memory=1000 * KIB, **limits)
         rig.factory.stages = ()
-        flood = [rig.connect(port=port) for port in range(8)]
-        for peer in flood:
-            self.say(peer, b"x" * 99 + b"\n" + (b"y" * 999 + b"\n") * 120)
+        for port in range(8):
+            self.say(rig.connect(port=port), b"x" * 99 + b"\n" + (b"y" * 999 + b"\n") * 120)
         rig.turn()
         self.assertTrue(rig.intake.budget.mark.is_high)
         rig.factory.stages = BOTH
-        peer = rig.connect(port=99)
-        self.say(peer, HELLO + b"first\n")
-        self.say(peer, b"second\n")
-        self.assertEqual((peer.reading, bytes(peer.unread)), (False, b"second\n"))
+        return rig
+
+    def relieve(self, rig: Rig) -> None:
         for _ in range(4):
             rig.sink.release()
             rig.turn()
+
+    def test_held_back_as_it_comes_in(self) -> None:
+        """Of one that is admitted while nothing is read nothing is framed, what stood behind its stages included."""
+        rig = self.stalled()
+        used = rig.intake.budget.used
+        peer = rig.connect(port=99)
+        self.say(peer, HELLO + b"first\n")
+        (connection,) = (each for each in rig.factory.connections.values() if each.info.identity)
+        self.assertEqual((connection.paused, connection.bytes_received), (True, 0))
+        self.assertEqual((rig.intake.budget.used - used, rig.admission.kept_bytes), (6, 6))
+        self.say(peer, b"second\n")
+        self.assertEqual((peer.reading, bytes(peer.unread)), (False, b"first\nsecond\n"))
+        self.assertEqual(rig.survey.conservation_error(), 0)
+        self.relieve(rig)
         peer.pump()
         rig.turn()
         rig.sink.release()
-        self.assertEqual(rig.sink.records[-2:], [b"first", b"second"])
+        self.assertEqual(b"\n".join(rig.sink.records[-2:]), b"first\nsecond")
+        self.assertEqual((rig.admission.kept_bytes, rig.intake.budget.used), (0, 0))
+
+    def test_held_back_and_gone(self) -> None:
+        """One that hangs up while it is held back is read to its end; one that is cut off leaves no charge behind."""
+        rig = self.stalled()
+        leaver, cut = rig.connect(port=98), rig.connect(port=99)
+        for peer in (leaver, cut):
+            self.say(peer, HELLO + b"last words\n")
+        leaver.peer_closes()
+        rig.turn(1)
+        self.assertEqual((rig.admission.departed, rig.admission.kept_bytes), (1, 22))
+        cut.protocol.close(CloseReason.DRAIN, reset=True)
+        rig.turn()
+        self.assertEqual((rig.admission.kept_bytes, rig.factory.ledger.bytes_unread), (11, 11))
+        self.relieve(rig)
+        leaver.pump()
+        rig.turn()
+        rig.sink.release()
+        self.assertEqual(rig.sink.records[-1], b"last words")
+        self.assertEqual((rig.admission.departed, rig.admission.kept_bytes), (0, 0))
+
+    def test_too_much_to_keep(self) -> None:
+        """What is kept of those who come while nothing is read has a bound; past it they are turned away."""
+        rig = self.stalled()
+        rig.admission.doorway_memory = 100 * KIB
+        peers = [rig.connect(port=100 + number) for number in range(8)]
+        for peer in peers:
+            self.say(peer, HELLO + b"z" * 9 * KIB + b"\n")
+        self.assertLessEqual(rig.admission.kept_bytes, 50 * KIB)
+        self.assertEqual(self.refused(rig), {"doorway_full": 3})
+        rig.turn()
+        self.assertEqual([peer.was_reset for peer in peers], [False] * 5 + [True] * 3)
 
     def test_no_stage_no_doorway(self) -> None:
         """Where there is no stage nothing stands before the connection."""
@@ -167,7 +237,7 @@ class AdmissionTests(DoorwayCase):
         self.patch(rig.factory, "_make_doorway", lambda *_: built.append(1))
         peer = rig.send(b"line\n")
         self.assertIsInstance(peer.protocol, Connection)
-        self.assertEqual((built, rig.factory.doorways, rig.sink.records), ([], {}, [b"line"]))
+        self.assertEqual((built, len(rig.factory.doorways), rig.sink.records), ([], 0, [b"line"]))
 
     def test_a_layer_that_stays(self) -> None:
         """A stage may put a layer between the transport and the connection, as TLS has to."""
@@ -213,7 +283,7 @@ class RefusalTests(DoorwayCase):
         slow.pump()
         slow.peer_sends(HELLO[-1:])
         rig.turn(1)
-        self.assertEqual((self.refused(rig), rig.factory.doorways), ({"doorway_timeout": 2}, {}))
+        self.assertEqual((self.refused(rig), len(rig.factory.doorways)), ({"doorway_timeout": 2}, 0))
         self.assertEqual(rig.factory.ledger.bytes_discarded[DiscardReason.DOORWAY], len(HELLO) - 1)
         self.assertEqual(rig.factory.ledger.bytes_unread, 1)
 
@@ -233,7 +303,7 @@ class RefusalTests(DoorwayCase):
         self.assertEqual((bytes(peer.written), peer.disconnecting), (b"no\n", True))
         self.assertEqual(self.refused(rig), {"not_allowed": 1})
         rig.turn()
-        self.assertEqual((rig.factory.doorways, rig.sink.records), ({}, []))
+        self.assertEqual((len(rig.factory.doorways), rig.sink.records), (0, []))
 
     def test_a_farewell_that_is_not_read(self) -> None:
         """A close in good order has its deadline here too."""
@@ -245,7 +315,7 @@ class RefusalTests(DoorwayCase):
         rig.turn(CLOSE_TIMEOUT - 1)
         self.assertFalse(peer.was_reset)
         rig.turn(2)
-        self.assertEqual((peer.was_reset, rig.factory.doorways), (True, {}))
+        self.assertEqual((peer.was_reset, len(rig.factory.doorways)), (True, 0))
 
     def test_bug(self) -> None:
         """A stage that raises costs its newcomer, wherever it does so, and lets go of what the stages hold."""
@@ -268,7 +338,7 @@ class RefusalTests(DoorwayCase):
             self.say(peer, b"FROM A\n" if stages == (Header,) else b"FROM a\n")
             rig.turn()
             self.assertEqual((self.refused(rig), peer.was_reset), ({"internal_error": 1}, True))
-            self.assertEqual((rig.factory.doorways, rig.factory.connections), ({}, {}))
+            self.assertEqual((len(rig.factory.doorways), rig.factory.connections), (0, {}))
             rig.factory.stages = BOTH
             self.say(rig.connect(port=2), HELLO + b"line\n")
             rig.turn()
@@ -304,8 +374,19 @@ class RefusalTests(DoorwayCase):
             peer.peer_sends(b"FROM")
             getattr(peer, end)()
             peer.pump()
-            self.assertEqual((self.refused(rig), rig.factory.doorways), ({"doorway_left": 1}, {}))
+            self.assertEqual((self.refused(rig), len(rig.factory.doorways)), ({"doorway_left": 1}, 0))
             self.assertTrue(made[-1].is_closed)
+
+    def test_a_look_at_the_door(self) -> None:
+        """Who connects and leaves without a byte, as checks of ports do, is counted, and not told of."""
+        rig = self.rig()
+        seen: list[str] = []
+        rig.events.subscribe(lambda fact: seen.append(fact.kind))
+        for end in ("peer_closes", "peer_resets"):
+            peer = rig.connect()
+            getattr(peer, end)()
+            peer.pump()
+        self.assertEqual((self.refused(rig), seen), ({"doorway_left": 2}, []))
 
     def test_no_end_of_bytes(self) -> None:
         """A stage that is never satisfied does not hold what it is sent for ever."""
@@ -314,7 +395,7 @@ class RefusalTests(DoorwayCase):
         peer.peer_sends(b"x" * 2 * DOORWAY_BYTES)
         peer.pump()
         rig.turn()
-        self.assertEqual((self.refused(rig), rig.factory.doorways), ({"doorway_bytes": 1}, {}))
+        self.assertEqual((self.refused(rig), len(rig.factory.doorways)), ({"doorway_bytes": 1}, 0))
         self.assertLess(rig.factory.ledger.bytes_received, DOORWAY_BYTES + READ_SIZE + 1)
 
 
@@ -335,7 +416,44 @@ class FloodTests(DoorwayCase):
         self.assertEqual(rig.sink.records, [b"line", b"admitted"])
         self.assertEqual(sum(each.connected for each in silent), DOORWAY_LEAST - 1)
         rig.turn(DOORWAY_TIMEOUT)
-        self.assertEqual((rig.factory.doorways, len(rig.factory.connections)), ({}, 2))
+        self.assertEqual((len(rig.factory.doorways), len(rig.factory.connections)), (0, 2))
+
+    def test_memory(self) -> None:
+        """What newcomers send is charged, and has a bound for all of them together: the oldest make room."""
+        rig = self.rig(stages=(Header,))
+        rig.admission.doorway_memory = 10 * (DOORWAY_OVERHEAD + 10 * KIB)
+        admitted = rig.connect(port=9)
+        self.say(admitted, b"FROM a\n")
+        peers = [rig.connect(port=10 + number) for number in range(30)]
+        for number, peer in enumerate(peers):
+            self.say(peer, b"x" * 10 * KIB)
+            self.assertLessEqual(rig.admission.doorway_bytes, rig.admission.doorway_memory)
+            self.assertEqual(rig.intake.budget.used, rig.admission.doorway_bytes, number)
+        rig.turn()
+        refused = self.refused(rig)["doorway_full"]
+        self.assertEqual([peer.was_reset for peer in peers], [True] * refused + [False] * (30 - refused))
+        self.assertGreater(refused, 19)
+        self.say(admitted, b"admitted\n")
+        rig.turn(DOORWAY_TIMEOUT + 1)
+        self.assertEqual(rig.sink.records, [b"admitted"])
+        self.assertEqual((rig.admission.doorway_bytes, rig.intake.budget.used), (0, 0))
+
+    def test_what_a_stage_takes(self) -> None:
+        """What a stage says that it takes is charged as long as its newcomer stands there, however it goes."""
+
+        class Dear(Header):
+            cost = 30 * KIB
+
+        for said, end in ((b"FROM a\n", None), (b"FROM nobody\n", None), (b"FROM", "peer_resets")):
+            rig = self.rig(stages=(Dear,))
+            peer = rig.connect()
+            self.assertEqual(rig.intake.budget.used, DOORWAY_OVERHEAD + 30 * KIB)
+            self.say(peer, said)
+            if end:
+                getattr(peer, end)()
+                peer.pump()
+            rig.turn()
+            self.assertEqual((rig.intake.budget.used, rig.admission.doorway_bytes), (0, 0))
 
     def test_few_descriptors(self) -> None:
         """Where descriptors are few, doorways hold a part of them; a gate that they had closed opens again."""
@@ -396,6 +514,36 @@ class SocketTests(ListeningTestCase):
         listener.begin_drain()
         await self.until(lambda: self.is_reset(silent))
         await self.until(lambda: not listener.factory.doorways)
+
+    async def test_held_back(self) -> None:
+        """What stood behind the stages of one that is held back is brought when it is read, before anything newer."""
+
+        class Waiting(IngestProtocol):
+            def connectionMade(self) -> None:
+                super().connectionMade()
+                self.pauseProducing()
+
+        listener = await self.listen(self.listener())
+        listener.factory.stages, listener.factory.protocol = (Header,), Waiting
+        for newer in (b"", b"newer\n"):
+            peer = self.connect(listener)
+            peer.sendall(b"FROM a\nbehind\n")
+            await self.until(lambda: listener.factory.connections)
+            (connection,) = listener.factory.connections.values()
+            peer.sendall(newer)
+            peer.close()
+            wanted = len(b"behind\n" + newer)
+            await self.until(lambda each=connection, size=wanted: each.transport.unread_bytes() == size)
+            listener.factory.sweep(0.0)
+            self.assertEqual((connection.departed, connection.bytes_received), (True, 0))
+            connection.resumeProducing()
+            connection.pauseProducing()
+            await deferLater(reactor, 0.01)
+            self.assertEqual(connection.bytes_received, 0)
+            connection.resumeProducing()
+            await self.until(lambda: not listener.factory.connections)
+            self.assertEqual((self.admission.kept_bytes, listener.factory.ledger.bytes_unread), (0, 0))
+        self.assertEqual(self.sink.records, [b"behind", b"behind", b"newer"])
 
     async def test_closed_by_the_kernel(self) -> None:
         """One that is reset or closed in the doorway is noticed, and leaves nothing behind."""

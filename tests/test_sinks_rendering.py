@@ -113,10 +113,17 @@ class AnyBytesTests(RenderingCase):
     def test_any_name(self, listener: str, peer: str) -> None:
         """Names of any characters are escaped and read back as they were, a lone surrogate as a question mark."""
         expected = tuple(name.encode("utf-8", "replace").decode() for name in (listener, peer))
-        batch = batch_of(b"a", b"b", info=ConnectionInfo(1, listener, peer, None))
+        batch = batch_of(b"a", b"b", info=ConnectionInfo(1, listener, peer, None, proxy=listener, local=peer))
         self.assertEqual(render_json(batch), render_json_slowly(batch))
         for line in objects(render_json(batch)):
             self.assertEqual((line["listener"], line["peer"]), expected)
+            self.assertEqual((line["proxy"], line["local"]), expected)
+
+    def test_what_else_is_known(self) -> None:
+        """The proxy and the local address stand behind the peer where a header has said them, and nowhere else."""
+        batch = batch_of(b"x", info=ConnectionInfo(1, "l", "p", None, proxy="a:1", local="b:2"))
+        self.assertEqual(list(only(batch)), ["time", "listener", "peer", "proxy", "local", "message"])
+        self.assertEqual(list(only(batch_of(b"x"))), ["time", "listener", "peer", "message"])
 
 
 class FormTests(RenderingCase):

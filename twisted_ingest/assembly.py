@@ -17,7 +17,7 @@ from twisted_ingest.flow.intake import Intake
 from twisted_ingest.flow.outlet import Outlet
 from twisted_ingest.flow.rate import PeerBuckets
 from twisted_ingest.interfaces import ISink, ISource
-from twisted_ingest.limits import OPTIONAL_SHARE
+from twisted_ingest.limits import DOORWAY_MEMORY, OPTIONAL_SHARE
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.sinks.registry import SinkContext, SinkTable, sink_types
@@ -190,6 +190,7 @@ def make_admission(settings: Settings) -> Admission:
         descriptors=checks.descriptor_limit() - checks.reserved_descriptors(settings),
         arrivals=None if arrivals is None else PeerBuckets(arrivals.per_second),
         peer_prefix_ipv6=limits.peer_prefix_ipv6,
+        doorway_memory=int(limits.memory * DOORWAY_MEMORY),
     )
 
 

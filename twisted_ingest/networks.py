@@ -66,6 +66,11 @@ class AllowList:
     def __init__(self, networks: Iterable[Network]) -> None:
         self.networks = tuple(networks)
 
+    @property
+    def is_everybody(self) -> bool:
+        """Whether all addresses of a family are in it."""
+        return any(network.prefixlen == 0 for network in self.networks)
+
     def admits(self, host: str | None) -> bool:
         """Tell whether an address, as text, is in one of the networks."""
         if host is None:

@@ -76,6 +76,8 @@ _REPEATABLE = {
     PEER_FLAG: f"{_help(*KEY_OF_FLAG[PEER_FLAG])}; needs --tls-client-ca; may be repeated",
     "sink": f"SPEC of where records go, may be repeated: {_sinks()} (file:{DEFAULT_PATH})",
     "allow": "NETWORK whose peers may connect, as 192.0.2.0/24; may be repeated (everybody's)",
+    "proxy-protocol-from": "NETWORK of proxies that begin every connection with a PROXY header (v1 or v2): nobody else "
+    "may connect; may be repeated (no header is expected)",
     "admin-host": f"{_help(AdminSettings, 'hosts')}; may be repeated",
 }
 
@@ -150,6 +152,7 @@ class Options(usage.Options):
                 sources={flag: self[flag] for flag in (*_SOURCES, *_TLS_SOURCES)},
                 tls_peers=self[PEER_FLAG],
                 admin_hosts=self["admin-host"],
+                proxies=self["proxy-protocol-from"],
             )
         except ConfigurationError as error:
             _refuse([str(problem) for problem in error.problems])

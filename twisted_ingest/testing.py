@@ -5,7 +5,7 @@ Twisted's own doubles cannot show back-pressure: `StringTransport` never reads, 
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from itertools import count
 from typing import Any
@@ -60,6 +60,7 @@ class PumpTransport:
         """Whether we ended it with a reset."""
         self.unread_at_close = 0
         self.endings = 0
+        self._let_go: Callable[[], None] = lambda: None
         self.producer: Any = None
         """Whoever wants to be paused while the peer does not read."""
 
@@ -96,10 +97,15 @@ class PumpTransport:
         while self.connected and self.reading and self.unread and reads != 0:
             chunk = bytes(self.unread[:chunk_size])
             del self.unread[:chunk_size]
+            self._end_return()
             reads = None if reads is None else reads - 1
             self._protocol.dataReceived(chunk)
         if self.connected and self.reading and not self.unread and self._ending is not None:
             self._notice(self._ending)
+
+    def _end_return(self) -> None:
+        let_go, self._let_go = self._let_go, lambda: None
+        let_go()
 
     def _notice(self, ending: str) -> None:
         half_closeable = IHalfCloseableProtocol(self._protocol, None)
@@ -115,6 +121,11 @@ class PumpTransport:
         """See `IngestTransport`."""
         return len(self.unread)
 
+    def put_back(self, data: bytes, let_go: Callable[[], None]) -> None:
+        """See `IngestTransport`; the next `pump` brings it."""
+        self.unread[:0] = data
+        self._let_go = let_go
+
     def notice_end(self) -> None:
         """See `IngestTransport`."""
         self.reading = True
@@ -127,6 +138,10 @@ class PumpTransport:
     def getPeer(self) -> IPv4Address:
         """Give the peer's address."""
         return self._peer
+
+    def getHost(self) -> IPv4Address:
+        """Give the address that was connected to."""
+        return IPv4Address("TCP", "192.0.2.254", 1514)
 
     def write(self, data: bytes) -> None:
         """Take bytes for the peer."""
@@ -174,6 +189,7 @@ class PumpTransport:
         if self.connected:
             self.connected = self.reading = False
             self.unread_at_close = len(self.unread)
+            self._end_return()
             if self.producer is not None:
                 self.producer.stopProducing()  # as Twisted does
             try:

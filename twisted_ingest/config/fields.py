@@ -148,6 +148,15 @@ def _networks(value: Any) -> AllowList:
     return AllowList(map(parse_network, texts))
 
 
+def _proxies(value: Any) -> AllowList:
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not texts:
+        raise ValueError(
+            'it needs the networks of the proxies (try "192.0.2.0/24"); without it no PROXY header is expected'
+        )
+    return AllowList(map(parse_network, texts))
+
+
 def _sink_names(value: Any) -> tuple[str, ...]:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
@@ -195,6 +204,7 @@ PrefixIPv6 = Annotated[int, BeforeValidator(_prefix_ipv6)]
 OptionalCount = Annotated[int | None, BeforeValidator(_or_off(_count))]
 OptionalRate = Annotated[Rate | None, BeforeValidator(_or_off(parse_rate))]
 Networks = Annotated[AllowList, BeforeValidator(_networks)]
+Proxies = Annotated[AllowList, BeforeValidator(_proxies)]
 SinkNames = Annotated[tuple[str, ...], BeforeValidator(_sink_names)]
 HostNames = Annotated[HostList, BeforeValidator(_host_names)]
 FilePath = Annotated[str, StringConstraints(min_length=1), AfterValidator(_path)]

@@ -23,8 +23,16 @@ FLAG_PATHS: dict[str, Path] = {
 }
 
 
-def overlay_sources(draft: Draft, sources: Mapping[str, Sequence[str]], *, is_allow_given: bool) -> None:
-    """Make a table for each address, by flag; those of a section replace the file's. Without any there is a default."""
+CLOSING = {"allow": "--allow NETWORK", "proxy_protocol_from": "--proxy-protocol-from NETWORK"}
+"""Keys that keep people out, and the flag that does the same for all listeners."""
+
+
+def overlay_sources(draft: Draft, sources: Mapping[str, Sequence[str]], *, closed_by: Collection[str]) -> None:
+    """
+    Make a table for each address, by flag; those of a section replace the file's. Without any there is a default.
+
+    ``closed_by`` are the keys of `CLOSING` that flags give.
+    """
     kinds = {flag: kind for kind in source_types().values() for flag in (kind.flag, kind.tls_flag) if flag}
     given = [(kinds[flag], address, f"--{flag}") for flag, addresses in sources.items() for address in addresses]
     if any(draft.raw.get(section, {}) != {} for section in TAGS) or given:
@@ -33,7 +41,7 @@ def overlay_sources(draft: Draft, sources: Mapping[str, Sequence[str]], *, is_al
         given, first = [(source_types()[LINES], DEFAULT_ENDPOINT, "default")], {"listeners": "default"}
     for section, flag in first.items():
         _refuse_plain(draft, section, given)
-        _tell_replaced_sources(draft, section, flag, is_allow_given=is_allow_given)
+        _tell_replaced_sources(draft, section, flag, closed_by)
         draft.raw[section] = {}
         draft.forget(section)
     draft.raw.setdefault("listeners", {})
@@ -65,17 +73,19 @@ def _refuse_plain(draft: Draft, section: str, given: Sequence[tuple[SourceType[A
         )
 
 
-def _tell_replaced_sources(draft: Draft, section: str, flag: str, *, is_allow_given: bool) -> None:
+def _tell_replaced_sources(draft: Draft, section: str, flag: str, closed_by: Collection[str]) -> None:
     """Warn that a flag replaces what the file has; refuse where that would let in whom the file keeps out."""
     tables, file = draft.tables(section), draft.origins.get((), "the file")
-    closed = [name for name, table in tables if "allow" in table]
-    if closed and not is_allow_given:
-        draft.complain(
-            flag,
-            f"it replaces the {section} of {file}, and with them the allow of {', '.join(closed)}: "
-            f"everybody could connect (give --allow NETWORK too, or change it in the file and leave out {flag})",
-        )
-    elif tables:
+    for key, fix in CLOSING.items():
+        closed = [name for name, table in tables if key in table]
+        if closed and key not in closed_by:
+            draft.complain(
+                flag,
+                f"it replaces the {section} of {file}, and with them the {key} of {', '.join(closed)}: "
+                f"everybody could connect (give {fix} too, or change it in the file and leave out {flag})",
+            )
+            return
+    if tables:
         names = ", ".join(name for name, _ in tables)
         draft.warn(flag, f"it replaces the {section} of {file}, with all their settings: {names}")
 
@@ -117,7 +127,7 @@ def put_in_listeners(draft: Draft, key: str, value: Any) -> None:
     for name, table in draft.tables("listeners"):
         kind = source_types().get(str(table.get("protocol", LINES)))
         if kind is None or key in kind.table.model_fields:
-            draft.put(("listeners", name, key), value, f"--{key}")
+            draft.put(("listeners", name, key), value, f"--{key.replace('_', '-')}")
 
 
 def _take_from_listeners(draft: Draft, key: str) -> None:

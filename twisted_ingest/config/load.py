@@ -52,6 +52,7 @@ def load(
     sources: Mapping[str, Sequence[str]] = MappingProxyType({}),
     admin_hosts: Sequence[str] = (),
     tls_peers: Sequence[str] = (),
+    proxies: Sequence[str] = (),
     has_own_sinks: bool = False,
 ) -> Loaded:
     """
@@ -59,8 +60,8 @@ def load(
 
     ``flags`` holds single-valued flags without their dashes, ``allow`` the networks that every listener admits;
     ``listen`` and ``relp`` are endpoints for lines and for RELP, ``sources`` the addresses of any kind of source by its
-    flag, ``admin_hosts`` names of the admin endpoint. With ``has_own_sinks`` an application adds sinks of its own: then
-    there need be no other, and none is made by default.
+    flag, ``admin_hosts`` names of the admin endpoint, ``proxies`` networks of proxies that alone may connect. With
+    ``has_own_sinks`` an application adds sinks of its own: then there need be no other, and none is made by default.
     Raises `ConfigurationError` with every mistake found.
     """
     draft = Draft()
@@ -68,12 +69,14 @@ def load(
         read_file(draft, file)
     given = {"listen": listen, "relp": relp}
     given |= {flag: [*given.get(flag, ()), *each] for flag, each in sources.items()}
-    overlay_sources(draft, given, is_allow_given=bool(allow))
+    in_listeners = {"allow": list(allow), "proxy_protocol_from": list(proxies)}
+    overlay_sources(draft, given, closed_by=[key for key, values in in_listeners.items() if values])
     overlay_sinks(draft, sinks, has_own_sinks=has_own_sinks)
     overlay(draft, flags)
     overlay_tls(draft, flags, tls_peers)
-    if allow:
-        put_in_listeners(draft, "allow", list(allow))
+    for key, values in in_listeners.items():
+        if values:
+            put_in_listeners(draft, key, values)
     if admin_hosts:
         draft.put(("admin", "hosts"), list(admin_hosts), "--admin-host")
     secrets = Secrets()
@@ -100,6 +103,12 @@ def _caution(draft: Draft, settings: Settings, secrets: Secrets) -> None:
             draft.warn(draft.where(path), caution)
     for path, caution in tls_cautions(settings):
         draft.warn(draft.where(path), caution)
+    for name, listener in settings.listeners.items():
+        if listener.proxy_protocol_from is not None and listener.proxy_protocol_from.is_everybody:
+            draft.warn(
+                draft.where(("listeners", name, "proxy_protocol_from")),
+                f"everybody may connect to listener {name!r}, as whomever it likes: name the proxies alone",
+            )
     for name in checks.unnamed_sinks(settings):
         draft.warn(draft.where(("sinks", name)), f"no source names the sink {name!r} in its sinks: nothing goes there")
 

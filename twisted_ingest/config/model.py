@@ -200,6 +200,7 @@ class Settings(Table):
             idle_until_first_record=not idle_is_explicit,
             frame_timeout_seconds=pick("frame_timeout"),
             allow=getattr(own, "allow", None),
+            proxies=getattr(own, "proxy_protocol_from", None),
             rate=pick("rate"),
             rate_per_peer=pick("rate_per_peer"),
             receive_buffer_bytes=getattr(own, "receive_buffer", None),

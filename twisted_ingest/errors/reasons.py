@@ -75,6 +75,12 @@ class RefuseReason(StrEnum):
     """It has hung up in the doorway."""
     TLS_PEER = "tls_peer"
     """TLS could not be agreed upon with it, or it may not send by what its certificate says."""
+    PROXY_UNTRUSTED = "proxy_untrusted"
+    """Only proxies may connect, and it is none that is trusted."""
+    PROXY_BAD = "proxy_bad"
+    """Its PROXY header cannot be believed."""
+    PROXY_MISSING = "proxy_missing"
+    """It has sent something else than a PROXY header, or not sent one in time."""
     # Admitted, and turned away by its first bytes: a protocol that is not ours.
     TLS = "tls"
     HTTP = "http"

@@ -141,8 +141,10 @@ SIGNATURES = (
     Signature(
         RefuseReason.PROXY,
         "a PROXY protocol header",
-        "turn the PROXY protocol off for this port where connections are passed on to it (a load balancer's target "
-        "group: proxy_protocol_v2.enabled=false; nginx: proxy_protocol off; HAProxy: no send-proxy, no send-proxy-v2)",
+        "say on this listener whose it may be (proxy_protocol_from, or --proxy-protocol-from NETWORK), or turn the "
+        "PROXY protocol off where connections are passed on to this port (a load balancer's target group: "
+        "proxy_protocol_v2.enabled=false; nginx: proxy_protocol off; HAProxy: no send-proxy, no send-proxy-v2); behind "
+        "two proxies, let one send it",
         (
             text(b"PROXY TCP4 ", _DIGIT),
             text(b"PROXY TCP6 ", _HEX + b":"),

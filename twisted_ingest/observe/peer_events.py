@@ -30,6 +30,12 @@ _REFUSALS = {
     RefuseReason.DOORWAY_BYTES: f"it has sent {format_size(DOORWAY_BYTES)} and not said who it is",
     RefuseReason.TLS_PEER: "TLS could not be agreed upon with it, or its certificate lets nobody in",
     RefuseReason.DOORWAY_LEFT: "it has hung up before it was admitted",
+    RefuseReason.PROXY_UNTRUSTED: "only proxies may connect here, and it is none of those (--proxy-protocol-from): if "
+    "it is one, name its network there; if not, give it a listener of its own",
+    RefuseReason.PROXY_BAD: "its PROXY header cannot be believed (--proxy-protocol-from): mend the proxy",
+    RefuseReason.PROXY_MISSING: "it has sent no PROXY header, which has to come first here (--proxy-protocol-from): "
+    "let the proxy send one (HAProxy: send-proxy-v2; nginx: proxy_protocol on; a load balancer's target group: "
+    "proxy_protocol_v2.enabled=true)",
 }
 """Why newcomers are turned away, and what changes that. Who is turned away for what it sent is told the fix."""
 
@@ -57,6 +63,10 @@ class PeerEvents(Facts):
         text = "{listener}: {peer} connected{identity} (#{conn})"
         self._peer("connection_opened", LogLevel.info, text, info, identity=identity)
 
+    def connection_heard(self, info: ConnectionInfo) -> None:
+        """Note that a proxy, which was admitted for itself and not told of, has sent something."""
+        self._peer("connection_opened", LogLevel.info, "{listener}: {peer} connected (#{conn})", info)
+
     def connection_closed(
         self, ledger: ListenerLedger, info: ConnectionInfo, reason: CloseReason, records: int, size: int
     ) -> None:
@@ -78,7 +88,7 @@ class PeerEvents(Facts):
         """Note that a peer was turned away; ``why``, where that is more than the reason says."""
         ledger.connections_refused[reason] += 1
         self._limited(
-            "connection_refused",
+            f"connection_refused_{reason.value}",
             LogLevel.warn,
             "{listener}: refused {peer}: {reason}, {what}",
             listener=listener,

@@ -5,11 +5,18 @@ Pure counting; listeners ask before they accept, the factory before it builds a 
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from twisted_ingest.errors import RefuseReason
 from twisted_ingest.flow.rate import PeerBuckets
-from twisted_ingest.limits import DOORWAY_DESCRIPTORS, DOORWAY_LEAST, DOORWAY_SHARE, PEER_PREFIX_IPV6
+from twisted_ingest.limits import (
+    DOORWAY_DESCRIPTORS,
+    DOORWAY_LEAST,
+    DOORWAY_MEMORY,
+    DOORWAY_SHARE,
+    MEMORY,
+    PEER_PREFIX_IPV6,
+)
 from twisted_ingest.networks import peer_of
 
 
@@ -19,7 +26,8 @@ class Admission:
 
     ``limit`` and ``limit_per_peer`` are inclusive; ``None`` per peer means no such limit. A departed connection is out
     of the first, and counts towards the second until its bytes are read: one peer must not fill the server with them.
-    Those in doorways count towards neither, have a limit of their own, and make room for each other.
+    Those in doorways count towards neither, have limits of their own (``doorway_memory`` is in bytes), and make room
+    for each other.
     ``descriptors`` bounds them and the live and departed ones together. ``on_room`` is called when there is room again
     after there was none.
     """
@@ -32,6 +40,7 @@ class Admission:
         descriptors: int | None = None,
         arrivals: PeerBuckets | None = None,
         peer_prefix_ipv6: int = PEER_PREFIX_IPV6,
+        doorway_memory: int = int(MEMORY * DOORWAY_MEMORY),
     ) -> None:
         self.limit = limit
         self.limit_per_peer = limit_per_peer
@@ -46,7 +55,14 @@ class Admission:
         )
         self._doorways: dict[int, Callable[[], None]] = {}
         """How to turn away each who stands in a doorway, by its number, the oldest first."""
+        self.doorway_memory = doorway_memory
+        self.doorway_bytes = 0
+        """What those in doorways take."""
+        self.kept_bytes = 0
+        """What those have sent ahead who came through while nobody was read from."""
         self.by_peer: Counter[str] = Counter()
+        self.by_proxy: Counter[str] = Counter()
+        """Connections, departed ones included, by the host of the proxy that they came by."""
         self.draining = False
         self.on_room: Callable[[], None] = lambda: None
 
@@ -77,17 +93,52 @@ class Admission:
         if host is None:
             return None
         peer = self.peer(host)
-        if self.limit_per_peer is not None and self.by_peer[peer] >= self.limit_per_peer:
+        if self._has_its_share(peer):
             return RefuseReason.PER_PEER
         if self._arrivals is not None and not self._arrivals.of(peer, now).take_one(now):
             return RefuseReason.CONNECTION_RATE
         return None
 
+    def last_refusal(self, host: str | None, proxy: str | None) -> RefuseReason | None:
+        """
+        Say why one may not come in after all that has been in the doorway since it was let in so far.
+
+        The rate is not asked again: it has been charged. A ``proxy`` has the limit on all for its own, as a peer has
+        its own, those included whose last bytes are yet to be read.
+        """
+        if self.draining:
+            return RefuseReason.DRAINING
+        if self.open >= self.limit or (proxy is not None and self.by_proxy[proxy_of(proxy)] >= self.limit):
+            return RefuseReason.FULL
+        if host is not None and self._has_its_share(self.peer(host)):
+            return RefuseReason.PER_PEER
+        return None
+
+    def _has_its_share(self, peer: str) -> bool:
+        return self.limit_per_peer is not None and self.by_peer[peer] >= self.limit_per_peer
+
     def enter_doorway(self, number: int, turn_away: Callable[[], None]) -> None:
         """Count in one that stands in a doorway; the oldest makes room where there are too many: it is turned away."""
         while len(self._doorways) >= self.doorway_limit:
-            self._doorways.pop(next(iter(self._doorways)))()
+            self._turn_oldest_away()
         self._doorways[number] = turn_away
+
+    def weigh_doorways(self, delta: int) -> None:
+        """Count a change in the bytes that all doorways take; the oldest make room where they take too many."""
+        self.doorway_bytes += delta
+        while delta > 0 and self.doorway_bytes > self.doorway_memory and self._doorways:
+            self._turn_oldest_away()
+
+    def has_room_for_rest(self, size: int) -> bool:
+        """Whether so many bytes may be kept of one that is admitted while nobody is read from: half of the share."""
+        return self.kept_bytes + size <= self.doorway_memory // 2
+
+    def keep_rest(self, delta: int) -> None:
+        """Count a change in what is kept of those admitted while nobody was read from."""
+        self.kept_bytes += delta
+
+    def _turn_oldest_away(self) -> None:
+        self._doorways.pop(next(iter(self._doorways)))()
 
     def leave_doorway(self, number: int) -> None:
         """Count out one that stood in a doorway; safe for one that does no more."""
@@ -95,17 +146,17 @@ class Admission:
         if self._doorways.pop(number, None) is not None:
             self._call_for_more(was_full)
 
-    def enter(self, host: str | None) -> None:
+    def enter(self, host: str | None, proxy: str | None = None) -> None:
         """Count a connection in."""
         self.open += 1
-        if host is not None:
-            self.by_peer[self.peer(host)] += 1
+        for counts, key in self._shares(host, proxy):
+            counts[key] += 1
 
-    def leave(self, host: str | None) -> None:
+    def leave(self, host: str | None, proxy: str | None = None) -> None:
         """Count a connection out."""
         was_full = self.room == 0
         self.open -= 1
-        self._let_go(host)
+        self._let_go(host, proxy)
         self._call_for_more(was_full)
 
     def depart(self) -> None:
@@ -115,21 +166,31 @@ class Admission:
         self.departed += 1
         self._call_for_more(was_full)
 
-    def bury(self, host: str | None) -> None:
+    def bury(self, host: str | None, proxy: str | None = None) -> None:
         """Let go of a departed connection."""
         was_full = self.room == 0
         self.departed -= 1
-        self._let_go(host)
+        self._let_go(host, proxy)
         self._call_for_more(was_full)
 
-    def _let_go(self, host: str | None) -> None:
-        if host is None:
-            return
-        peer = self.peer(host)
-        self.by_peer[peer] -= 1
-        if not self.by_peer[peer]:
-            del self.by_peer[peer]
+    def _shares(self, host: str | None, proxy: str | None) -> Iterator[tuple[Counter[str], str]]:
+        """Give what a connection counts towards besides the total."""
+        if host is not None:
+            yield self.by_peer, self.peer(host)
+        if proxy is not None:
+            yield self.by_proxy, proxy_of(proxy)
+
+    def _let_go(self, host: str | None, proxy: str | None) -> None:
+        for counts, key in self._shares(host, proxy):
+            counts[key] -= 1
+            if not counts[key]:
+                del counts[key]
 
     def _call_for_more(self, was_full: bool) -> None:
         if was_full and self.room:
             self.on_room()
+
+
+def proxy_of(address: str) -> str:
+    """Say which proxy an address is of: all connections that come from one host, or by UNIX sockets."""
+    return address.rpartition(":")[0]

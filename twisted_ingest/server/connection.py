@@ -225,6 +225,8 @@ class Connection(Inflow, TwistedProtocol):
             "id": self.info.id,
             "listener": self.info.listener,
             "peer": escape(self.info.peer),
+            "proxy": self.info.proxy and escape(self.info.proxy),
+            "local": self.info.local and escape(self.info.local),
             **_certified(self.info),
             "age_seconds": round(now - self.opened_at, 3),
             "bytes_received": self.bytes_received,

@@ -6,6 +6,7 @@ the connections. Where there is no stage no doorway is made.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from twisted.internet import error
@@ -16,7 +17,7 @@ from twisted.python.failure import Failure
 from twisted_ingest.batch import ConnectionInfo
 from twisted_ingest.errors import DiscardReason, RefuseReason
 from twisted_ingest.ledger import ListenerLedger
-from twisted_ingest.limits import CLOSE_TIMEOUT, DOORWAY_BYTES, DOORWAY_TIMEOUT
+from twisted_ingest.limits import CLOSE_TIMEOUT, DOORWAY_BYTES, DOORWAY_OVERHEAD, DOORWAY_TIMEOUT
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.transports import IngestTransport
 
@@ -43,6 +44,11 @@ class IStage(Protocol):
     What it keeps of the bytes it bounds itself. Any method may raise `TurnedAwayError`.
     """
 
+    timeout: float = DOORWAY_TIMEOUT
+    """Seconds it may take from its beginning."""
+    cost: int = 0
+    """Bytes of memory that it takes besides what has come."""
+
     def begin(self, info: ConnectionInfo, transport: IngestTransport) -> None:
         """
         Begin: the stages before are through.
@@ -66,6 +72,10 @@ class IStage(Protocol):
         """
         return protocol
 
+    def overdue(self) -> TurnedAwayError:
+        """Say for what one is turned away that was not through in time."""
+        return TurnedAwayError(RefuseReason.DOORWAY_TIMEOUT)
+
     def close(self, reason: RefuseReason) -> None:
         """Let go of what it holds: its newcomer has left, or was turned away, for ``reason``."""
 
@@ -88,11 +98,17 @@ class DoorwayOwner(Protocol):
     def doorway_made(self, doorway: "Doorway") -> None:
         """Enter it in the registry; may turn away the oldest."""
 
+    def doorway_weighs(self, doorway: "Doorway", delta: int) -> None:
+        """Charge a change in the bytes that it takes; may turn away the oldest, this one included."""
+
     def doorway_left(self, doorway: "Doorway") -> None:
         """Strike it from the registry. Safe to call again."""
 
-    def admit(self, info: ConnectionInfo) -> Any:
-        """Make the connection, or raise `TurnedAwayError`."""
+    def admit(self, info: ConnectionInfo, waiting: int) -> Any:
+        """Make the connection, behind which so many bytes wait, or raise `TurnedAwayError`."""
+
+    def keep(self, delta: int) -> None:
+        """Charge a change in the bytes of those admitted that have to wait because nothing is read."""
 
 
 class Doorway(TwistedProtocol):
@@ -118,8 +134,10 @@ class Doorway(TwistedProtocol):
         self._stages: list[IStage] = []
         """Those that have begun; the last is the one whose turn it is."""
         self._is_passing = False
+        self._charged = 0
         self._end_by = owner.clock.seconds() + DOORWAY_TIMEOUT
         self._has_waited = False
+        """Whether its stage was given the time to read what had come when its own was up."""
 
     # Twisted calls these. No exception leaves: a bug costs this newcomer only.
 
@@ -128,6 +146,7 @@ class Doorway(TwistedProtocol):
         try:
             self._owner.doorway_made(self)
             self._pass(b"", is_begun=False)
+            self._weigh()
         except Exception as problem:  # noqa: BLE001 - whatever it is, it must end here
             self._give_up(problem, "the beginning of a stage")
 
@@ -139,6 +158,7 @@ class Doorway(TwistedProtocol):
         self.size += len(data)
         try:
             self._pass(data, is_begun=True)
+            self._weigh()
         except Exception as problem:  # noqa: BLE001 - as above
             self._give_up(problem, "a stage")
 
@@ -147,12 +167,12 @@ class Doorway(TwistedProtocol):
         if not self.is_over:
             self._end(RefuseReason.DOORWAY_LEFT, None)
         self._owner.ledger.bytes_unread += getattr(self.transport, "unread_at_close", 0)
-        self._owner.doorway_left(self)
+        self._leave()
 
     def end_badly(self) -> None:
         """Leave the registry although ``connectionLost`` raised."""
         self._owner.events.internal_error("connectionLost", self.info)
-        self._owner.doorway_left(self)
+        self._leave()
 
     # The owner calls these.
 
@@ -171,7 +191,8 @@ class Doorway(TwistedProtocol):
         elif self.transport.unread_bytes() and not self._has_waited:
             self._has_waited = True  # it may be we who were slow; it is read before the next look
         else:
-            self.turn_away(RefuseReason.DOORWAY_TIMEOUT)
+            overdue = self._stages[-1].overdue() if self._stages else TurnedAwayError(RefuseReason.DOORWAY_TIMEOUT)
+            self.turn_away(overdue.reason, overdue.why)
 
     def forgive(self, seconds: float) -> None:
         """Let time that the whole process slept not count towards the deadline."""
@@ -191,24 +212,43 @@ class Doorway(TwistedProtocol):
                 if maker is None:
                     self._go_through(rest)
                     return
-                self._stages.append(maker())
-                self._stages[-1].begin(self.info, self.transport)
-                rest = self._stages[-1].feed(rest)
+                rest = self._begin(maker()).feed(rest)
         finally:
             self._is_passing = False
         if self.size > DOORWAY_BYTES:
             raise TurnedAwayError(RefuseReason.DOORWAY_BYTES)
 
+    def _begin(self, stage: IStage) -> IStage:
+        self._stages.append(stage)
+        self._end_by = self._owner.clock.seconds() + stage.timeout
+        self._has_waited = False
+        stage.begin(self.info, self.transport)
+        return stage
+
+    def _weigh(self) -> None:
+        """Charge what it holds, which is no more than all that has come."""
+        if not self.is_over:
+            self._charge(DOORWAY_OVERHEAD + self.size + sum(stage.cost for stage in self._stages))
+
+    def _charge(self, size: int) -> None:
+        delta, self._charged = size - self._charged, size
+        if delta:
+            self._owner.doorway_weighs(self, delta)
+
+    def _leave(self) -> None:
+        self._charge(0)
+        self._owner.doorway_left(self)
+
     def _go_through(self, rest: bytes) -> None:
         """Admit the newcomer, let the connection have its transport, and ``rest``."""
-        connection = self._owner.admit(self.info)
+        connection = self._owner.admit(self.info, len(rest))
         protocol: Any = connection
         for stage in reversed(self._stages):
             protocol = stage.wrap(protocol)
         ledger, transport = self._owner.ledger, self.transport
         self.is_over = True
         ledger.bytes_framing += self.size - len(rest)
-        self._owner.doorway_left(self)
+        self._leave()
         transport.protocol = protocol
         try:
             protocol.makeConnection(transport)
@@ -219,7 +259,11 @@ class Doorway(TwistedProtocol):
             return
         if rest:
             ledger.bytes_received -= len(rest)  # the connection counts what it is given
-            protocol.dataReceived(rest)
+            if connection.paused:
+                self._owner.keep(len(rest))
+                transport.put_back(rest, partial(self._owner.keep, -len(rest)))
+            else:
+                protocol.dataReceived(rest)
 
     def _give_up(self, problem: Exception, where: str) -> None:
         """Turn the newcomer away for what a stage, or admission, has raised. Called inside the ``except`` block."""
@@ -243,7 +287,11 @@ class Doorway(TwistedProtocol):
         self.is_over = True
         ledger, info = self._owner.ledger, self.info
         ledger.bytes_discarded[DiscardReason.DOORWAY] += self.size
-        self._owner.events.connection_refused(ledger, info.listener, info.peer, reason, why)
+        self._charge(0)
+        if reason is RefuseReason.DOORWAY_LEFT and not self.size:
+            ledger.connections_refused[reason] += 1  # whoever looks whether the port is open does so for ever
+        else:
+            self._owner.events.connection_refused(ledger, info.listener, info.peer, reason, why)
         for stage in self._stages:
             try:
                 stage.close(reason)

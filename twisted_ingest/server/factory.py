@@ -17,10 +17,13 @@ from twisted_ingest.flow.route import Route
 from twisted_ingest.framing.base import Framer
 from twisted_ingest.ledger import ListenerLedger
 from twisted_ingest.limits import ListenerLimits
+from twisted_ingest.networks import AllowList
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.connection import Connection
 from twisted_ingest.server.doorway import Doorway, IStage, TurnedAwayError
+from twisted_ingest.server.doorways import Doorways
+from twisted_ingest.server.proxy import ProxyStage
 from twisted_ingest.server.transports import IngestTransport, address_text, hung_up
 
 
@@ -58,13 +61,18 @@ class ConnectionFactory(ServerFactory):
         self.ledger = self.make_ledger()
         self.connections: dict[int, Connection] = {}
         self.stages: Sequence[Callable[[], IStage]] = ()
-        """What makes the stages that newcomers go through before they are admitted; mostly none."""
-        self.doorways: dict[int, Doorway] = {}
+        """
+        What makes the stages that newcomers go through before they are admitted, behind that of the PROXY header where
+        the limits name proxies; mostly none.
+        """
         self.clock = clock
         self.wall_time = wall_time
         self.events = events
         self._intake = intake
         self._admission = admission
+        self.doorways = Doorways(self, admission, intake)
+        self._unheard: dict[int, Connection] = {}
+        """Proxies that speak for themselves, and have sent nothing: of them the log says nothing."""
         self._ids = count(1) if ids is None else ids
         self._peers: PeerBuckets | None = None
         self._protocol = self.base
@@ -82,8 +90,9 @@ class ConnectionFactory(ServerFactory):
         """
         try:
             peer, host = address_text(addr) if addr is not None else ("unknown", None)
-            if self.stages:
-                return self._make_doorway(peer, host)
+            proxies = self.limits.proxies
+            if self.stages or proxies is not None:
+                return self._make_doorway(peer, host, proxies)
             refused = self._refusal(host)
             if refused is not None:
                 self.events.connection_refused(self.ledger, self.name, peer, refused)
@@ -100,37 +109,35 @@ class ConnectionFactory(ServerFactory):
             return RefuseReason.NOT_ALLOWED
         return self._admission.refusal(host, self.clock.seconds())
 
-    # Those who stand in the doorway.
+    # Those who stand in the doorway are judged as soon as it is known whose address counts, and again at its end.
 
-    def _make_doorway(self, peer: str, host: str | None) -> Doorway | None:
-        if self._admission.draining:
-            self.events.connection_refused(self.ledger, self.name, peer, RefuseReason.DRAINING)
+    def _make_doorway(self, peer: str, host: str | None, proxies: AllowList | None) -> Doorway | None:
+        makers, refused = self.stages, None
+        if proxies is None:
+            refused = self._refusal(host)
+        else:
+            makers = (lambda: ProxyStage(self), *makers)
+            if self._admission.draining:
+                refused = RefuseReason.DRAINING
+            elif not proxies.admits(host):
+                refused = RefuseReason.PROXY_UNTRUSTED
+        if refused is not None:
+            self.events.connection_refused(self.ledger, self.name, peer, refused)
             return None
-        return Doorway(ConnectionInfo(next(self._ids), self.name, peer, host), self, self.stages)
+        return self.doorways.make(ConnectionInfo(next(self._ids), self.name, peer, host), makers)
 
-    def doorway_made(self, doorway: Doorway) -> None:
-        """See `DoorwayOwner`."""
-        self.doorways[doorway.info.id] = doorway
-        self._admission.enter_doorway(doorway.info.id, lambda: doorway.turn_away(RefuseReason.DOORWAY_FULL))
-
-    def doorway_left(self, doorway: Doorway) -> None:
-        """See `DoorwayOwner`."""
-        self.doorways.pop(doorway.info.id, None)
-        self._admission.leave_doorway(doorway.info.id)
+    def judge(self, info: ConnectionInfo) -> None:
+        """See `ProxyOwner`."""
+        refused = self._refusal(info.host)
+        if refused is not None:
+            raise TurnedAwayError(refused)
 
     def admit(self, info: ConnectionInfo) -> Connection:
-        """See `DoorwayOwner`: who it is is final now, and judged as where there is no doorway."""
-        refused = self._refusal(info.host)
-        if refused is None and self._admission.open >= self._admission.limit:
-            refused = RefuseReason.FULL
+        """See `DoorwaysOwner`."""
+        refused = self._admission.last_refusal(info.host, info.proxy)
         if refused is not None:
             raise TurnedAwayError(refused)
         return self.make_connection(info)
-
-    def clear_doorways(self) -> None:
-        """Turn away, for a stop, all who stand in the doorway: nothing was promised to them."""
-        for doorway in list(self.doorways.values()):
-            doorway.turn_away(RefuseReason.DRAINING)
 
     @property
     def protocol(self) -> type[Connection]:
@@ -178,21 +185,34 @@ class ConnectionFactory(ServerFactory):
 
     def connection_made(self, connection: Connection) -> None:
         """Enter a connection in the registry."""
-        self.connections[connection.info.id] = connection
-        self._admission.enter(connection.info.host)
-        self.events.connection_opened(self.ledger, connection.info)
+        info = connection.info
+        self.connections[info.id] = connection
+        self._admission.enter(info.host, info.proxy)
+        if info.proxy is not None and info.proxy == info.peer:
+            self._unheard[info.id] = connection
+            self.ledger.connections_opened += 1
+        else:
+            self.events.connection_opened(self.ledger, info)
 
     def connection_lost(self, connection: Connection, reason: CloseReason) -> None:
         """Strike a connection from the registry. Safe to call for one that was never entered."""
-        if self.connections.pop(connection.info.id, None) is None:
+        info = connection.info
+        if self.connections.pop(info.id, None) is None:
             return
-        if connection.departed:
-            self._admission.bury(connection.info.host)
-        else:
-            self._admission.leave(connection.info.host)
-        self.events.connection_closed(
-            self.ledger, connection.info, reason, connection.records, connection.bytes_received
-        )
+        (self._admission.bury if connection.departed else self._admission.leave)(info.host, info.proxy)
+        if info.id in self._unheard:
+            self._hear()
+        if self._unheard.pop(info.id, None) is not None:
+            self.ledger.connections_closed[reason] += 1
+            return
+        self.events.connection_closed(self.ledger, info, reason, connection.records, connection.bytes_received)
+
+    def _hear(self) -> None:
+        """Tell of the proxies that have sent something after all."""
+        for number, connection in list(self._unheard.items()):
+            if connection.bytes_received:
+                del self._unheard[number]
+                self.events.connection_heard(connection.info)
 
     def connection_departed(self, connection: Connection) -> None:
         """Take a connection whose peer is gone out of the cap; it stays in the registry until its bytes are read."""
@@ -201,11 +221,8 @@ class ConnectionFactory(ServerFactory):
 
     def sweep(self, now: float) -> None:
         """Let every connection look at its deadlines, and see which of the paused ones have lost their peer."""
-        for doorway in list(self.doorways.values()):
-            try:
-                doorway.sweep(now)
-            except Exception:  # noqa: BLE001 - the deadlines of the others hold all the same
-                self.events.internal_error("sweep", doorway.info)
+        self.doorways.sweep(now)
+        self._hear()
         for connection in list(self.connections.values()):
             try:
                 connection.sweep(now)
@@ -226,8 +243,7 @@ class ConnectionFactory(ServerFactory):
 
     def forgive(self, seconds: float) -> None:
         """Let time that the process slept count towards no connection's deadlines."""
-        for doorway in self.doorways.values():
-            doorway.forgive(seconds)
+        self.doorways.forgive(seconds)
         for connection in list(self.connections.values()):
             try:
                 connection.forgive(seconds)
@@ -236,8 +252,7 @@ class ConnectionFactory(ServerFactory):
 
     def buffered(self) -> int:
         """Recount, from the live framers, the bytes of unfinished records, and those of whoever has yet to come in."""
-        coming = sum(doorway.size for doorway in self.doorways.values() if not doorway.is_over)
-        return sum(connection.framer.buffered for connection in self.connections.values()) + coming
+        return sum(connection.framer.buffered for connection in self.connections.values()) + self.doorways.buffered()
 
     def unanswered(self) -> tuple[int, int]:
         """Give the frames that wait for an answer, and the bytes of their records: none where nothing is answered."""

@@ -8,7 +8,7 @@ import select
 import socket as sockets
 import struct
 import termios
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any, Protocol
 
@@ -32,8 +32,18 @@ class IngestTransport(Protocol):
     endings: int
     """How often it was told to end, in good order or not."""
 
+    def getHost(self) -> Any:
+        """Give the address that was connected to."""
+
     def unread_bytes(self) -> int:
-        """Count the bytes that wait in the kernel for us to read."""
+        """Count the bytes that wait for us to read: in the kernel, and those that were put back."""
+
+    def put_back(self, data: bytes, let_go: Callable[[], None]) -> None:
+        """
+        Have bytes brought once more, before anything newer and before an end, once reading goes on: it is paused now.
+
+        ``let_go`` is called once, when they are brought or the connection is lost.
+        """
 
     def notice_end(self) -> None:
         """Lose the connection whose peer has hung up, of which nothing is left to read."""
@@ -99,6 +109,7 @@ class _Reading:
     # Of the Twisted transport:
     protocol: Any
     socket: sockets.socket
+    reactor: Any
     dataBuffer: bytes
     _tempDataBuffer: list[bytes]
 
@@ -112,6 +123,11 @@ class _Reading:
 
     endings = 0
 
+    _returned: tuple[bytes, Callable[[], None]] | None = None
+    """What was put back, and whom to tell that it is here no more."""
+    _bringing: Any = None
+    """The call that will bring it, where the reactor itself watches us."""
+
     def __init__(self, accepted: sockets.socket, protocol: Any, peer: Any, reading: PortReading, reactor: Any) -> None:
         self._reading = reading
         super().__init__(accepted, protocol, peer, None, 0, reactor)  # type: ignore[call-arg]
@@ -119,8 +135,23 @@ class _Reading:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.protocol!r}>"
 
+    def put_back(self, data: bytes, let_go: Callable[[], None]) -> None:
+        """See `IngestTransport`."""
+        self._returned = data, let_go
+
+    def _take_returned(self) -> bytes:
+        """Give what was put back, which is then ours no more."""
+        if self._returned is None:
+            return b""
+        (data, let_go), self._returned = self._returned, None
+        let_go()
+        return data
+
     def doRead(self) -> error.ConnectionDone | error.ConnectionLost | None:
         """Read once, and hand it on."""
+        if self._returned is not None:
+            self.protocol.dataReceived(self._take_returned())
+            return None
         reading = self._reading
         view = reading.buffer
         try:
@@ -145,10 +176,20 @@ class _Reading:
 
     def startReading(self) -> None:
         """Have the port's `Readiness` watch us, where there is one."""
-        if self._reading.readiness is not None:
-            self._reading.readiness.add(self)
+        readiness = self._reading.readiness
+        if readiness is not None:
+            readiness.add(self)
+            if self._returned is not None:
+                readiness.recall(self)
         else:
             super().startReading()  # type: ignore[misc]
+            if self._returned is not None:
+                self._bringing = self.reactor.callLater(0, self._bring_returned)
+
+    def _bring_returned(self) -> None:
+        self._bringing = None
+        if self._returned is not None:
+            self.doRead()
 
     def stopReading(self) -> None:
         """Be watched no longer."""
@@ -156,6 +197,9 @@ class _Reading:
             self._reading.readiness.remove(self)
         else:
             super().stopReading()  # type: ignore[misc]
+            if self._bringing is not None:
+                self._bringing.cancel()
+                self._bringing = None
 
     def connectionLost(self, reason: Failure) -> None:
         """Leave the pace and who watches us; else as Twisted does. Whatever raises, the socket is closed, once."""
@@ -163,7 +207,8 @@ class _Reading:
             return
         protocol, socket = self.protocol, self.socket
         self._reading.pace.forget(self)
-        self.unread_at_close = unread_bytes(self.socket)
+        self.unread_at_close = self.unread_bytes()
+        self._take_returned()
         try:
             super().connectionLost(reason)  # type: ignore[misc]
         except Exception:  # noqa: BLE001 - nobody else would take the connection out of the registry
@@ -197,7 +242,7 @@ class _Reading:
 
     def unread_bytes(self) -> int:
         """See `IngestTransport`."""
-        return unread_bytes(self.socket)
+        return unread_bytes(self.socket) + (0 if self._returned is None else len(self._returned[0]))
 
     def notice_end(self) -> None:
         """See `IngestTransport`; what the reactor would do, did it watch this socket."""

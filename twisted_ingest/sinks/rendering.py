@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
-from twisted_ingest.batch import LF, Batch
+from twisted_ingest.batch import LF, Batch, ConnectionInfo
 from twisted_ingest.errors import Format
 from twisted_ingest.framing.scan import holds_control
 
@@ -45,8 +45,7 @@ def render_json(batch: Batch) -> bytes:
 def render_json_slowly(batch: Batch) -> bytes:
     """Give a line with a JSON object per record, record by record: what `render_json` is held against."""
     common = {"time": _rfc3339(batch.received_at), "listener": batch.info.listener, "peer": batch.info.peer}
-    if batch.info.identity is not None:
-        common["peer_identity"] = batch.info.identity
+    common |= _besides(batch.info)
     marks = {name: True for name in ("partial", "truncated") if getattr(batch, name)}
     objects = ({**common, "message": record.decode("utf-8", "replace"), **marks} for record in batch.records())
     return b"".join(_bytes(_encode(line)) + LF for line in objects)
@@ -55,11 +54,20 @@ def render_json_slowly(batch: Batch) -> bytes:
 RENDERERS: Mapping[Format, Callable[[Batch], bytes | memoryview]] = {Format.RAW: render_raw, Format.JSON: render_json}
 
 
+_BESIDES = {"peer_identity": "identity", "proxy": "proxy", "local": "local"}
+"""What else may be known of a connection: the key, and the attribute of `ConnectionInfo`."""
+
+
+def _besides(info: ConnectionInfo) -> dict[str, str]:
+    """Give what is known of a connection besides its peer: mostly nothing."""
+    return {key: text for key, name in _BESIDES.items() if (text := getattr(info, name)) is not None}
+
+
 def _envelope(batch: Batch) -> tuple[bytes, bytes]:
     """Give what stands before and after each message of a batch, its quotes and the LF included."""
     info = batch.info
-    identity = "" if info.identity is None else f',"peer_identity":{_encode(info.identity)}'
-    who = f'"listener":{_encode(info.listener)},"peer":{_encode(info.peer)}{identity}'
+    besides = "".join(f',"{key}":{_encode(text)}' for key, text in _besides(info).items())
+    who = f'"listener":{_encode(info.listener)},"peer":{_encode(info.peer)}{besides}'
     before = f'{{"time":"{_rfc3339(batch.received_at)}",{who},"message":"'
     partial = b',"partial":true' if batch.partial else b""
     truncated = b',"truncated":true' if batch.truncated else b""

@@ -103,17 +103,24 @@ class Listener(Binding):
         return [("try", self._example(near, port)), ("network", self._exposure(host, port))]
 
     def _example(self, host: str, port: int) -> str:
+        is_proxied = self.factory.limits.proxies is not None
+        header = "PROXY UNKNOWN\\r\\n" if is_proxied and self.tls is None else ""
         client = f"nc -w1 {host} {port}"
         if self.tls is not None:
             shown = " -cert FILE -key FILE" if self.tls.renewal.asks else ""
-            client = f"openssl s_client -quiet -no_ign_eof -connect {host}:{port}{shown}"
+            # No client sends a header before its handshake: that is for a proxy.
+            place = "PROXY:PORT" if is_proxied else f"{host}:{port}"
+            client = f"openssl s_client -quiet -no_ign_eof -connect {place}{shown}"
         if not self.answers:
-            return f"printf 'hello\\n' | {client}"
+            return f"printf '{header}hello\\n' | {client}"
         offers = "relp_version=0\\ncommands=syslog"
-        return f"printf '1 open 30 {offers}\\n2 syslog 5 hello\\n3 close 0\\n' | {client}"
+        return f"printf '{header}1 open 30 {offers}\\n2 syslog 5 hello\\n3 close 0\\n' | {client}"
 
     def _exposure(self, host: str, port: int) -> str:
         """Say who can send, and how to change that."""
+        proxies = self.factory.limits.proxies
+        if proxies is not None:
+            return f"only proxies can connect, from {proxies}: each connection begins with a PROXY header"
         if self.tls is not None and self.tls.renewal.asks:
             return f"who reaches this address and has a certificate can send: {self._who_may_send(self.tls)}"
         if host in LOOPBACK:
@@ -162,7 +169,7 @@ class Listener(Binding):
 
     def begin_drain(self) -> None:
         """Have peers notice, and read on; nobody else comes in."""
-        self.factory.clear_doorways()
+        self.factory.doorways.clear()
         self._each(lambda connection: connection.begin_drain())
 
     def drain(self, now: float) -> None:
@@ -208,6 +215,7 @@ class Listener(Binding):
             "idle_until_first_record": limits.idle_until_first_record,
             "frame_timeout_seconds": limits.frame_timeout_seconds,
             "allow": None if limits.allow is None else str(limits.allow),
+            "proxy_protocol_from": None if limits.proxies is None else str(limits.proxies),
             "rate": None if limits.rate is None else str(limits.rate),
             "rate_per_peer": None if limits.rate_per_peer is None else str(limits.rate_per_peer),
             "tls": None if self.tls is None else self.tls.status(),

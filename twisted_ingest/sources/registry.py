@@ -16,6 +16,7 @@ from twisted_ingest.config.fields import (
     Networks,
     OptionalDuration,
     OptionalRate,
+    Proxies,
     SinkNames,
     Size,
     Table,
@@ -66,6 +67,15 @@ class ListenerTable(Table):
     rate_per_peer: Annotated[OptionalRate, COMMON] = None
     allow: Annotated[
         Networks | None, About("NETWORKS", "whose peers may connect; names are not looked up", default="everybody's")
+    ] = None
+    proxy_protocol_from: Annotated[
+        Proxies | None,
+        About(
+            "NETWORKS",
+            "of proxies that begin every connection with a PROXY header (v1 or v2); nobody else may connect",
+            "limits, ``allow`` and ``peer`` go by the address that the header announces; see docs/proxy.md",
+            default="no header is expected",
+        ),
     ] = None
     receive_buffer: Annotated[
         BufferSize | None, Takes.PART, About("SIZE", "of the socket's receive buffer", default="the kernel's tuning")
