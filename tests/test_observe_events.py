@@ -161,7 +161,7 @@ class RateLimitTests(EventsTestCase):
         told_the_fix = {signature.reason for signature in (*SIGNATURES, PLAIN)}
         self.assertEqual(set(_REFUSALS), set(RefuseReason) - told_the_fix)
         # Those of a doorway are of the newcomer's making, or bounds that no workload wants different.
-        in_doorway = {reason for reason in _REFUSALS if reason.value.startswith("doorway_")}
+        in_doorway = {reason for reason in _REFUSALS if reason.value.startswith(("doorway_", "proxy_", "tls_"))}
         for reason in set(_REFUSALS) - {RefuseReason.INTERNAL_ERROR} - in_doorway:
             self.events.connection_refused(self.ledger, "tcp-1514", "192.0.2.1:1", reason)
             named = re.search(r"\((--[a-z-]+)\)", self.seen.lines[-1])
