@@ -9,7 +9,8 @@ from twisted_ingest.errors import CloseReason, DiscardReason, Durability
 from twisted_ingest.framing.base import Framer
 from twisted_ingest.framing.scan import Chunk
 from twisted_ingest.framing.session import Session
-from twisted_ingest.server.answering import AnsweringConnection, AnsweringFactory
+from twisted_ingest.server.answering import AnsweringConnection
+from twisted_ingest.server.answering_factory import AnsweringFactory
 from twisted_ingest.testing import Rig, StalledSink
 
 

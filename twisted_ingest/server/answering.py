@@ -5,9 +5,8 @@ Thin: what there is to answer, a pure session says; what is safe, the lane tells
 refusal for a passing condition: senders delete what is refused. The answer is withheld instead.
 """
 
-from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from twisted.internet import error
 from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
@@ -19,19 +18,11 @@ from twisted_ingest.errors import CloseReason, DiscardReason, Durability
 from twisted_ingest.flow.answers import AnsweringLane
 from twisted_ingest.flow.watermark import Watermark
 from twisted_ingest.framing.base import Framer
-from twisted_ingest.framing.session import Answer, Session
+from twisted_ingest.framing.session import Session
 from twisted_ingest.interfaces import IAnsweringProducer
 from twisted_ingest.limits import CLOSE_TIMEOUT, DRAIN_QUIET
 from twisted_ingest.server.connection import Connection, ConnectionOwner
-from twisted_ingest.server.factory import ConnectionFactory
-
-
-class _Due(NamedTuple):
-    """A reply that waits until ``after`` batches of the session are safe; ``since`` is in reactor seconds."""
-
-    after: int
-    reply: Answer
-    since: float
+from twisted_ingest.server.due import DueAnswers
 
 
 @implementer(IPushProducer)
@@ -64,7 +55,7 @@ class AnsweringConnection(Connection):
     """
     Frames, passes batches to its lane, and answers what the lane says is safe.
 
-    ``unanswered`` counts the records that wait for their answer. A session that is over, for whatever reason, is
+    A session that is over, for whatever reason, is
     answered to its end, told so (``goodbye``), and half-closed; what still comes is discarded unanswered, for
     closing with unread bytes would reset the connection and destroy answers on their way. Subclasses say what bounds
     their protocol, and count what is answered.
@@ -94,14 +85,15 @@ class AnsweringConnection(Connection):
 
     def __init__(self, info: ConnectionInfo, owner: ConnectionOwner, framer: Session[Any], lane: AnsweringLane) -> None:
         super().__init__(info, owner, framer, lane)
-        self.unanswered = 0
-        self._due: deque[_Due] = deque()
-        self._written = 0
-        self._settled = 0
-        """Batches given to the lane, and those it says are safe."""
+        self._due = DueAnswers(self.note_answered)
         # As the lane was made, whatever becomes of the listener's limits.
         self._answers_at_once = owner.limits.durability is Durability.MEMORY
         self._mark = Watermark(self.most_unanswered, self.most_unanswered // 2)
+
+    @property
+    def unanswered(self) -> int:
+        """How many records wait for their answer."""
+        return self._due.records
 
     # Subclasses count.
 
@@ -139,7 +131,6 @@ class AnsweringConnection(Connection):
         self._is_over = self._is_closing = True
         self.note_unanswered(self.unanswered)
         super().connectionLost(reason)
-        self.unanswered = 0
         self._due.clear()
 
     # The transport, the lane and the factory call these.
@@ -157,7 +148,7 @@ class AnsweringConnection(Connection):
     def settled(self, count: int) -> None:
         """See `IAnsweringProducer`: answer what waited for these batches."""
         if not self._answers_at_once:
-            self._settled += count
+            self._due.note_safe(count)
             self._answer()
 
     def refused(self) -> None:
@@ -224,33 +215,25 @@ class AnsweringConnection(Connection):
 
     def _pass_on(self, batches: list[Batch]) -> None:
         """Do as for lines, and answer what may be answered."""
-        replies, self.framer.replies = self.framer.replies, []
-        self._written += len(batches)
+        due, (replies, self.framer.replies) = self._due, (self.framer.replies, [])
+        due.note_written(len(batches))
         if replies:
             # Before the batches are written: the sinks may have taken them when that returns.
-            now = self._clock.seconds()
-            self._due += [_Due(self._written, reply, now) for reply in replies]
-            self.unanswered += sum(reply.records for reply in replies)
+            due.add(replies, self._clock.seconds())
         super()._pass_on(batches)
         if self._answers_at_once:
-            self._settled = self._written
-        self._answer()
+            due.note_safe()
+        if due.is_ready or self._is_over:
+            self._answer()
+        else:
+            self._hold_back()
 
     def _answer(self) -> None:
         """Write all answers that are due, in one piece; end the session once it is over and all is answered."""
-        due, texts = self._due, []
-        now = self._clock.seconds()
-        while due and due[0].after <= self._settled and not self._is_closing:
-            _, reply, since = due.popleft()
-            records = reply.records
-            if records:
-                self.unanswered -= records
-                self.note_answered(records, now - since)
-            texts.append(reply.encode())
-        if texts:
-            self.transport.write(b"".join(texts))
+        if self._due.is_ready and not self._is_closing:
+            self.transport.write(self._due.take(self._clock.seconds()))
         self._hold_back()
-        if self._is_over and not due and not self._is_closing:
+        if self._is_over and not self._due and not self._is_closing:
             self._say_goodbye()
 
     def _hold_back(self) -> None:
@@ -292,19 +275,3 @@ class AnsweringConnection(Connection):
             self._end_transport(reset=False)
         elif self._close_by is None:
             self._close_by = self._clock.seconds() + self.ended_timeout
-
-
-class AnsweringFactory(ConnectionFactory):
-    """Builds connections whose peers are told what is safe; see `ConnectionFactory`."""
-
-    answers = True
-    connections: dict[int, AnsweringConnection]  # type: ignore[assignment]
-
-    def open_lane(self) -> AnsweringLane:
-        """Open the lane of a session."""
-        return self._intake.open_answering_lane(self.route)
-
-    def unanswered(self) -> tuple[int, int]:
-        """Recount, from the live sessions, the frames that wait for their answer, and the bytes of their records."""
-        live = self.connections.values()
-        return sum(session.unanswered for session in live), sum(session.lane.in_flight for session in live)

@@ -9,7 +9,8 @@ from twisted_ingest.framing.base import Framer
 from twisted_ingest.framing.relp import RelpFramer
 from twisted_ingest.ledger import RelpLedger
 from twisted_ingest.limits import RELP_ACKS_UNREAD_TIMEOUT, RELP_DRAIN_QUIET, RELP_EOF_TIMEOUT, RELP_UNACKED_FRAMES
-from twisted_ingest.server.answering import AnsweringConnection, AnsweringFactory
+from twisted_ingest.server.answering import AnsweringConnection
+from twisted_ingest.server.answering_factory import AnsweringFactory
 
 
 class RelpProtocol(AnsweringConnection):
