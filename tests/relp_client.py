@@ -27,7 +27,13 @@ class RelpClient:
     ``answered`` lists the records answered with 200, as the ledger at ``path`` does, one index a line.
     """
 
-    def __init__(self, port: int, ledger: "Ledger | None" = None, patience: float = 60.0) -> None:
+    def __init__(
+        self,
+        port: int,
+        ledger: "Ledger | None" = None,
+        patience: float = 60.0,
+        wrap: Callable[[socket.socket], socket.socket] = lambda plain: plain,
+    ) -> None:
         self._ledger = ledger
         self._held = b""
         self.number = 0
@@ -36,7 +42,7 @@ class RelpClient:
         self.refused: list[tuple[int, bytes]] = []
         self.has_serverclose = False
         try:
-            self._socket = socket.create_connection(("127.0.0.1", port), patience)
+            self._socket = wrap(socket.create_connection(("127.0.0.1", port), patience))
         except OSError as failure:
             raise SessionLostError(str(failure)) from failure
 

@@ -188,26 +188,28 @@ class RsyslogTests(RecipeCase):
         self.check_recipe("relp")
 
 
+def syslog_ng() -> list[str]:
+    """Give the command that runs syslog-ng, or skip (or fail) for want of it; see `SyslogNgTests`."""
+    unpacked = os.environ.get("INGEST_TEST_SYSLOG_NG")
+    if unpacked is None:
+        return [program("syslog-ng", "syslog-ng-core, or unpacked: INGEST_TEST_SYSLOG_NG"), "--no-caps"]
+    library = os.path.join(unpacked, "usr/lib/syslog-ng")
+    (version,) = (entry for entry in os.listdir(library) if entry[0].isdigit())
+    return [
+        "env",
+        f"LD_LIBRARY_PATH={library}",
+        os.path.join(unpacked, "usr/sbin/syslog-ng"),
+        "--no-caps",
+        f"--module-path={library}/{version}",
+    ]
+
+
 class SyslogNgTests(RecipeCase):
     """
     syslog-ng, whose package cannot be installed beside rsyslog's.
 
     ``INGEST_TEST_SYSLOG_NG`` may name a folder that its package was unpacked in (``dpkg -x``).
     """
-
-    def command(self) -> list[str]:
-        unpacked = os.environ.get("INGEST_TEST_SYSLOG_NG")
-        if unpacked is None:
-            return [program("syslog-ng", "syslog-ng-core, or unpacked: INGEST_TEST_SYSLOG_NG"), "--no-caps"]
-        library = os.path.join(unpacked, "usr/lib/syslog-ng")
-        (version,) = (entry for entry in os.listdir(library) if entry[0].isdigit())
-        return [
-            "env",
-            f"LD_LIBRARY_PATH={library}",
-            os.path.join(unpacked, "usr/sbin/syslog-ng"),
-            "--no-caps",
-            f"--module-path={library}/{version}",
-        ]
 
     def check_recipe(self, name: str, expected: bytes) -> None:
         port = free_port()
@@ -217,7 +219,7 @@ class SyslogNgTests(RecipeCase):
             f'source s_src {{ network(ip("127.0.0.1") port({port})); }};\n' + self.text(f"syslog-ng/{name}.conf")
         )
         places = [f"--{key}={self.folder}/{key}" for key in ("persist-file", "control", "pidfile")]
-        self.start(*self.command(), "--foreground", f"--cfgfile={config}", *places)
+        self.start(*syslog_ng(), "--foreground", f"--cfgfile={config}", *places)
         wait_until(lambda: self.fed(port), "syslog-ng takes connections")
         self.check(expected % 14 + b"started$", expected % 11 + b"ended$")
 

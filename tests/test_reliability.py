@@ -14,10 +14,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.attacks.report import Group, Scenario
 from tests.reliability import PAGE, insert, modules, results, row, scenarios, tables
+from tests.tls import Folder, speak_tls
 from twisted_ingest.admin.survey import Survey
 from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.log import LogWriter
 from twisted_ingest.observe.metrics import build_registry
+from twisted_ingest.server.certificates import Files
 from twisted_ingest.sinks.file import FileSink
 from twisted_ingest.sinks.registry import SinkContext, sink_types
 from twisted_ingest.sources.plan import PollPlan
@@ -34,6 +36,7 @@ def samples() -> str:
     )
     relay = sink_types()["relp"].make("file", sink_types()["relp"].table(type="relp", address="a:1"), context)
     text = generate_latest(build_registry(Rig(relay).survey)).decode()
+    text += generate_latest(build_registry(secure_survey())).decode()
     for wire in ("lines", "relp", "http-poll"):
         rig = Rig()
         sink = FileSink("file", "nowhere", reactor=rig.clock, events=Events(rig.clock.seconds))
@@ -43,6 +46,16 @@ def samples() -> str:
     for name in ('sink="file"', 'listener="test"'):
         text = text.replace(f"{name},", "").replace(f"{{{name}}}", "")
     return text
+
+
+def secure_survey() -> Survey:
+    """Look at a listener that speaks TLS."""
+    rig, folder = Rig(), Folder()
+    try:
+        speak_tls(rig, Files(folder.certificate, folder.key))
+    finally:
+        folder.remove()
+    return rig.survey
 
 
 def poller_survey() -> Survey:

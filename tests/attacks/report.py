@@ -16,6 +16,7 @@ class Group(StrEnum):
 
     PEERS = "Peers that misbehave"
     ACCEPT = "At the door"
+    TLS = "TLS and who may send"
     PRESSURE = "Pressure"
     RELP = "RELP sessions"
     SERVERS = "Servers that are polled"
