@@ -120,6 +120,16 @@ class DurabilityTests(ConfigCase):
             (message,) = self.mistakes(asking + sink)
             self.assertIn(fix, message)
 
+    def test_dead_letters(self) -> None:
+        """They go to a file of their own, which says so."""
+        sink = f'{RELP_TABLE}[sinks.s]\ntype="relp"\naddress="a:1"\ndead_letter='
+        self.assertEqual(self.mistakes(f'{sink}"file:rejected.json"'), [])
+        for wrong in ('"rejected.json"', '"file:"', "7"):
+            (message,) = self.mistakes(sink + wrong)
+            self.assertIn('try "file:PATH"', message)
+        twice = f'{sink}"file:x"\n[sinks.f]\ntype="file"\npath="x"'
+        self.assertIn("is written to by sink", "".join(self.mistakes(twice)))
+
     def test_targets(self) -> None:
         """An address is a host and a port, several, or an endpoint; what is none is told what would do."""
         sink = f'{RELP_TABLE}durability="memory"\n[sinks.s]\ntype="tcp"\naddress='

@@ -52,4 +52,4 @@ class PageTests(SynchronousTestCase):
         file = FileSink("file", "nowhere", reactor=clock, events=events)
         spool = SpoolSink(file, "nowhere", reactor=clock, events=events, wall_time=clock.seconds, max_bytes=MIB)
         account = {name.partition("/")[0] for name in Account().details()}
-        return {*spool.details(), *account, "in_flight_requests", "connected"}
+        return {*spool.details(), *account, "in_flight_requests", "connected", "dead_letter_records"}

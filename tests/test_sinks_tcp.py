@@ -10,6 +10,7 @@ from tests.delivering import SinkCase, batch, group
 from twisted_ingest.batch import Batch
 from twisted_ingest.errors import Durability, Framing, SinkError
 from twisted_ingest.sinks.delivery.exchange import FIN_SECONDS
+from twisted_ingest.sinks.delivery.patience import Patience
 from twisted_ingest.sinks.delivery.sink import StreamSink
 from twisted_ingest.sinks.tcp import FRAMES, PlainSession, TcpSettings
 
@@ -77,6 +78,19 @@ class TcpTests(SinkCase):
         self.assertEqual(details["connections"], 2)
         self.assertGreaterEqual(details["resent_records"], 2)
         self.assertGreaterEqual(details["retries"], 2)
+
+    def test_lost_in_the_middle(self) -> None:
+        """Of a batch that was acknowledged in part, the records that were not whole are sent again, and no other."""
+        self.make()
+        outcome = self.deliver(batch(b"zero")), self.deliver(batch(b"one", b"two", b"three", b"four"))
+        exchange: Any = self.sink._streams[0]._exchange
+        exchange.wire.acknowledged = lambda: len(b"zero\none\ntwo\nth")
+        self.receiver.line.reset()
+        self.wait(1)
+        self.assertEqual(self.receiver.line.read(), b"three\nfour\n")
+        self.wait(1)
+        self.assertEqual(outcome, ([None], [None]))
+        self.assertEqual(self.sink.details()["resent_records"], 2)
 
     def test_refused_is_tried_again_with_longer_waits(self) -> None:
         """A target that is down is no reason not to start; it is tried seldom, and said."""
@@ -159,6 +173,15 @@ class TcpTests(SinkCase):
         self.assertEqual(self.receiver.line.read(), b"one\n")
         self.wait(1)
         self.assertEqual(outcome, [None])
+
+    def test_flapping(self) -> None:
+        """A receiver that ends each connection at once, in good order, is not connected to in a loop."""
+        self.make()
+        for _ in range(400):
+            if self.receiver.line.is_up:
+                self.receiver.line.close()
+            self.wait(0.25)
+        self.assertLess(len(self.receiver.lines), 20)
 
     def test_rebind(self) -> None:
         """A connection is ended in good order when its time is over, and the next one goes on."""
@@ -257,6 +280,28 @@ class TcpTests(SinkCase):
         self.receiver.line.read()
         self.wait(1)
         self.assertEqual((self.receiver.line.heard, more), (b"one\ntwo\n", [[None]]))
+
+
+class PatienceTests(SynchronousTestCase):
+    def test_over_at_the_second_look(self) -> None:
+        """Time that passed while nobody looked is not the other side's, until a look later."""
+        patience = Patience(0.0)
+        patience.look(600.0, 0, is_idle=False)
+        patience.begin(0.0)
+        patience.look(600.0, 0, is_idle=False)
+        self.assertFalse(patience.is_over(90.0))
+        patience.look(601.0, 0, is_idle=False)
+        self.assertTrue(patience.is_over(90.0))
+
+    def test_progress(self) -> None:
+        """Whatever moves begins it anew; so does having nothing to wait for."""
+        patience = Patience(0.0)
+        for now in range(100):
+            patience.look(float(now), now // 4, is_idle=False)
+            self.assertLess(patience.waited, 5)
+        for now in range(100, 200):
+            patience.look(float(now), 0, is_idle=True)
+        self.assertEqual((patience.waited, patience.is_stalled), (0, False))
 
 
 RECORDS = st.lists(st.binary(min_size=1, max_size=20).map(lambda data: data.replace(b"\n", b"x")), min_size=1)

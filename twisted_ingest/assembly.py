@@ -20,6 +20,7 @@ from twisted_ingest.interfaces import ISink, ISource
 from twisted_ingest.limits import DOORWAY_MEMORY, OPTIONAL_SHARE
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
+from twisted_ingest.sinks.dead_letter import DeadLetters
 from twisted_ingest.sinks.registry import SinkContext, SinkTable, sink_types
 from twisted_ingest.sources.registry import SourceContext, source_types
 from twisted_ingest.spool.leftovers import find_leftovers, spool_directory
@@ -43,6 +44,8 @@ def make_sinks(
             reactor, events, wall_time, _relier(settings, name, sink), is_patient=sink.spool, charge=intake.charge
         )
         made = _make_sink(name, sink, context)
+        if sink.dead_letter is not None:
+            made = DeadLetters(made, sink.dead_letter, reactor=reactor, events=events, wall_time=wall_time)
         if sink.spool:
             made = _put_spool_before(made, settings.spool, reactor, events, wall_time, intake.on_rejected)
         yield made, sink.required

@@ -224,7 +224,7 @@ def _sinks(settings: Settings) -> Iterator[tuple[tuple[Path, ...], str]]:
         kind = sink_types()[sink.type]
         for key, problem in kind.problems(sink):
             yield (("sinks", name, key), ("sinks", name)), problem
-        for place in map(_real, kind.places(sink)):
+        for place in map(_real, kind.all_places(sink)):
             if place in taken:
                 yield (("sinks", name),), f"{place} is written to by sink {taken[place]!r} already"
             taken.setdefault(place, name)

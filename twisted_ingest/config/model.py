@@ -157,7 +157,7 @@ class Settings(Table):
         """Give every path that is written to, with the key it stands at."""
         found: dict[tuple[str, ...], str] = {}
         for name, sink in self.sinks.items():
-            for place in sink_types()[sink.type].places(sink):
+            for place in sink_types()[sink.type].all_places(sink):
                 if place.key is not None:
                     found["sinks", name, place.key] = place.what
         if any(sink.spool for sink in self.sinks.values()):

@@ -47,6 +47,7 @@ DETAILS: Mapping[str, Detail] = {
     "request_seconds": Detail("Seconds from a request's first byte to its last answer.", Kind.HISTOGRAM),
     "in_flight_requests": Detail("Requests sent and not answered.", Kind.LEVEL),
     "rejected_records": Detail("Records that the sink will never take."),
+    "dead_letter_records": Detail("Records that the sink will never take, written to its dead letters."),
     "resent_records": Detail("Records sent again, which may have arrived before."),
     "sent_bytes": Detail("Bytes sent, those sent again included."),
     "connections": Detail("Connections that were made."),

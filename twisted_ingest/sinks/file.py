@@ -24,7 +24,7 @@ from twisted_ingest.storage.file import FileTarget, IrregularError
 from twisted_ingest.storage.trouble import HELD_BACK
 
 # At the start neither is waited for; anything else is tried again.
-_MISTAKES = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST})
+MISTAKES = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST})
 """The path cannot name a file, and no waiting mends that."""
 
 _DENIED = frozenset({errno.EACCES, errno.EPERM})
@@ -96,7 +96,7 @@ class FileSink(LinesSink):
         except OSError as failure:
             self._target.close()
             reason = f"sink {self.name}: cannot open {self.path}: {failure.strerror}"
-            if failure.errno in _MISTAKES:
+            if failure.errno in MISTAKES:
                 raise MisconfiguredError(reason) from failure
             if failure.errno in _DENIED and not self._is_patient:
                 raise SinkError(reason) from failure

@@ -10,14 +10,26 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar, get_args
 
+from pydantic import BeforeValidator
+
 from twisted_ingest.config.fields import About, Table
 from twisted_ingest.config.kinds import Kinds, check_keys, find_kinds
 from twisted_ingest.errors import Durability
 from twisted_ingest.interfaces import ISink
 from twisted_ingest.observe.events import Events
+from twisted_ingest.units import quote
 
 GROUP = "twisted_ingest.sinks"
 """The group of entry points, each of which names a `SinkType`."""
+
+
+def _letter_path(value: object) -> str:
+    if not isinstance(value, str) or not value.startswith("file:") or value == "file:" or "\0" in value:
+        raise ValueError(f'{quote(value)} is not where dead letters can go (try "file:PATH")')
+    return value.removeprefix("file:")
+
+
+LetterPath = Annotated[str, BeforeValidator(_letter_path)]
 
 
 class SinkTable(Table):
@@ -33,6 +45,10 @@ class SinkTable(Table):
         About("true|false:", "answers and senders wait for it; one that is not loses what it cannot hold"),
     ] = True
     spool: Annotated[bool, About("true|false:", "a durable queue in front of it")] = False
+    dead_letter: Annotated[
+        LetterPath | None,
+        About("file:PATH", "for records that the sink will never take, a JSON object a line", default="none"),
+    ] = None
 
 
 class Place(NamedTuple):
@@ -95,6 +111,11 @@ class SinkType(Generic[T]):
     def word(self) -> str:
         """The word that operators write."""
         return str(get_args(self.table.model_fields["type"].annotation)[0])
+
+    def all_places(self, table: T) -> list[Place]:
+        """Give what no other sink may write to, its dead letters included."""
+        letters = [] if table.dead_letter is None else [Place(table.dead_letter, "dead_letter")]
+        return [*self.places(table), *letters]
 
     @property
     def form(self) -> str:

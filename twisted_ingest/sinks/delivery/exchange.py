@@ -60,8 +60,8 @@ class ExchangeOwner(Protocol):
     def stalled(self, waits_for: str) -> None:
         """Note what has been waited for in vain so far."""
 
-    def over(self, exchange: "Exchange", why: str, *, is_good: bool) -> None:
-        """Note the end; where it ``is_good`` all is answered, and another connection may be made at once."""
+    def over(self, exchange: "Exchange", why: str, *, is_ours: bool) -> None:
+        """Note the end; one that ``is_ours`` went well, and is no reason to wait before another connection."""
 
 
 class Exchange:
@@ -84,6 +84,8 @@ class Exchange:
         """Why it is being ended; nothing new is sent."""
         self._is_leaving = False
         """We have said goodbye."""
+        self._is_renewal = False
+        """It was ended because its time was over."""
         self._is_over = False
         self._moved = 0
         """Records answered for."""
@@ -258,8 +260,8 @@ class Exchange:
         for call in (self._asking, self._sweeping, self._fin_timer):
             if call is not None and call.active():
                 call.cancel()
-        is_good = self._is_leaving and not self._queue.unanswered
-        self._owner.over(self, self._ending or reason_of(reason), is_good=is_good)
+        is_ours = self._is_renewal and self._is_leaving and not self._queue.unanswered
+        self._owner.over(self, self._ending or reason_of(reason), is_ours=is_ours)
 
     def _ask_at_last(self) -> None:
         """Settle every record of which the peer's kernel has all bytes, those of half a request included."""
@@ -324,4 +326,5 @@ class Exchange:
         else:
             self._get_on()
             if session.is_spent or (rebind is not None and now - self._made_at >= rebind):
+                self._is_renewal = True
                 self.leave("its time is over")

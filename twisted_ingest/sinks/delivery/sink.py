@@ -155,6 +155,7 @@ class StreamSink:
         queues = [stream.queue for stream in self._streams]
         return {
             **self._account.details(),
+            "dead_letter_records": 0,
             "in_flight_requests": sum(queue.requests_sent for queue in queues),
             "connected": sum(stream.is_connected for stream in self._streams),
         }

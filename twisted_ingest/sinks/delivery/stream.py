@@ -124,7 +124,7 @@ class Stream:
         """See `ExchangeOwner`."""
         self._tell(f"{self._link.target.text} {waits_for}")
 
-    def over(self, exchange: Exchange, why: str, *, is_good: bool) -> None:
+    def over(self, exchange: Exchange, why: str, *, is_ours: bool) -> None:
         """See `ExchangeOwner`: what is unanswered is sent again."""
         if exchange is not self._exchange:
             return
@@ -134,7 +134,7 @@ class Stream:
         self._account.retries += requests
         if self._closed is not None and not len(self.queue):
             self._end()
-        elif is_good:
+        elif is_ours:
             self.start()
         else:
             self._link.connect_later(f"{self._link.target.text}: {why}")
