@@ -30,7 +30,7 @@ CONTENTS = {
 
 def ours() -> Callable[[bytes], None]:
     """Make our protocol, with a sink that keeps everything waiting."""
-    rig = Rig(StalledSink(), memory=GIB, connection_memory=GIB // 2)
+    rig = Rig(StalledSink(), memory=GIB, connection_memory=GIB // 2, lends=False)
     receive: Callable[[bytes], None] = rig.connect()._protocol.dataReceived  # noqa: SLF001
     return receive
 

@@ -24,6 +24,7 @@ SLOW = frozenset(
         "test_labs_leak",
         "test_labs_lifecycle",
         "test_labs_nagle",
+        "test_lent_suites",
         "test_logging_handler",
         "test_packaging",
         "test_proxy_clients",

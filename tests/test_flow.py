@@ -194,7 +194,7 @@ class IntakeTests(FlowCase):
             lane.write(item)
         self.assertEqual(sink.groups, 0)
         self.turn()
-        self.assertEqual((sink.groups, sink.batches), (1, sent))
+        self.assertEqual((sink.groups, [each.size for each in sink.batches]), (1, [10, 20, 30]))
 
     def test_gathers_for_dear_sinks(self) -> None:
         """For a sink that wants groups, batches of several turns are gathered, for milliseconds or half a mebibyte."""
@@ -547,6 +547,7 @@ class FlowPropertyTests(FlowCase):
             lane, producer = lanes[which]
             if action == "write" and not producer.paused and lane.producer:
                 sent.append(batch(size + 1))
+                sent[-1].received_at = len(sent)
                 lane.write(sent[-1])
             elif action == "hold" and lane.producer:
                 lane.hold(size, self.clock.seconds())
@@ -563,7 +564,8 @@ class FlowPropertyTests(FlowCase):
         self.settle(intake, sink, optional)
         tally = intake.outlets[0].tally("test")
         self.assertEqual(tally.records_delivered + tally.records_dropped[DropReason.SINK_FAILED], len(sent))
-        self.assertEqual([b for b in sent if b in sink.batches], sink.batches)
+        taken = [b.received_at for b in sink.batches]
+        self.assertEqual((sorted(set(taken)), len(sent) >= len(taken)), (taken, True))
         self.assertFalse(any(producer.paused for lane, producer in lanes if lane.producer))
 
     def check(self, intake: Intake, lanes: list[Lane]) -> None:

@@ -27,7 +27,12 @@ def grown(action: Callable[[int], None], count: int = COUNT) -> int:
 class ChargeTests(SynchronousTestCase):
     def rig(self) -> Rig:
         return Rig(
-            StalledSink(), memory=GIB, connection_memory=GIB // 2, max_connections=COUNT, frame_timeout_seconds=None
+            StalledSink(),
+            memory=GIB,
+            connection_memory=GIB // 2,
+            max_connections=COUNT,
+            frame_timeout_seconds=None,
+            lends=False,
         )
 
     def test_batches(self) -> None:

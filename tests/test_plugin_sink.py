@@ -1,5 +1,6 @@
 """The sink of another distribution (examples/plugin-sink): checked, documented, spooled and counted like ours."""
 
+import importlib
 import os
 import pathlib
 import shutil
@@ -11,6 +12,7 @@ import tomllib
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.server import Server, wait_until
+from twisted_ingest.testing import Lender
 
 SOURCE = pathlib.Path(__file__).parent.parent / "examples" / "plugin-sink"
 
@@ -122,6 +124,24 @@ class PluginSinkTests(SynchronousTestCase):
             self.assertEqual(status, 78, output)
             self.assertIn(reason, output)
             self.assertNotIn("Traceback", output)
+
+
+class AloneTests(SynchronousTestCase):
+    """The sink by itself, as its own distribution would test it."""
+
+    def test_lent_bytes(self) -> None:
+        """It is done with a batch when its Deferred has fired, and keeps no view of its bytes."""
+        self.patch(sys, "path", [str(SOURCE), *sys.path])
+        self.addCleanup(sys.modules.pop, "shout_sink", None)
+        shout = importlib.import_module("shout_sink")
+        path = pathlib.Path(self.mktemp())
+        sink = shout.ShoutSink("shout", shout.ShoutTable(type="shout", path=str(path)))
+        lender = Lender()
+        group = lender.group(b"one\ntwo\n", b"three\n")
+        self.successResultOf(sink.deliver(group))
+        lender.settle(group)
+        self.assertEqual(path.read_bytes(), b"ONE!\nTWO!\nTHREE!\n")
+        self.assertEqual((lender.lent, lender.returned, lender.kept), (2, 2, 0))
 
 
 class BuiltPluginSinkTests(PluginSinkTests):

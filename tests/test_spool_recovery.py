@@ -398,7 +398,7 @@ class AnyDirectoryTests(SynchronousTestCase):
         if is_killed:
             disk.kill()
             spool = Spool(disk, segment_bytes=700)
-        delivered = [batch.wire for batch in spool.deliver()]
+        delivered = [bytes(batch.wire) for batch in spool.deliver()]
         self.assertEqual(len(delivered), report.batches + len(news))
         self.assertEqual(delivered[report.batches :], [batch.wire for batch in news])
         self.assertLessEqual(set(delivered[: report.batches]), {wire for _, wire in before})

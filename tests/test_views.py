@@ -2,11 +2,11 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.test_flow_leases import Buffer
-from twisted_ingest.batch import Batch
+from twisted_ingest.batch import Batch, Group
 from twisted_ingest.flow import route
 from twisted_ingest.server.lines import IngestProtocol
-from twisted_ingest.testing import Rig
+from twisted_ingest.testing import Lender, MemorySink, Rig, StalledSink
+from twisted_ingest.testing.lending import FILLING
 
 
 class Following(IngestProtocol):
@@ -22,6 +22,9 @@ class Following(IngestProtocol):
         self.lines.append(line)
 
 
+LENDER = Lender()
+
+
 class Lending:
     """A framer whose batches are lent, in place of the connection's own."""
 
@@ -34,9 +37,45 @@ class Lending:
     def feed(self, chunk: bytes, now: float) -> list[Batch]:
         batches: list[Batch] = self._framer.feed(chunk, now)  # type: ignore[attr-defined]
         for batch in batches:
-            buffer = Buffer(bytes(batch.wire))
-            batch.wire, batch.lease = memoryview(buffer.memory), buffer
+            LENDER.lend(batch)
         return batches
+
+
+class LenderTests(SynchronousTestCase):
+    """The double with which it shows when a sink keeps bytes for too long."""
+
+    def test_what_is_kept(self) -> None:
+        """A view that somebody made of a batch's is counted, and reads nobody's bytes any more; a copy is not."""
+        lender = Lender()
+        group = lender.group(b"one\n", b"two\n")
+        kept, copied = group.batches[0].wire[1:], group.batches[1].copy()
+        lender.settle(group)
+        self.assertEqual((bytes(kept), copied.wire), (FILLING * 3, b"two\n"))
+        self.assertEqual((lender.lent, lender.returned, lender.kept), (2, 2, 1))
+        self.assertRaises(ValueError, group.batches[1].records)
+
+    def test_rig(self) -> None:
+        """A rig lends the batches of its listener, answered or not; they come back when the last sink has answered."""
+        for wire, data in (("lines", b"one\ntwo\n"), ("relp", b"1 open 0\n2 syslog 3 one\n3 syslog 3 two\n")):
+            slow = StalledSink()
+            rig = Rig(Keeping(), slow, wire=wire)
+            rig.send(data)
+            lender = rig.lender
+            self.assertEqual((lender.lent, lender.returned), (1, 0))
+            slow.release()
+            self.assertEqual((lender.returned, lender.kept, slow.records), (1, 0, [b"one", b"two"]))
+            self.assertRaises(ValueError, lambda kept: kept[0].records(), rig.sink.kept)
+
+
+class Keeping(MemorySink):
+    """Keeps what it may not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[Batch] = []
+
+    def keep(self, group: Group) -> None:
+        self.kept += group.batches
 
 
 class ContractTests(SynchronousTestCase):

@@ -1,40 +1,33 @@
 """
-The doubles we ship: a transport that honours pause, sinks that record, stall or fail, and a rig that joins them.
-
-Twisted's own doubles cannot show back-pressure: `StringTransport` never reads, and `iosim` ignores a pause.
+A peer without a kernel, and a listener without sockets.
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
-from enum import Enum
 from itertools import count
 from typing import Any
 
 from twisted.internet import error
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from twisted_ingest.admin.survey import Survey
-from twisted_ingest.batch import Batch, Group
-from twisted_ingest.errors import Durability, SinkError
 from twisted_ingest.flow.budget import Budget
 from twisted_ingest.flow.drain import drain_sources, flush_sinks
 from twisted_ingest.flow.intake import Intake
 from twisted_ingest.flow.rate import PeerBuckets
-from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import CONNECTION_MEMORY, DRAIN_TIMEOUT, FLUSH_GRACE, MEMORY, READ_SIZE, ListenerLimits
 from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.log import LogWriter
-from twisted_ingest.rejected import Rejected
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.connection import Connection
 from twisted_ingest.server.factory import ConnectionFactory
 from twisted_ingest.sources.listener import Listener
 from twisted_ingest.sources.registry import LINES, SourceContext, source_types
+from twisted_ingest.testing.lending import Lender, LendingIntake
+from twisted_ingest.testing.sinks import MemorySink
 
 
 class PumpTransport:
@@ -198,144 +191,6 @@ class PumpTransport:
                 self._protocol.end_badly()
 
 
-@implementer(ISink)
-class MemorySink:
-    """Keeps a copy of every batch it was handed, and answers at once."""
-
-    durability = Durability.MEMORY
-    wants_groups = False
-
-    def __init__(self, name: str = "memory") -> None:
-        self.name = name
-        self.trouble: str | None = None
-        self.batches: list[Batch] = []
-        self.groups = 0
-        self.reopened = 0
-
-    @property
-    def records(self) -> list[bytes]:
-        """All records, in order."""
-        return [record for batch in self.batches for record in batch.records()]
-
-    def describe(self) -> str:
-        """See `ISink`."""
-        return "memory"
-
-    def start(self) -> None:
-        """See `ISink`."""
-
-    def deliver(self, group: Group) -> "Deferred[Any]":
-        """See `ISink`."""
-        self.keep(group)
-        return succeed(None)
-
-    def keep(self, group: Group) -> None:
-        """Remember a group."""
-        self.groups += 1
-        self.batches += [batch.copy() for batch in group.batches]
-
-    def reopen(self) -> None:
-        """See `ISink`; counted."""
-        self.reopened += 1
-
-    def close(self) -> "Deferred[None]":
-        """See `ISink`."""
-        return succeed(None)
-
-    def abandon(self) -> None:
-        """See `ISink`."""
-
-    def details(self) -> dict[str, int]:
-        """See `ISink`."""
-        return {}
-
-
-class StalledSink(MemorySink):
-    """Answers when told to: keeps a group only once it is released."""
-
-    def __init__(self, name: str = "stalled") -> None:
-        super().__init__(name)
-        self.waiting: deque[tuple[Group, Deferred[Any]]] = deque()
-
-    def deliver(self, group: Group) -> "Deferred[Any]":
-        """See `ISink`: the Deferred waits for `release` or `fail`."""
-        done: Deferred[None] = Deferred()
-        self.waiting.append((group, done))
-        return done
-
-    def release(self, number: int | None = None) -> None:
-        """Take the oldest groups, all by default, those included that come meanwhile."""
-        while self.waiting and number != 0:
-            group, done = self.waiting.popleft()
-            self.keep(group)
-            number = None if number is None else number - 1
-            done.callback(None)
-
-    def fail(self) -> None:
-        """Refuse the oldest group for good."""
-        _, done = self.waiting.popleft()
-        done.errback(SinkError(f"sink {self.name} was told to fail"))
-
-    def abandon(self) -> None:
-        """See `ISink`."""
-        while self.waiting:
-            self.fail()
-
-
-class FlakySink(MemorySink):
-    """Rejects every ``period``-th group, and takes the others."""
-
-    def __init__(self, period: int, name: str = "flaky") -> None:
-        super().__init__(name)
-        self._period = period
-        self._calls = 0
-
-    def deliver(self, group: Group) -> "Deferred[Any]":
-        """See `ISink`."""
-        self._calls += 1
-        if self._calls % self._period:
-            return super().deliver(group)
-        return succeed(Rejected.whole(group, f"sink {self.name} rejects call {self._calls}"))
-
-
-class Mode(Enum):
-    """What a `ScriptedSink` does with a group."""
-
-    TAKE = "take"
-    REFUSE = "refuse"
-    STALL = "stall"
-
-
-class ScriptedSink(StalledSink):
-    """
-    Does with each group what ``mode`` says when it comes; behind one that waits, every later one waits too.
-
-    ``offered`` and ``refused`` are batches, in order.
-    """
-
-    def __init__(self, name: str = "scripted") -> None:
-        super().__init__(name)
-        self.mode = Mode.TAKE
-        self.offered: list[Batch] = []
-        self.refused: list[Batch] = []
-
-    def deliver(self, group: Group) -> "Deferred[Any]":
-        """See `ISink`."""
-        self.offered += [batch.copy() for batch in group.batches]
-        done = super().deliver(group)
-        if len(self.waiting) == 1 and self.mode is not Mode.STALL:
-            if self.mode is Mode.TAKE:
-                self.release(1)
-            else:
-                self.fail()
-        return done
-
-    def fail(self) -> None:
-        """See `StalledSink`."""
-        self.refused += [batch.copy() for batch in self.waiting[0][0].batches]
-        super().fail()
-
-
 def _hung_up(transports: Sequence[Any]) -> list[Any]:
     # A layer (TLS) stands before the transport that carries it.
     return [transport for transport in transports if getattr(transport, "carrier", transport).has_hung_up()]
@@ -345,7 +200,9 @@ class Rig:
     """
     A listener without sockets: factory, intake and sinks on a `Clock`.
 
-    ``wall_time`` is the clock too, so that stamps are reproducible.
+    ``wall_time`` is the clock too, so that stamps are reproducible. Batches are lent their bytes
+    by ``lender``, as they are where much is read: a sink that uses one after its group was settled meets
+    ``ValueError``. With ``lends`` false their bytes are their own.
     """
 
     def __init__(
@@ -360,12 +217,15 @@ class Rig:
         wire: str = LINES,
         arrivals: PeerBuckets | None = None,
         required: bool = True,
+        lends: bool = True,
         **limits: Any,
     ) -> None:
         self.clock = Clock()
         self.events = Events(self.clock.seconds)
         self.admission = Admission(max_connections, per_peer, descriptors=descriptors, arrivals=arrivals)
-        self.intake = Intake(self.clock, Budget(memory), connection_memory)
+        self.lender = Lender()
+        lender = self.lender if lends else None
+        self.intake: Intake = LendingIntake(self.clock, Budget(memory), connection_memory, lender)
         self.intake.on_rejected = self.events.sink_rejected
         self.intake.on_bug = self.events.bug
         self.sinks = sinks or (MemorySink(),)

@@ -1,0 +1,11 @@
+"""
+The doubles we ship: a transport that honours pause, sinks that record, stall or fail, lent bytes, a rig to join them.
+
+Twisted's own doubles cannot show back-pressure: `StringTransport` never reads, and `iosim` ignores a pause.
+"""
+
+from twisted_ingest.testing.lending import Lender
+from twisted_ingest.testing.rig import PumpTransport, Rig
+from twisted_ingest.testing.sinks import FlakySink, MemorySink, Mode, ScriptedSink, StalledSink
+
+__all__ = ["FlakySink", "Lender", "MemorySink", "Mode", "PumpTransport", "Rig", "ScriptedSink", "StalledSink"]
