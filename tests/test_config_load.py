@@ -875,6 +875,7 @@ class FormatTests(LoadingTestCase):
                 "--sink file:a?format=jsno: error: format: 'jsno' is not known; did you mean 'json'? "
                 "(one of raw, json)",
                 "--sink stdout:?formt=json: error: unknown key 'formt' in [sinks.stdout]; did you mean 'format'?",
-                "--sink null:?format=json: error: unknown key 'format' in [sinks.null] (known: type, required, spool, dead_letter)",
+                "--sink null:?format=json: error: unknown key 'format' in [sinks.null] "
+                "(known: type, required, spool, dead_letter)",
             ],
         )
