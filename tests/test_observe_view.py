@@ -97,6 +97,7 @@ VIEWS = st.builds(
     budget_limit=COUNTS,
     budget_used=COUNTS,
     budget_partials=COUNTS,
+    budget_standing=COUNTS,
     uptime_seconds=SECONDS,
     loop_lag=LAGS,
     clock_steps=by(StepDirection, COUNTS),

@@ -64,8 +64,8 @@ PARTIALS_SHARE = 0.25
 """Share of the budget for unfinished records. Below the low mark: alone they can never keep producers paused."""
 
 STANDING_SHARE = 0.25
-"""Share of the budget for what connections take by being there (TLS). With the share of unfinished records it comes to
-the low mark: both together can never keep producers paused."""
+"""Share of the budget for what connections take by being there (TLS). It is taken off above the low mark, which stays
+where it is: such connections make producers pause earlier, and can never keep them paused."""
 
 PARTIALS_KEEP = 7 / 8
 """Share of the above to which an overflow evicts, so that one scan serves many overflows."""

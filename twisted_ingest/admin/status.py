@@ -34,6 +34,7 @@ def of_budget(view: View, mark: Watermark) -> dict[str, Any]:
         "limit_bytes": view.budget_limit,
         "used_bytes": view.budget_used,
         "partial_bytes": view.budget_partials,
+        "connections_bytes": view.budget_standing,
         "high_bytes": mark.high,
         "low_bytes": mark.low,
         "reading_stopped": mark.is_high,

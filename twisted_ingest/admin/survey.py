@@ -154,6 +154,7 @@ class Survey:
             budget_limit=budget.limit,
             budget_used=budget.used,
             budget_partials=budget.partials,
+            budget_standing=budget.standing,
             uptime_seconds=self._seconds() - self._started,
             loop_lag=self.loop_lag.view(),
             clock_steps=dict(self.clock_steps.counts),

@@ -12,16 +12,27 @@ class Budget:
     """
     ``used`` of ``limit`` bytes are charged, ``partials`` of them to unfinished records.
 
-    ``standing`` are those charged to connections that are dear by being there.
+    ``standing`` are those kept free for connections that are dear by being there: they lower the high mark.
     ``used`` may pass the high mark by what was read already; the distance between the mark
     and the limit is there for it.
     """
 
-    __slots__ = ("limit", "mark", "partials", "partials_keep", "partials_limit", "standing", "standing_limit", "used")
+    __slots__ = (
+        "_high",
+        "limit",
+        "mark",
+        "partials",
+        "partials_keep",
+        "partials_limit",
+        "standing",
+        "standing_limit",
+        "used",
+    )
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.mark = Watermark(int(limit * BUDGET_HIGH), int(limit * BUDGET_LOW))
+        self._high = self.mark.high
         self.partials_limit = int(limit * PARTIALS_SHARE)
         self.partials_keep = int(self.partials_limit * PARTIALS_KEEP)
         self.standing_limit = int(limit * STANDING_SHARE)
@@ -41,6 +52,7 @@ class Budget:
         return self.charge(size)
 
     def charge_standing(self, size: int) -> bool:
-        """Do the same for what connections take by being there."""
+        """Keep so many bytes more free for what connections take by being there; true when that crossed a mark."""
         self.standing += size
-        return self.charge(size)
+        self.mark.high = max(self.mark.low, self._high - self.standing)
+        return self.mark.update(self.used)

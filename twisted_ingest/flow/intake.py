@@ -143,7 +143,7 @@ class Intake:
             self.budget_crossed()
 
     def occupy(self, size: int) -> bool:
-        """Charge what a connection takes by being there; false, and nothing charged, where such have their share."""
+        """Keep free what a connection takes by being there; false, and nothing kept, where such have their share."""
         if self.budget.standing + size > self.budget.standing_limit:
             return False
         if self.budget.charge_standing(size):
@@ -151,7 +151,7 @@ class Intake:
         return True
 
     def vacate(self, size: int) -> None:
-        """Take that charge back."""
+        """Give that back."""
         if self.budget.charge_standing(-size):
             self.budget_crossed()
 

@@ -146,6 +146,10 @@ class View(Adds):
     )
     budget_limit: int = adds(LEVEL, Exposure("ingest_budget_bytes", "The byte budget (--memory)."))
     budget_used: int = adds(LEVEL, Exposure("ingest_budget_used_bytes", "Bytes charged to the budget."))
+    budget_standing: int = adds(
+        LEVEL,
+        Exposure("ingest_budget_connections_bytes", "Bytes kept free for what connections take by being there (TLS)."),
+    )
     budget_partials: int = adds(
         LEVEL, Exposure("ingest_budget_partial_bytes", "Bytes of it charged for unfinished records.")
     )

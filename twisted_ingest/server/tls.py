@@ -28,11 +28,14 @@ from twisted_ingest.server.tls_session import RECORD_SIZE, Session
 from twisted_ingest.server.transports import IngestTransport
 
 CONNECTION_BYTES = 17 * KIB
-"""Bytes charged for an admitted connection that speaks TLS, idle or not: OpenSSL's state, its buffers, our objects.
+"""Bytes kept free for an admitted connection that speaks TLS, idle or not: OpenSSL's state, its buffers, our objects.
 Measured with OpenSSL 3.0: 15 to 17 KiB."""
 
 CERTIFIED_BYTES = 28 * KIB
 """The same where the peer has shown a certificate, which OpenSSL keeps with its chain. Measured 27 to 28 KiB."""
+
+HANDSHAKE_BYTES = 46 * KIB
+"""Bytes charged for a handshake that has begun. Measured 42 to 46 KiB."""
 
 PLAIN_SIZE = READ_SIZE + RECORD_SIZE
 """Bytes that are decrypted before a framer is called: all of one read, and room for a whole record behind it."""
@@ -69,14 +72,14 @@ class TLS:
         self.active = 0
         """Handshakes under way."""
         self.size = CERTIFIED_BYTES if renewal.asks else CONNECTION_BYTES
-        """Bytes that a connection is charged with."""
+        """Bytes that a connection takes by being there."""
 
     def __call__(self) -> IStage:
         """Make the stage of a newcomer."""
         return Handshake(self)
 
     def occupy(self) -> None:
-        """Charge what a connection takes. Raises `TurnedAwayError` where those that speak TLS have their share."""
+        """Keep free what a connection takes. Raises `TurnedAwayError` where those that speak TLS have their share."""
         if not self.intake.occupy(self.size):
             raise TurnedAwayError(
                 RefuseReason.FULL,
@@ -84,7 +87,7 @@ class TLS:
             )
 
     def vacate(self) -> None:
-        """Take that charge back."""
+        """Give that back."""
         self.intake.vacate(self.size)
 
     def status(self) -> dict[str, Any]:
@@ -111,6 +114,7 @@ class Handshake(IStage):
     def __init__(self, tls: TLS) -> None:
         self._tls = tls
         self._session: Session | None = None
+        self.cost = 0
         self._is_active = False
         self._holds_room = False
         self._info: ConnectionInfo
@@ -130,6 +134,7 @@ class Handshake(IStage):
             if data[0] != HANDSHAKE_BYTE:
                 raise self._misdirected(data)
             self._session = Session.accept(self._tls.renewal.current.context)
+            self.cost = HANDSHAKE_BYTES
         session = self._session
         session.incoming.write(data)
         try:

@@ -45,7 +45,7 @@ class LayerOwner(Protocol):
         """Where to decrypt to."""
 
     def vacate(self) -> None:
-        """Take back what was charged for the connection."""
+        """Give back what was kept free for the connection."""
 
 
 @implementer(IPushProducer)
