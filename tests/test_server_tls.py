@@ -436,6 +436,21 @@ class EndTests(TLSCase):
         rig.turn()
         self.assertEqual((rig.sink.records, client.wire.reading), ([b"one"], True))
 
+    def test_nobody_reads_what_tls_itself_says(self) -> None:
+        """Of a peer that has TLS answer (key updates) and does not read that nothing is read, lines neither."""
+        rig = self.rig()
+        client = self.client(rig)
+        client.wire.producer.pauseProducing()
+        client.send(b"one\n")
+        self.assertEqual((rig.sink.records, client.wire.reading), ([], False))
+        self.connection(rig).pauseProducing()
+        self.connection(rig).resumeProducing()
+        self.assertFalse(client.wire.reading)
+        client.wire.producer.resumeProducing()
+        client.wire.pump()
+        rig.turn()
+        self.assertEqual(rig.sink.records, [b"one"])
+
     def test_drain(self) -> None:
         """At a stop a peer is told goodbye and half-closed, and read on; who goes on is reset."""
         rig = self.rig()
