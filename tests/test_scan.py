@@ -1,5 +1,6 @@
 """The scanner written in C, held against what it ought to find, said in Python."""
 
+import contextlib
 import os
 import shutil
 import sysconfig
@@ -13,12 +14,17 @@ from tests.scanners import BOM, frames, lines, records
 from twisted_ingest.batch import LF
 from twisted_ingest.framing import scan
 
+with contextlib.suppress(ImportError):  # no test is run then
+    from twisted_ingest.framing import _scan
+
 PIECES = st.one_of(
     st.sampled_from([b"a", b"word", b"\n", b"\n\n", b"\r\n", b"\r", b"\0", b" ", b"        ", b"<", b"<1>", b"<191>"]),
     st.sampled_from([b"0", b"1 ", b"12 <13>", b"1234567 <1>", b"12345678 <1>", BOM, b"\xef", b"9 " + BOM + b"<1>"]),
     st.sampled_from([b"6 <1>abc", b"7 <1>abc\n", b"8 <1>abc\r\n", b"7 <1>abc\0", b"7 <1>a\nbc", b"1 \n", b"3 abc"]),
     st.binary(max_size=5),
 )
+LINES = [b"<13>Nov 26 17:00:00 host app[1]: said something\n", b"short\n", b"x\n", b"2026-11-26 12:00 <b> 7 <c>\n"]
+
 DATA = st.lists(PIECES, max_size=12).map(b"".join)
 LIMITS = st.integers(1, 20)
 EXAMPLES = int(os.environ.get("INGEST_TEST_SCANS", "800"))
@@ -33,11 +39,41 @@ class ScannerTests(SynchronousTestCase):
     @given(st.one_of(st.just(b""), DATA), DATA, st.integers(0, 10), LIMITS, st.booleans())
     def test_lines(self, partial: bytes, data: bytes, position: int, limit: int, evidence: bool) -> None:
         """It finds the lines before the first odd one, the first of them begun elsewhere, and all of them."""
+        self.look(partial, data, position, limit, evidence=evidence)
+
+    @settings(max_examples=EXAMPLES, deadline=None)
+    @given(
+        st.one_of(st.just(b""), DATA),
+        st.lists(st.one_of(PIECES, st.sampled_from(LINES)), max_size=60).map(b"".join),
+        st.integers(0, 70),
+        st.sampled_from([60, 200]),
+        st.booleans(),
+    )
+    def test_many_lines(self, partial: bytes, data: bytes, position: int, limit: int, evidence: bool) -> None:
+        """The same over as many bytes as are looked at together, wherever among them something is odd."""
+        self.look(partial, data, position, limit, evidence=evidence)
+
+    def test_odd_at_every_place(self) -> None:
+        """One odd byte or line in a few blocks of ordinary ones is met wherever it stands."""
+        ordinary = b"".join(LINES) * 3
+        for odd in (b"\0", b"\r\n", b"\n\n", b"\n<13>", b"\n <13>x", b"\n9 <1>"):
+            for at in range(len(ordinary)):
+                for evidence in (False, True):
+                    self.look(b"", ordinary[:at] + odd + ordinary[at:], 0, 100, evidence=evidence)
+
+    def test_far_nul(self) -> None:
+        """A NUL is met that is further from the line at hand than is looked for it at a time, and in a long line."""
+        for before in (b"a line\n" * 2000, b"a line\n" + b"x" * 9000):
+            self.look(b"", before + b"x\0y\nlast\n", 0, 20_000, evidence=True)
+
+    def look(self, partial: bytes, data: bytes, position: int, limit: int, *, evidence: bool) -> None:
+        """Hold both ways of finding lines against what there is to find."""
         position = min(position, len(data))
         partial = partial.replace(LF, b"")
         expected = lines(partial, data, position, limit, evidence)
         for held in (partial, bytearray(partial)):
-            self.assertEqual(scan.lines_in(held, data, position, limit, evidence), expected)
+            for find in (scan.lines_in, _scan.portable_lines):
+                self.assertEqual(find(held, data, position, limit, evidence), expected)
 
     @settings(max_examples=EXAMPLES, deadline=None)
     @given(DATA, st.integers(0, 10), LIMITS, st.booleans())

@@ -43,7 +43,10 @@ static PyObject *joined(const Py_buffer *partial, PyObject *whole, const unsigne
     return wire;
 }
 
-static PyObject *lines(PyObject *module, PyObject *arguments)
+typedef ptrdiff_t counting(struct bytes partial, const unsigned char *at, const unsigned char *stop, ptrdiff_t limit,
+                           int evidence, const unsigned char **end);
+
+static PyObject *found_lines(PyObject *arguments, counting *count_them)
 {
     Py_buffer partial, data;
     PyObject *whole, *result;
@@ -51,7 +54,6 @@ static PyObject *lines(PyObject *module, PyObject *arguments)
     const unsigned char *begin, *end;
     int evidence;
 
-    (void)module;
     if (!PyArg_ParseTuple(arguments, "y*Onnp:lines", &partial, &whole, &position, &limit, &evidence))
         return NULL;
     if (PyObject_GetBuffer(whole, &data, PyBUF_SIMPLE) < 0) {
@@ -62,13 +64,27 @@ static PyObject *lines(PyObject *module, PyObject *arguments)
         result = NULL;
     } else {
         begin = (const unsigned char *)data.buf + position;
-        count = count_lines((struct bytes){partial.buf, partial.len}, begin, (const unsigned char *)data.buf + data.len, limit, evidence, &end);
+        count = count_them((struct bytes){partial.buf, partial.len}, begin, (const unsigned char *)data.buf + data.len,
+                           limit, evidence, &end);
         result = answer(count ? joined(&partial, whole, begin, end - begin) : PyBytes_FromStringAndSize(NULL, 0),
                         count, end - (const unsigned char *)data.buf);
     }
     PyBuffer_Release(&data);
     PyBuffer_Release(&partial);
     return result;
+}
+
+static PyObject *lines(PyObject *module, PyObject *arguments)
+{
+    (void)module;
+    return found_lines(arguments, count_lines);
+}
+
+/* As `lines` is on other machines; for the tests. */
+static PyObject *portable_lines(PyObject *module, PyObject *arguments)
+{
+    (void)module;
+    return found_lines(arguments, count_lines_portably);
 }
 
 struct span {
@@ -139,6 +155,7 @@ static PyObject *holds_control(PyObject *module, PyObject *arguments)
 
 static PyMethodDef methods[] = {
     {"lines", lines, METH_VARARGS, "lines(partial, data, position, limit, evidence, /) -> (wire, count, end): see scan.py"},
+    {"portable_lines", portable_lines, METH_VARARGS, "The same, without instructions of one machine."},
     {"frames", frames, METH_VARARGS, "frames(data, position, limit, evidence, /) -> (wire, count, end): see scan.py"},
     {"holds_control", holds_control, METH_VARARGS, "holds_control(data, exception, /) -> bool: see scan.py"},
     {NULL, NULL, 0, NULL},
