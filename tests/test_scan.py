@@ -63,7 +63,7 @@ class ScannerTests(SynchronousTestCase):
 
     def test_far_nul(self) -> None:
         """A NUL is met that is further from the line at hand than is looked for it at a time, and in a long line."""
-        for before in (b"a line\n" * 2000, b"a line\n" + b"x" * 9000):
+        for before in (b"a line\n" * 2000, b"a line\n" + b"x" * 9000, (b"y" * 500 + b"\n") * 9):
             self.look(b"", before + b"x\0y\nlast\n", 0, 20_000, evidence=True)
 
     def look(self, partial: bytes, data: bytes, position: int, limit: int, *, evidence: bool) -> None:
