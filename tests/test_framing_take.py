@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -29,7 +29,16 @@ ORDINARY = st.lists(
     st.one_of(
         *(st.sampled_from([b"line\n" * 3, b"<13>line\n", b"5 <1>a5 <1>b6 <1>c\n", b"8 <1>long."]) for _ in range(3)),
         st.sampled_from(
-            [b"4 text", b"\n", b"\0", b"7 <1>a\nb", b"9 <1>a\n5 <", b"1 syslog 2 hi\n", b"longer than that\n"]
+            [
+                b"4 text",
+                b"\n",
+                b"\0",
+                b"<1>a\0",
+                b"7 <1>a\nb",
+                b"9 <1>a\n5 <",
+                b"1 syslog 2 hi\n",
+                b"longer than that\n",
+            ]
         ),
         st.binary(max_size=3),
     ),
@@ -85,6 +94,18 @@ SCANNERS = {
 
 class TakeTests(SynchronousTestCase):
     @settings(max_examples=600, deadline=None)
+    @example(  # once NUL ends records, lines are to be looked at one by one
+        AutoFramer,
+        b"<1>a\0{}\0line\nline\nline\n\n\nline\n<13>x\nx\0",
+        [5, 28],
+        40,
+        Oversize.TRUNCATE,
+        False,
+        20,
+        1,
+        0,
+        [""] * 8,
+    )
     @given(
         st.sampled_from(KINDS),
         st.one_of(ORDINARY, ORDINARY, STREAMS, DOUBTS, st.binary(max_size=120)),
