@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.haproxy import HAProxy
 from tests.relp_client import RelpClient
 from tests.server import RELP_ENDPOINT, Server, numbered, wait_until
+from tests.tls import NAME, Folder, client_context, issued
 
 WAYS = (
     "send-proxy",
@@ -136,6 +137,58 @@ class HeaderTests(HAProxyCase):
         peer = self.send(outer, b"line\n", "127.0.0.7")
         self.see_lines(server, 1)
         self.assertEqual(json.loads(server.output())["peer"], peer)
+
+
+class TLSTests(HAProxyCase):
+    """A balancer that passes TLS through, with its header in front of the client's handshake."""
+
+    def setUp(self) -> None:
+        self.folder = Folder()
+        self.addCleanup(self.folder.remove)
+        self.flags = ("--tls-certificate", self.folder.certificate, "--tls-key", self.folder.key, *TRUSTED)
+
+    def test_each_way(self) -> None:
+        """The header comes first, then the handshake; the client's certificate and address are both known."""
+        asking = ("--tls-client-ca", self.folder.client_ca, "--tls-peer", "shop.example.com")
+        for how in WAYS:
+            server = self.server("--listen-tls", RELP_ENDPOINT, *self.flags, *asking, *JSON)
+            balancer = self.haproxy(server, how)
+            context = client_context(issued("shop.example.com"))
+            with (
+                balancer.connect("127.0.0.7") as peer,
+                context.wrap_socket(peer, server_hostname=NAME) as secured,
+            ):
+                address = "%s:%d" % secured.getsockname()[:2]  # noqa: UP031 - a pair
+                secured.sendall(b"a line\n")
+                self.see_lines(server, 1)
+            line = json.loads(server.output())
+            self.assertEqual((line["peer"], line["peer_identity"]), (address, "shop.example.com"), how)
+            self.assertEqual(line["local"], f"127.0.0.1:{balancer.port}")
+
+    def test_refused(self) -> None:
+        """Whom the allow-list leaves out costs no handshake; nor does TLS in place of a header, nor a plain line."""
+        server = self.server("--listen-tls", RELP_ENDPOINT, *self.flags, "--allow", "127.0.0.8/32")
+        balancer, bare = self.haproxy(server, "send-proxy-v2"), self.haproxy(server, "")
+        context = client_context()
+        for front, source in ((balancer, "127.0.0.7"), (bare, "127.0.0.8")):
+            with front.connect(source) as peer, contextlib.suppress(OSError):
+                context.wrap_socket(peer, server_hostname=NAME).close()
+        self.send(balancer, b"a plain line\n", "127.0.0.8")
+        wanted = {"not_allowed", "proxy_missing", "plain"}
+        wait_until(lambda: set(self.refused(server)) == wanted, "all three refused")
+        counts = [
+            line for line in server.get("metrics").splitlines() if line.startswith("ingest_tls_handshakes_total{")
+        ]
+        # That of the plain line was begun.
+        self.assertEqual((sum(float(line.split()[-1]) for line in counts), server.output()), (1, b""))
+
+    def test_health_checks(self) -> None:
+        """Its checks end before a handshake begins, and are no line in the log."""
+        server = self.server("--listen-tls", RELP_ENDPOINT, *self.flags)
+        balancer = self.haproxy(server, "send-proxy-v2 check inter 50ms")
+        wait_until(lambda: self.refused(server).get("doorway_left", 0) >= 20, "twenty checks")
+        self.assertEqual(balancer.status(), "UP")
+        self.assertFalse(any("doorway_left" in line for line in server.log))
 
 
 class HealthCheckTests(HAProxyCase):

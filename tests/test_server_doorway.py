@@ -378,7 +378,7 @@ class RefusalTests(DoorwayCase):
             self.assertTrue(made[-1].is_closed)
 
     def test_a_look_at_the_door(self) -> None:
-        """Who connects and leaves without a byte, as checks of ports do, is counted, and not told of."""
+        """Who leaves without a byte for a stage to begin with, as checks of ports do, is counted, and not told of."""
         rig = self.rig()
         seen: list[str] = []
         rig.events.subscribe(lambda fact: seen.append(fact.kind))
@@ -387,6 +387,12 @@ class RefusalTests(DoorwayCase):
             getattr(peer, end)()
             peer.pump()
         self.assertEqual((self.refused(rig), seen), ({"doorway_left": 2}, []))
+        for said, told in ((b"FROM a\n", []), (b"FROM a\nmi", ["connection_refused_doorway_left"])):
+            peer = rig.connect()
+            self.say(peer, said)
+            peer.peer_closes()
+            peer.pump()
+            self.assertEqual(seen, told)
 
     def test_no_end_of_bytes(self) -> None:
         """A stage that is never satisfied does not hold what it is sent for ever."""

@@ -135,6 +135,8 @@ class Doorway(TwistedProtocol):
         """Those that have begun; the last is the one whose turn it is."""
         self._is_passing = False
         self._charged = 0
+        self._passed = 0
+        """Bytes that came before those of the stage whose turn it is."""
         self._end_by = owner.clock.seconds() + DOORWAY_TIMEOUT
         self._has_waited = False
         """Whether its stage was given the time to read what had come when its own was up."""
@@ -212,6 +214,7 @@ class Doorway(TwistedProtocol):
                 if maker is None:
                     self._go_through(rest)
                     return
+                self._passed = self.size - len(rest)
                 rest = self._begin(maker()).feed(rest)
         finally:
             self._is_passing = False
@@ -288,8 +291,9 @@ class Doorway(TwistedProtocol):
         ledger, info = self._owner.ledger, self.info
         ledger.bytes_discarded[DiscardReason.DOORWAY] += self.size
         self._charge(0)
-        if reason is RefuseReason.DOORWAY_LEFT and not self.size:
-            ledger.connections_refused[reason] += 1  # whoever looks whether the port is open does so for ever
+        if reason is RefuseReason.DOORWAY_LEFT and self.size == self._passed:
+            # Whoever looks whether the port is open does so for ever; a proxy's header says no more than that.
+            ledger.connections_refused[reason] += 1
         else:
             self._owner.events.connection_refused(ledger, info.listener, info.peer, reason, why)
         for stage in self._stages:
