@@ -312,6 +312,31 @@ class RetiredTests(MetricsTestCase):
         self.assertNotIn(("ingest_sink_up", frozenset({("sink", "stalled")})), after)
         self.assertEqual(self.rig.survey.reasons(), [])
 
+    def test_a_sink_that_is_added(self) -> None:
+        """It is weighed against what comes from now on, what was gathered before included, and nothing earlier."""
+        self.rig.connect().protocol.dataReceived(b"gathered\n")
+        added = StalledSink("added")
+        self.rig.intake.add_sink(added, required=True)
+        self.assertEqual(self.rig.survey.conservation_error(), 0)
+        self.rig.turn()
+        self.send(b"three\nfour\n")
+        self.assertEqual(self.page.value("ingest_sink_in_flight_records", sink="added"), 3)
+        self.assertEqual(self.rig.survey.conservation_error(), 0)
+        added.release()
+        self.assertEqual(added.records, [b"gathered", b"three", b"four"])
+        self.assertEqual(self.rig.survey.conservation_error(), 0)
+        self.rig.intake.outlets[-1].tally("test").records_delivered -= 1
+        self.assertEqual(self.rig.survey.reasons(), ["conservation error 1 (test: records at added)"])
+
+    def test_a_listener_that_goes_after_it(self) -> None:
+        """What was on no way to an added sink is not owed to it by a listener that is gone either."""
+        added = MemorySink("added")
+        self.rig.intake.add_sink(added, required=True)
+        self.send(b"three\n")
+        self.retire()
+        self.stalled.release()
+        self.assertEqual((added.records, self.rig.survey.conservation_error()), ([b"three"], 0))
+
     def test_both(self) -> None:
         """A sink that goes after a listener takes what that one owed it along."""
         self.retire()

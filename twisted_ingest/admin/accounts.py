@@ -33,9 +33,11 @@ class Accounts:
         self.sources = list(sources)
         self._intake = intake
         self._owed: Counter[tuple[str, Outlet]] = Counter()
-        """Records that listeners which are gone have framed, for each sink they were to go to."""
+        """Records that listeners which are gone have framed, for each sink they were to go to; below zero, those that
+        were on no way to a sink which was added later."""
         self._wrong: Counter[str] = Counter()
         """What was not accounted for when they went, by place."""
+        intake.on_sink_added = self._add_sink
 
     def retire(self, source: ISource) -> None:
         """Weigh a source no longer, but its records until they have arrived."""
@@ -49,6 +51,15 @@ class Accounts:
         """Weigh a sink no longer."""
         for key in [key for key in self._owed if key[1] is outlet]:
             del self._owed[key]
+
+    def _add_sink(self, outlet: Outlet) -> None:
+        """Weigh a sink that is added against what is on its way to it from now on."""
+        on_its_way = self._intake.in_flight(outlet)
+        for source in self.sources:
+            if outlet in source.route.outlets:
+                ledger, name = source.ledger, source.name
+                earlier = ledger.records_framed - sum(ledger.records_dropped.values()) - on_its_way[name]
+                self._owed[name, outlet] -= earlier
 
     def recount(self) -> Recount:
         """Count what is held now."""

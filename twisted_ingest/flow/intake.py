@@ -48,8 +48,8 @@ class Intake:
 
     A sink that stalls holds back the lanes of its routes, each at its own limit; the others read on, until
     what waits for that sink has used up the budget. ``on_high`` and ``on_low`` are called when the
-    budget crosses its marks, ``on_sink_failed`` when a sink has failed for good, ``on_rejected`` with its name and what
-    it will never take, ``on_bug`` with where it was met.
+    budget crosses its marks, ``on_sink_added`` when a sink was added, ``on_sink_failed`` when one has failed for good,
+    ``on_rejected`` with its name and what it will never take, ``on_bug`` with where it was met.
     """
 
     log = Logger()
@@ -68,6 +68,7 @@ class Intake:
         self.pauses = Pauses(clock.seconds)
         self.on_high: Callable[[], None] = _ignore
         self.on_low: Callable[[], None] = _ignore
+        self.on_sink_added: Callable[[Outlet], None] = _ignore
         self.on_sink_failed: Callable[[Outlet], None] = _ignore
         self.on_rejected: OnRejected = _ignore
         self.on_bug: OnBug = _log_bug
@@ -81,6 +82,7 @@ class Intake:
         for (names, _), route in self._routes.items():
             if names is None or sink.name in names:
                 route.add(outlet)
+        self.on_sink_added(outlet)
         return outlet
 
     def route(self, sinks: Iterable[str] | None = None, *, needs_sync: bool = False) -> Route:

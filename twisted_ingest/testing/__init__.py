@@ -5,7 +5,8 @@ Twisted's own doubles cannot show back-pressure: `StringTransport` never reads, 
 """
 
 from twisted_ingest.testing.lending import Lender
-from twisted_ingest.testing.rig import PumpTransport, Rig
+from twisted_ingest.testing.rig import Rig
 from twisted_ingest.testing.sinks import FlakySink, MemorySink, Mode, ScriptedSink, StalledSink
+from twisted_ingest.testing.transport import PumpTransport
 
 __all__ = ["FlakySink", "Lender", "MemorySink", "Mode", "PumpTransport", "Rig", "ScriptedSink", "StalledSink"]
