@@ -20,7 +20,7 @@ from twisted_ingest.storage import output, queue, syncs, trouble
 from twisted_ingest.storage.appender import Appender
 from twisted_ingest.storage.fifo import Fifo
 from twisted_ingest.storage.progress import Progress
-from twisted_ingest.storage.target import IOV_MAX, Place
+from twisted_ingest.storage.target import IOV_MAX, Place, Spot
 
 PATIENCE = 10.0
 """Seconds after which a thread that should have done something counts as hung."""
@@ -81,6 +81,7 @@ class Medium:
     fifo: Fifo | None = None
     name = "a file in memory"
     sight: Place | None = None
+    spot: Spot | None = None
     looks = False
     """Whether a write looks where the file is then."""
 

@@ -26,12 +26,14 @@ from twisted_ingest.interfaces import ISink
 from twisted_ingest.limits import KIB, MIB
 from twisted_ingest.observe.events import Events
 from twisted_ingest.observe.facts import Fact
+from twisted_ingest.sinks import file as sinks_file
 from twisted_ingest.sinks.file import FileSink
 from twisted_ingest.storage import calls, output, syncs, trouble
 from twisted_ingest.storage import file as storage_file
 from twisted_ingest.storage.access import FileAccess
 from twisted_ingest.storage.directories import naming_inodes
 from twisted_ingest.storage.file import FileTarget
+from twisted_ingest.storage.queue import JobQueue
 
 INFO = ConnectionInfo(1, "test", "192.0.2.1:1", "192.0.2.1")
 
@@ -85,6 +87,7 @@ class FileCase(TestCase):
         """Use nothing that is compiled."""
         self.patch(storage_file, "append", calls.append_in_python)
         self.patch(storage_file, "look", calls.look_in_python)
+        self.patch(sinks_file, "make_queue", lambda reactor: JobQueue())
 
     def _observe(self, fact: Fact) -> None:
         kind, _, _ = fact.kind.partition(":")

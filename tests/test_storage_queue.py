@@ -5,10 +5,12 @@ from collections.abc import Iterable, Iterator
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet import reactor
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from twisted_ingest.storage import queue
 from twisted_ingest.storage.commit import Commit, Job
+from twisted_ingest.storage.courier import make_courier, make_queue
 from twisted_ingest.storage.queue import JobQueue
 
 STEPS = st.lists(st.sampled_from(["ask", "other", "gather"]), max_size=60)
@@ -34,7 +36,11 @@ class Broken(Iterable[bytes]):
 class JobQueueTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.patch(queue, "COMMIT_BYTES", COMMIT_JOBS * JOB_BYTES)
-        self.jobs = JobQueue()
+        self.jobs = self.make()
+
+    def make(self) -> JobQueue:
+        """Make a queue."""
+        return JobQueue()
 
     def gather_all(self) -> list[Commit]:
         """Close the queue, and take what waits to its end."""
@@ -47,7 +53,11 @@ class JobQueueTests(SynchronousTestCase):
     @given(STEPS)
     def test_any_history(self, steps: list[str]) -> None:
         """Whatever comes when: each job is taken once, with its kind, in order, and never two commits late."""
-        self.jobs = JobQueue()
+        self.check_history(steps)
+
+    def check_history(self, steps: list[str]) -> None:
+        """Run one."""
+        self.jobs = self.make()
         asks: list[bool] = []
         waiting: dict[bool, list[int]] = {True: [], False: []}
         left_out = {True: 0, False: 0}
@@ -75,7 +85,7 @@ class JobQueueTests(SynchronousTestCase):
     def test_neither_starves(self) -> None:
         """Beside a flood of the other kind, that never ends, a job of either waits for one commit at most."""
         for asks in (True, False):
-            self.jobs = JobQueue()
+            self.jobs = self.make()
             number = 0
             for turn in range(20):
                 for _ in range(10):
@@ -137,3 +147,18 @@ class JobQueueTests(SynchronousTestCase):
             self.assertFalse(thread.is_alive())
         self.assertEqual([commit.numbers for commit in taken], [[1], [], []])
         self.assertEqual([commit.is_last for commit in taken], [False, False, True])
+
+
+class CourierQueueTests(JobQueueTests):
+    """One that could write what is ordinary itself, while it is told of no file to write to."""
+
+    def make(self) -> JobQueue:
+        """See `JobQueueTests`."""
+        if make_courier is None:
+            raise SkipTest("it was not built")
+        return make_queue(reactor)
+
+    @given(STEPS)
+    def test_any_history(self, steps: list[str]) -> None:
+        """See `JobQueueTests`."""
+        self.check_history(steps)

@@ -48,7 +48,7 @@ class LetterFile(FileTarget):
 
     def rename_if_full(self) -> bool:
         """Give it another name where it is; says so. Called in the writer's thread, which looks at the name next."""
-        if self._least < self._limit or self.place() is not Place.HERE:
+        if self._spot.least < self._limit or self.place() is not Place.HERE:
             return False
         with suppress(OSError):  # it goes on growing, which is better than to lose a record
             for number in range(LETTERS_KEPT, 1, -1):

@@ -20,6 +20,7 @@ from twisted_ingest.sinks.lines import LinesSink
 from twisted_ingest.sinks.registry import Place, SinkContext, SinkTable, SinkType
 from twisted_ingest.storage.access import OURS, FileAccess
 from twisted_ingest.storage.appender import Appender
+from twisted_ingest.storage.courier import make_queue
 from twisted_ingest.storage.file import FileTarget, IrregularError
 from twisted_ingest.storage.trouble import HELD_BACK
 
@@ -69,8 +70,10 @@ class FileSink(LinesSink):
         self._target.on_repair = partial(notify, events.sink_repaired)
         self._target.on_truncation = partial(notify, events.sink_truncated)
         meanwhile = KEPT if is_patient else HELD_BACK
+        is_plain = format is Format.RAW and fsync is Fsync.NEVER
+        queue = make_queue(reactor) if is_plain else None
         super().__init__(
-            name, Appender(name, self._target, reactor, events, fsync, meanwhile=meanwhile), format, events
+            name, Appender(name, self._target, reactor, events, fsync, meanwhile=meanwhile, queue=queue), format, events
         )
 
     def describe(self) -> str:

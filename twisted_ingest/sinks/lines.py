@@ -4,7 +4,7 @@ What the sinks that write lines share: a file, and standard output.
 
 from twisted.internet.defer import Deferred
 
-from twisted_ingest.batch import Group
+from twisted_ingest.batch import LF, Group
 from twisted_ingest.errors import Format
 from twisted_ingest.observe.events import Events
 from twisted_ingest.rejected import Rejected
@@ -33,7 +33,10 @@ class LinesSink:
     def deliver(self, group: Group) -> "Deferred[Rejected | None]":
         """See `ISink`."""
         lines = Buffers(self._render, group.batches)
-        written = self._appender.submit(lines, sync=group.needs_sync)
+        # Where they are as they came there is nothing to make, and nothing that could fail.
+        is_plain = self.format is Format.RAW and all(batch.delimiter == LF for batch in group.batches)
+        buffers = [batch.wire for batch in group.batches] if is_plain else lines
+        written = self._appender.submit(buffers, sync=group.needs_sync)
         return written.addCallback(lambda _: lines.rejected(self.name, self._events))
 
     def close(self) -> "Deferred[None]":

@@ -25,7 +25,7 @@ from twisted_ingest.spool.disk import Disk
 from twisted_ingest.spool.segments import Segment, Shelf, segment_name
 from twisted_ingest.storage.buffers import Buffers
 from twisted_ingest.storage.fifo import Fifo
-from twisted_ingest.storage.target import Place, SyncFailedError
+from twisted_ingest.storage.target import Place, Spot, SyncFailedError
 from twisted_ingest.units import format_size
 
 ROOM_SECONDS = 0.1
@@ -72,6 +72,7 @@ class SegmentTarget:
     final_errors: frozenset[int] = frozenset()
     fifo: Fifo | None = None
     sight: Place | None = None
+    spot: Spot | None = None
 
     def __init__(self, disk: Disk, shelf: Shelf, segment_bytes: int) -> None:
         self._disk = disk

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 
 from twisted_ingest.errors import Fsync, SinkError
 from twisted_ingest.observe.events import Events
+from twisted_ingest.storage.queue import JobQueue
 from twisted_ingest.storage.target import Target
 from twisted_ingest.storage.trouble import HELD_BACK
 from twisted_ingest.storage.writer import Writer
@@ -38,6 +39,7 @@ class Appender:
         fsync: Fsync = Fsync.NEVER,
         *,
         meanwhile: str = HELD_BACK,
+        queue: JobQueue | None = None,
     ) -> None:
         self._name = name
         self._path = target.name
@@ -51,7 +53,7 @@ class Appender:
         self._look: Any = None
         """The call that will see whether the thread hangs, while anything is outstanding."""
         self._hangs = False
-        self.writer = Writer(target, fsync, reactor, self, meanwhile)
+        self.writer = Writer(target, fsync, reactor, self, meanwhile, queue=queue)
 
     def start(self, *, is_open: bool) -> None:
         """
@@ -174,6 +176,7 @@ class Appender:
 
     def on_ended(self) -> None:
         """See `WriterOwner`."""
+        self.writer.detach()
         self._give_up(SinkError(f"sink {self._name} is closed"))
         if self._stopped is not None and not self._stopped.called:
             self._stopped.callback(None)

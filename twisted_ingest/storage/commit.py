@@ -22,6 +22,11 @@ class Job:
         self.wants_sync = wants_sync
         self.buffers: list[bytes | memoryview] = []
 
+    @property
+    def ready(self) -> list[bytes | memoryview] | None:
+        """The buffers, where they need not be made: they were given as a list."""
+        return self._source if isinstance(self._source, list) else None
+
     def make(self) -> int:
         """Make the buffers; gives the number of their bytes. Raises whatever making them does."""
         buffers = self.buffers = list(self._source)

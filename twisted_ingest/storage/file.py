@@ -12,7 +12,7 @@ from twisted_ingest.storage.access import OURS, FileAccess
 from twisted_ingest.storage.calls import Sight, append, look
 from twisted_ingest.storage.directories import missing_directories, naming_inodes, sync_directory
 from twisted_ingest.storage.fifo import Fifo, is_fifo, open_fifo
-from twisted_ingest.storage.target import Place
+from twisted_ingest.storage.target import Place, Spot
 
 
 class IrregularError(OSError):
@@ -39,15 +39,13 @@ class FileTarget:
         self._sync_for = sync_for
         self._descriptor = -1
         self._is_named = False
-        self._written = 0
-        """Bytes written since the file was opened."""
-        self._least = 0
-        """Bytes it must have unless somebody has truncated it."""
+        self._spot = Spot(-1, self._encoded_path, 0)
         self._unnamed: set[str] = set()
         """Directories whose entries the next sync makes durable."""
         self.can_sync = False
         self.fifo: Fifo | None = None
         self.sight: Place | None = None
+        self.spot: Spot | None = None
         self.repaired = 0
         self.truncations = 0
         self.on_repair: Callable[[], None] = lambda: None
@@ -92,10 +90,10 @@ class FileTarget:
             if os.get_blocking(self._descriptor):
                 raise OSError(errno.EAGAIN, "a FIFO took its place while it was being opened")
             self.fifo = Fifo(self._descriptor)
-        self._written = 0
-        self._least = status.st_size
         if self.can_sync and status.st_size:
             self._end_last_line(status.st_size)
+        self._spot = Spot(self._descriptor, self._encoded_path, status.st_size)
+        self.spot = self._spot if self.can_sync else None
 
     def _end_last_line(self, size: int) -> None:
         if os.pread(self._descriptor, 1, size - 1) != b"\n":
@@ -109,8 +107,8 @@ class FileTarget:
             return self.fifo.write(buffers)
         self.sight = None
         taken, sight = append(self._descriptor, buffers, self._encoded_path)
-        self._written += taken
-        self._least += taken
+        self._spot.written += taken
+        self._spot.least += taken
         if sight is not None:
             self.sight = self._place_in(sight)
         return taken
@@ -146,15 +144,15 @@ class FileTarget:
 
     def _note_size(self, size: int) -> None:
         """Notice a truncation by somebody else; we append, so no hole comes of it."""
-        if self.can_sync and size < self._least:
+        if self.can_sync and size < self._spot.least:
             self.truncations += 1
             self.on_truncation()
-        self._least = size
+        self._spot.least = size
 
     def retire(self, *, worthless: bool) -> None:
         """See `Target`: the file becomes ``PATH.failed-N`` with the first N that is free."""
         if self.place() is Place.HERE:
-            if worthless and os.fstat(self._descriptor).st_size <= self._written:
+            if worthless and os.fstat(self._descriptor).st_size <= self._spot.written:
                 os.unlink(self.path)
             else:
                 self._put_aside()
@@ -170,6 +168,7 @@ class FileTarget:
         """See `Target`."""
         self.fifo = None
         self.sight = None
+        self.spot = None
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
             with contextlib.suppress(OSError):  # the descriptor is gone either way (close(2))

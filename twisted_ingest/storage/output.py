@@ -13,7 +13,7 @@ from twisted_ingest.storage.commit import Commit
 from twisted_ingest.storage.fifo import ReaderGoneError
 from twisted_ingest.storage.progress import Progress
 from twisted_ingest.storage.syncs import Counts, Syncs
-from twisted_ingest.storage.target import Place, SyncFailedError, Target
+from twisted_ingest.storage.target import Place, Spot, SyncFailedError, Target
 from twisted_ingest.storage.trouble import Trouble
 
 MOVE_SECONDS = 1.0
@@ -99,6 +99,16 @@ class Output:
             self._open()
             return False
         return self._see_file(commit.progress)
+
+    def spot(self) -> Spot | None:
+        """Give the open file where commits that ask for nothing may be written to it without us."""
+        is_ordinary = self._syncs.is_idle and self._moved_since is None and not self.reopen_wanted
+        return self._target.spot if is_ordinary else None
+
+    def note_outside(self) -> None:
+        """Note that something was written without us, and reported."""
+        self._has_reported = True
+        self._syncs.note_write()
 
     def patience(self) -> float | None:
         """How long nothing may come before something else must be done."""

@@ -3,9 +3,12 @@ What waits to be written, and what of it is written next.
 """
 
 from collections import deque
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
+from typing import Any
 
 from twisted_ingest.storage.commit import Commit, Job
+from twisted_ingest.storage.target import Spot
 
 COMMIT_BYTES = 4 * 1024 * 1024
 """Bytes written before the groups they belong to are reported: bounds how late the first of a long queue is, and how
@@ -29,7 +32,26 @@ class JobQueue:
         """Whether the last commit was of those that ask."""
         self._is_closed = False
 
+    # Called in the reactor's thread, about what is written without being taken: nothing, here.
+
+    def attach(self, reactor: Any, report: Callable[[], None]) -> None:
+        """Have the reactor make a call whenever there is something to `reap`."""
+
+    def detach(self) -> None:
+        """Have it make no more of them."""
+
+    def end(self) -> None:
+        """Let go of whatever that took: the thread that takes is over."""
+
+    def reap(self) -> list[int]:
+        """Give the numbers of the jobs that were written, in order, and let go of them."""
+        return []
+
     # Called in any thread.
+
+    def under_way(self) -> float:
+        """Give the seconds for which something is being written; 0 where nothing is."""
+        return 0.0
 
     def put(self, job: Job) -> None:
         """Have a job wait, behind all others of its kind."""
@@ -42,18 +64,25 @@ class JobQueue:
     def close(self) -> None:
         """Say that no job will come any more."""
         self._is_closed = True
-        self._inbox.put(None)
+        self.wake()
+
+    def abandon(self) -> None:
+        """Say that no job will come any more, and that those that wait need not be taken."""
+        self.close()
 
     # Called in the thread that takes.
 
-    def gather(self, patience: float | None) -> Commit:
+    def gather(self, patience: float | None, spot: Spot | None = None) -> Commit:
         """
         Take what is written next, up to `COMMIT_BYTES`: jobs of one kind, in the order they were put in.
 
         Where there is none, waits for ``patience`` seconds (``None``: for ever) or until woken; gives a commit of
-        nothing then. A job whose buffers cannot be made is passed over, and ends the commit, which names it.
+        nothing then. A job whose buffers cannot be made is passed over, and ends the commit, which names it. What needs
+        no more than that may be written to ``spot`` instead: whoever `attach` was told of reports it then.
         """
-        self._wait(patience)
+        begun = self._wait(patience, spot)
+        if begun is not None:
+            return begun
         waiting = self._choose()
         jobs: list[Job] = []
         unmade: tuple[int, Exception] | None = None
@@ -70,17 +99,21 @@ class JobQueue:
 
     @property
     def _is_over(self) -> bool:
-        return self._is_closed and not (self._asking or self._others) and self._inbox.empty()
+        return self._is_closed and not (self._asking or self._others) and self._is_inbox_empty()
 
-    def _wait(self, patience: float | None) -> None:
-        """Look through what was handed over; wait for it where nothing else waits."""
+    def _is_inbox_empty(self) -> bool:
+        return self._inbox.empty()
+
+    def _wait(self, patience: float | None, _spot: Spot | None) -> Commit | None:
+        """Look through what was handed over; wait for it where nothing else waits. Gives a commit that was begun."""
         if not (self._asking or self._others or self._is_over):
             try:
                 self._sort(self._inbox.get(timeout=patience))
             except Empty:
-                return
+                return None
         for _ in range(self._inbox.qsize()):
             self._sort(self._inbox.get_nowait())
+        return None
 
     def _sort(self, job: Job | None) -> None:
         if job is not None:

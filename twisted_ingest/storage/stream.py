@@ -8,7 +8,7 @@ import select
 from collections.abc import Sequence
 
 from twisted_ingest.storage.fifo import Fifo
-from twisted_ingest.storage.target import Place
+from twisted_ingest.storage.target import Place, Spot
 
 POLL_MILLISECONDS = 100
 """How long a full stream is waited for at a time, so that the writer can look whether it was told to stop."""
@@ -21,6 +21,7 @@ class StreamTarget:
     final_errors = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EBADF})
     fifo: Fifo | None = None
     sight: Place | None = None
+    spot: Spot | None = None
 
     def __init__(self, descriptor: int, name: str) -> None:
         self._descriptor = descriptor

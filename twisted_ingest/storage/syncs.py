@@ -71,6 +71,11 @@ class Syncs:
         return self._fsync is not Fsync.NEVER or commit.wants_sync or self.is_on_trial
 
     @property
+    def is_idle(self) -> bool:
+        """Whether no sync is due but for those who ask."""
+        return self._fsync is Fsync.NEVER and not self.is_on_trial
+
+    @property
     def due_at(self) -> float | None:
         """When `Fsync.SECOND` asks for the next sync; ``None``: it does not."""
         if self._fsync is not Fsync.SECOND or self._unsynced_since is None:

@@ -31,6 +31,23 @@ class SyncFailedError(Exception):
         self.reason = reason
 
 
+class Spot:
+    """
+    An open file that may be appended to besides its target, by whoever sees then where it is.
+
+    ``written`` is the bytes that were written to it since it was opened, ``least`` those it must have unless somebody
+    has truncated it.
+    """
+
+    __slots__ = ("descriptor", "least", "path", "written")
+
+    def __init__(self, descriptor: int, path: bytes, least: int) -> None:
+        self.descriptor = descriptor
+        self.path = path
+        self.least = least
+        self.written = 0
+
+
 class Target(Protocol):
     """
     The file behind an appender, called from its thread only (but for ``open`` at the start).
@@ -47,6 +64,8 @@ class Target(Protocol):
     """What is open, where somebody must read it for anything to be delivered."""
     sight: Place | None
     """Where the file was seen right behind the last ``write``: after one that has looked, and took all it was given."""
+    spot: Spot | None
+    """What is open, where it may be appended to besides; until the next call of ``open`` or ``close``."""
 
     def open(self) -> None:
         """Open, or open anew; what was open before is closed."""

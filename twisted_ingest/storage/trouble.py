@@ -28,7 +28,8 @@ class Trouble:
     The troubles of one writer with its target, kept by its thread.
 
     ``retries`` only grows. It, `now` and `stall` may be read from any thread. ``on_error`` is called with each new one;
-    ``abandoned`` ends every wait. ``meanwhile`` says what becomes of records until then.
+    ``abandoned`` ends every wait. ``meanwhile`` says what becomes of records until then. ``outside`` gives the seconds
+    for which something is written to the target that it was not asked for.
     """
 
     def __init__(
@@ -38,12 +39,15 @@ class Trouble:
         abandoned: threading.Event,
         on_error: Callable[[str], None],
         meanwhile: str,
+        *,
+        outside: Callable[[], float],
     ) -> None:
         self._target = target
         self._seconds = seconds
         self._abandoned = abandoned
         self._on_error = on_error
         self._meanwhile = meanwhile
+        self._outside = outside
         self._backoff = Backoff(*RETRY_SECONDS)
         self._error: str | None = None
         self._under_way: tuple[str, float] | None = None
@@ -62,9 +66,9 @@ class Trouble:
         """What the target has not done for longer than `STALL_SECONDS`, or ``None``: no error will tell of that."""
         under_way = self._under_way
         if under_way is None:
-            return None
-        what, since = under_way
-        lasting = self._seconds() - since
+            what, lasting = "a write has not returned", self._outside()
+        else:
+            what, lasting = under_way[0], self._seconds() - under_way[1]
         if lasting <= STALL_SECONDS:
             return None
         return f"{self._target.name}: {what} for {lasting:.0f} s; {self._meanwhile}"

@@ -53,25 +53,53 @@ class Writer:
     """
 
     def __init__(
-        self, target: Target, fsync: Fsync, reactor: Any, owner: WriterOwner, meanwhile: str = HELD_BACK
+        self,
+        target: Target,
+        fsync: Fsync,
+        reactor: Any,
+        owner: WriterOwner,
+        meanwhile: str = HELD_BACK,
+        *,
+        queue: JobQueue | None = None,
     ) -> None:
         self._target = target
         self._reactor = reactor
         self._owner = owner
         self._all_ask = fsync is Fsync.ALWAYS
-        self._queue = JobQueue()
+        self._queue = queue or JobQueue()
         self._last_number = 0
         self._abandoned = threading.Event()
         on_error = partial(self._notify, owner.on_stalled)
-        self._trouble = Trouble(target, reactor.seconds, self._abandoned, on_error, meanwhile)
+        outside = self._queue.under_way
+        self._trouble = Trouble(target, reactor.seconds, self._abandoned, on_error, meanwhile, outside=outside)
         self._output = Output(target, fsync, self._trouble, reactor.seconds, self)
         self.counts = self._output.counts
 
-    # Called in any thread.
+    # Called in the reactor's thread.
 
     def start(self, name: str) -> None:
-        """Start the thread."""
+        """Start the thread; in the reactor's."""
+        self._queue.attach(self._reactor, self._reap)
         threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def detach(self) -> None:
+        """Have no more to do with the reactor; whoever started it calls this at the end."""
+        self._queue.detach()
+
+    def _tell(self, function: Callable[..., None], *arguments: object) -> None:
+        self._reap()  # what was written before is told of before
+        self._owner.hear(function, *arguments)
+
+    def _end(self) -> None:
+        self._tell(self._owner.on_ended)
+        self._queue.end()
+
+    def _reap(self) -> None:
+        numbers = self._queue.reap()
+        if numbers:
+            self._owner.hear(self._owner.on_written, numbers)
+
+    # Called in any thread.
 
     def put(self, buffers: Iterable[bytes | memoryview], *, sync: bool = False) -> int:
         """
@@ -95,7 +123,7 @@ class Writer:
     def abandon(self) -> None:
         """End at the next opportunity, whatever is queued."""
         self._abandoned.set()
-        self._queue.close()
+        self._queue.abandon()
 
     @property
     def trouble(self) -> str | None:
@@ -116,7 +144,7 @@ class Writer:
 
     def _notify(self, function: Callable[..., None], *arguments: object) -> None:
         """Have the reactor call something of the owner's; lost when the reactor has ended, as it should be."""
-        self._reactor.callFromThread(self._owner.hear, function, *arguments)
+        self._reactor.callFromThread(self._tell, function, *arguments)
 
     def _run(self) -> None:
         try:
@@ -131,11 +159,15 @@ class Writer:
         finally:
             self._trouble.end()
             self._target.close()
-            self._notify(self._owner.on_ended)
+            self._reactor.callFromThread(self._end)
 
     def _step(self) -> bool:
         """Take what waits, write it, report it. False at the end."""
-        commit = self._queue.gather(self._output.patience())
+        spot = self._output.spot()
+        written = spot.written if spot else 0
+        commit = self._queue.gather(self._output.patience(), spot)
+        if spot and spot.written > written:
+            self._output.note_outside()
         self._output.bring(commit)
         if commit.unmade is not None:
             self._notify(self._owner.on_unmade, *commit.unmade)
