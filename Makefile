@@ -90,6 +90,7 @@ bench: $(VENV)/.bench  ## what a chunk costs, then ours against other receivers;
 	$(BIN)/python benchmarks/framing.py
 	$(BIN)/python benchmarks/compare.py $(ARGS)
 	$(BIN)/python benchmarks/relp.py $(filter --quick,$(ARGS))
+	$(BIN)/python benchmarks/tls.py $(filter --quick,$(ARGS))
 	$(BIN)/python benchmarks/beside.py $(filter --quick,$(ARGS))
 
 $(VENV)/.labs: pyproject.toml $(READY)

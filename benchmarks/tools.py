@@ -51,17 +51,20 @@ def prepare(folder: str, *, compile_them: bool = True) -> Tools:
     return Tools(commands["load"], commands["verify"], commands["limit"], filler, f"load compiled with {compiler}")
 
 
-def compiled(name: str, folder: str) -> str | None:
-    """Compile a program into a folder; ``None`` without a compiler."""
-    return _compile(shutil.which(os.environ.get("CC", "cc")), name, folder)
+def compiled(name: str, folder: str, *libraries: str) -> str | None:
+    """Compile a program into a folder, with what it is linked to; ``None`` where that cannot be."""
+    return _compile(shutil.which(os.environ.get("CC", "cc")), name, folder, *libraries)
 
 
-def _compile(compiler: str | None, name: str, folder: str) -> str | None:
+def _compile(compiler: str | None, name: str, folder: str, *libraries: str) -> str | None:
     if compiler is None:
         return None
     target = os.path.join(folder, name)
     done = subprocess.run(
-        [compiler, "-O2", "-o", target, os.path.join(HERE, f"{name}.c")], capture_output=True, text=True, check=False
+        [compiler, "-O2", "-o", target, os.path.join(HERE, f"{name}.c"), *(f"-l{each}" for each in libraries)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         print(f"{name}.c: {done.stderr}", file=sys.stderr)

@@ -89,6 +89,8 @@ class TLSLayer:
     """Whether what we have sent is not read."""
     _is_bringing = False
     _next = Next.NOTHING
+    _rest = b""
+    """What has come and is not in the session yet."""
     _charged = 0
     """Bytes held that are charged."""
     _call: Any = None
@@ -121,9 +123,12 @@ class TLSLayer:
         """Decrypt what has come, and bring it; of a paused connection it is held."""
         if self._is_ended or self._is_lost:
             return  # behind a goodbye there is nothing
-        self._session.incoming.write(data)
         self._next = Next.MORE
-        self._bring()
+        if self._rest:
+            self._rest += data
+            self._bring(self._rest)
+        else:
+            self._bring(data)
 
     def connectionLost(self, reason: Failure) -> None:
         """Tell the connection that it is over."""
@@ -241,26 +246,28 @@ class TLSLayer:
 
     def _held(self) -> int:
         """Count the bytes that have come and are not brought; of an unfinished record none: nobody could bring it."""
-        return 0 if self._next is Next.NOTHING else self._session.incoming.pending
+        return 0 if self._next is Next.NOTHING else self._session.incoming.pending + len(self._rest)
 
     def _go_on(self) -> None:
         """Bring what was held while paused."""
         self._call = None
         try:
-            self._bring()
+            self._bring(self._rest)
             if self._next is Next.NOTHING:
                 self._read_on()
         except Exception:  # noqa: BLE001 - the reactor would log it without a limit and keep the connection
             self._connection.fail("going on with TLS")
 
-    def _bring(self) -> None:
-        """Decrypt and hand on, until it wants more to come or the connection is paused."""
+    def _bring(self, data: bytes) -> None:
+        """Decrypt what has come and hand it on, until more is wanted or the connection is paused; keep the rest."""
         if self._is_bringing:
             return  # the loop outside goes on
         self._is_bringing = True
+        wire, at = memoryview(data), 0
         try:
             while self._next is Next.MORE and not self._is_paused and not self._is_over:
-                self._bring_some()
+                at = self._bring_some(wire, at)
+            self._rest = bytes(wire[at:])
             self._session.flush(self.carrier)
             self._recharge()
         finally:
@@ -274,20 +281,22 @@ class TLSLayer:
     def _is_over(self) -> bool:
         return self._is_lost or self._is_ended or self.endings > 0
 
-    def _bring_some(self) -> None:
+    def _bring_some(self, wire: memoryview, at: int) -> int:
+        """Hand on as much as there is room for in `TLS.plain`; gives up to where it was taken."""
         plain, connection = self._owner.plain, self._connection
         try:
-            size, self._next = self._session.decrypt(plain)
+            size, at, self._next = self._session.decrypt(wire, at, plain)
         except ssl.SSLError as problem:
             self._break(problem)
-            return
+            return len(wire)
         if size:
             data = plain[:size]
             connection.dataReceived(data if connection.takes_views else bytes(data))
+        return at
 
     def _break(self, problem: ssl.SSLError) -> None:
         """End a connection on which TLS has failed; OpenSSL's alert goes out before that."""
-        self._next, self._is_ended = Next.NOTHING, True
+        self._next, self._is_ended, self._rest = Next.NOTHING, True, b""
         self._session.flush(self.carrier)
         self._is_silent = True
         self._owner.events.tls_broken(self._connection.info, what_broke(problem))
@@ -344,7 +353,7 @@ class HalfCloseableTLSLayer(TLSLayer):
         """Tell the end of the peer's side, once: a goodbye may have come before the FIN."""
         if not self._is_ended:
             self._is_cut = True
-            self._bring()
+            self._bring(self._rest)
 
     def _end_peer_side(self) -> None:
         self._connection.readConnectionLost()

@@ -16,6 +16,11 @@ RECORD_SIZE = 16 * KIB
 inside, where nobody sees it."""
 
 
+SLICE_SIZE = RECORD_SIZE + 256
+"""Bytes that are put into a session at once: a record with all that is around it (RFC 8446, 5.2). OpenSSL keeps the
+room that it once needed for what has come, for as long as the session lives: for whole reads 150 KiB a connection."""
+
+
 class Next(Enum):
     """What can be decrypted next."""
 
@@ -42,12 +47,31 @@ class Session(NamedTuple):
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         return cls(context.wrap_bio(incoming, outgoing, server_side=True), incoming, outgoing)
 
-    def decrypt(self, view: memoryview) -> tuple[int, Next]:
+    def decrypt(self, wire: memoryview, at: int, view: memoryview) -> tuple[int, int, Next]:
         """
-        Decrypt into ``view`` while a whole record has room there; give how many bytes that were, and what is next.
+        Take ``wire`` from ``at`` on, and decrypt into ``view`` while a whole record has room there.
 
-        Raises ``ssl.SSLError`` where what has come is no TLS; what was decrypted before it is given first.
+        Gives how many bytes were decrypted, up to where ``wire`` was taken, and what is next. Raises ``ssl.SSLError``
+        where what has come is no TLS; what was decrypted before it is given first.
         """
+        filled = 0
+        if not self.incoming.pending:
+            at = self._take(wire, at)
+        while True:
+            try:
+                size, found = self._read(view[filled:])
+            except ssl.SSLError:
+                if filled:
+                    # Told again by the next call: OpenSSL does not get over it.
+                    return filled, at, Next.MORE
+                raise
+            filled += size
+            if found is not Next.NOTHING or at == len(wire):
+                return filled, at, found
+            at = self._take(wire, at)
+
+    def _read(self, view: memoryview) -> tuple[int, Next]:
+        """Decrypt what has been taken. Raises as `decrypt` does."""
         read, filled, most = self.object.read, 0, len(view) - RECORD_SIZE
         try:
             while filled <= most:
@@ -60,11 +84,16 @@ class Session(NamedTuple):
         except ssl.SSLZeroReturnError:  # what it is where we have said goodbye before
             return filled, Next.GOODBYE
         except ssl.SSLError:
-            if filled:
-                # Told again by the next call: OpenSSL does not get over it.
-                return filled, Next.MORE
-            raise
+            if not filled:
+                raise
         return filled, Next.MORE
+
+    def _take(self, wire: memoryview, at: int) -> int:
+        """Take a slice; gives where the next begins."""
+        end = min(len(wire), at + SLICE_SIZE)
+        if end > at:
+            self.incoming.write(wire[at:end])
+        return end
 
     def encrypt(self, data: bytes) -> None:
         """Encrypt what is to be sent. Raises ``ssl.SSLError`` where nothing can be any more."""
