@@ -38,6 +38,7 @@ SLOW = frozenset(
         "test_spool_server",
         "test_stock_clients",
         "test_stateful",
+        "test_tls_clients",
         "test_wrong_clients",
     }
 )

@@ -471,6 +471,7 @@ class StatusTests(AdminTestCase):
                     "limit_bytes",
                     "used_bytes",
                     "partial_bytes",
+                    "connections_bytes",
                     "high_bytes",
                     "low_bytes",
                     "reading_stopped",

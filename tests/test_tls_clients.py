@@ -134,7 +134,8 @@ class MemoryTests(TLSServerCase):
         """Connections that have sent much and are silent take little more than those that never sent."""
         context, block, count = client_context(), b"x" * 99 + b"\n", 100
         peers = [self.connect(context=context) for _ in range(count)]
-        self.addCleanup(lambda: [peer.close() for peer in peers])
+        for peer in peers:
+            self.addCleanup(peer.close)
         before = self.server.rss()
         for peer in peers:
             peer.sendall(block * 5_000)
