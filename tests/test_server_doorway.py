@@ -23,8 +23,8 @@ from twisted_ingest.limits import (
 )
 from twisted_ingest.networks import AllowList, parse_network
 from twisted_ingest.server.connection import Connection
-from twisted_ingest.server.doorway import IStage, TurnedAwayError
 from twisted_ingest.server.lines import IngestProtocol
+from twisted_ingest.server.stages import IStage, TurnedAwayError
 from twisted_ingest.server.transports import IngestTransport
 from twisted_ingest.testing import PumpTransport, Rig, StalledSink
 

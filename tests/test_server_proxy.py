@@ -14,7 +14,7 @@ from twisted_ingest.flow.rate import PeerBuckets
 from twisted_ingest.limits import DOORWAY_TIMEOUT, PROXY_TIMEOUT, READ_SIZE
 from twisted_ingest.networks import AllowList, parse_network
 from twisted_ingest.server.connection import Connection
-from twisted_ingest.server.doorway import IStage
+from twisted_ingest.server.stages import IStage
 from twisted_ingest.server.transports import IngestTransport
 from twisted_ingest.testing import PumpTransport, Rig
 from twisted_ingest.units import Rate

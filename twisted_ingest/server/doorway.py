@@ -1,5 +1,5 @@
 """
-What stands before a connection: stages that learn who comes (a PROXY header, TLS), one after the other, by a deadline.
+What stands before a connection: it takes a newcomer through stages, one after the other, each by a deadline.
 
 Nobody is admitted before the last stage is through; until then a newcomer has no framer, no lane and no number among
 the connections. Where there is no stage no doorway is made.
@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from twisted.internet import error
-from twisted.internet.interfaces import IProtocol, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.python.failure import Failure
 
@@ -19,65 +19,8 @@ from twisted_ingest.errors import DiscardReason, RefuseReason
 from twisted_ingest.ledger import ListenerLedger
 from twisted_ingest.limits import CLOSE_TIMEOUT, DOORWAY_BYTES, DOORWAY_OVERHEAD, DOORWAY_TIMEOUT
 from twisted_ingest.observe.events import Events
+from twisted_ingest.server.stages import IStage, TurnedAwayError
 from twisted_ingest.server.transports import IngestTransport
-
-
-class TurnedAwayError(Exception):
-    """
-    A newcomer is not to be admitted, for ``reason``.
-
-    ``why`` is for the log, in place of what that reason says for everybody. With a ``farewell`` that is sent first and
-    the connection closed in good order, by a deadline; without one it is reset.
-    """
-
-    def __init__(self, reason: RefuseReason, why: str | None = None, *, farewell: bytes = b"") -> None:
-        super().__init__(reason.value, why)
-        self.reason = reason
-        self.why = why
-        self.farewell = farewell
-
-
-class IStage(Protocol):
-    """
-    One thing to be learnt of a newcomer before it is admitted; made when its turn comes, for one newcomer.
-
-    What it keeps of the bytes it bounds itself. Any method may raise `TurnedAwayError`.
-    """
-
-    timeout: float = DOORWAY_TIMEOUT
-    """Seconds it may take from its beginning."""
-    cost: int = 0
-    """Bytes of memory that it takes besides what has come."""
-
-    def begin(self, info: ConnectionInfo, transport: IngestTransport) -> None:
-        """
-        Begin: the stages before are through.
-
-        ``info`` is what is known so far, and is the stage's to correct (``peer``, ``host``, ``local``, ``proxy``,
-        ``identity``); it may write to ``transport``, now or later.
-        """
-
-    def feed(self, data: bytes) -> bytes | None:
-        """
-        Take what has come. ``None``: it wants more; else it is through, and this is what stands behind it.
-
-        Called once as soon as it has begun, with what the stage before has left, and be that nothing.
-        """
-
-    def wrap(self, protocol: IProtocol) -> IProtocol:
-        """
-        Give what the transport shall have in place of ``protocol``: a layer that stays (TLS), or ``protocol``.
-
-        What stood behind the stage is brought to it, as all that follows.
-        """
-        return protocol
-
-    def overdue(self) -> TurnedAwayError:
-        """Say for what one is turned away that was not through in time."""
-        return TurnedAwayError(RefuseReason.DOORWAY_TIMEOUT)
-
-    def close(self, reason: RefuseReason) -> None:
-        """Let go of what it holds: its newcomer has left, or was turned away, for ``reason``."""
 
 
 class DoorwayOwner(Protocol):

@@ -13,7 +13,8 @@ from twisted_ingest.flow.intake import Intake
 from twisted_ingest.ledger import ListenerLedger
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
-from twisted_ingest.server.doorway import Doorway, IStage, TurnedAwayError
+from twisted_ingest.server.doorway import Doorway
+from twisted_ingest.server.stages import IStage, TurnedAwayError
 
 _NO_ROOM = (
     "no connection is read from because sinks are behind (--memory), and what others have sent ahead fills its share "

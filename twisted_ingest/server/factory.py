@@ -21,9 +21,10 @@ from twisted_ingest.networks import AllowList
 from twisted_ingest.observe.events import Events
 from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.connection import Connection
-from twisted_ingest.server.doorway import Doorway, IStage, TurnedAwayError
+from twisted_ingest.server.doorway import Doorway
 from twisted_ingest.server.doorways import Doorways
 from twisted_ingest.server.proxy import ProxyStage
+from twisted_ingest.server.stages import IStage, TurnedAwayError
 from twisted_ingest.server.transports import IngestTransport, address_text, hung_up
 
 

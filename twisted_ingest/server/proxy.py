@@ -9,7 +9,7 @@ from twisted_ingest.errors import RefuseReason
 from twisted_ingest.framing.proxy import ProxyReader
 from twisted_ingest.framing.proxy_said import Endpoint, ProxyHeader, ProxyHeaderError
 from twisted_ingest.limits import PROXY_TIMEOUT
-from twisted_ingest.server.doorway import IStage, TurnedAwayError
+from twisted_ingest.server.stages import IStage, TurnedAwayError
 from twisted_ingest.server.transports import IngestTransport, address_text
 
 

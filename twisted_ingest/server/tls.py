@@ -19,7 +19,7 @@ from twisted_ingest.framing.detect import diagnose
 from twisted_ingest.ledger import TLSLedger
 from twisted_ingest.limits import KIB, READ_SIZE
 from twisted_ingest.observe.events import Events
-from twisted_ingest.server.doorway import IStage, TurnedAwayError
+from twisted_ingest.server.stages import IStage, TurnedAwayError
 from twisted_ingest.server.tls_errors import explain
 from twisted_ingest.server.tls_layer import make_layer
 from twisted_ingest.server.tls_names import PeerNames, describe, identity_of
