@@ -176,12 +176,15 @@ class DamageTests(SynchronousTestCase):
         disk = spool.disk
         assert isinstance(disk, SimDisk)
         spool.append(make_batch(1, 300))
+        end = spool.shelf.segments[0].end
         disk.plan[disk.operations + 2] = errno.EIO
         spool.append(make_batch(2, 300), make_batch(3, 300))
         self.assertEqual((len(spool.acked), spool.writer.counts.sync_failures), (3, 1))
         disk.kill()
-        report = recover(disk, DIRECTORY).report
+        recovered = recover(disk, DIRECTORY)
+        report = recovered.report
         self.assertEqual((report.records, report.duplicates, report.missing), (3, 2, 0))
+        self.assertEqual([recovered.segments[0].end == end, len(recovered.segments)], [True, 2])
         self.assertEqual(numbers(disk), [1, 2, 3])
 
     def test_a_failed_sync_across_segments(self) -> None:
