@@ -169,6 +169,19 @@ class CompareTests(FolderTestCase):
         self.assertEqual([run["missing"] for run in runs], [0, 0])
 
 
+class TLSTests(FolderTestCase):
+    def test_every_line(self) -> None:
+        """Our server and the C loop write every line that came over TLS; the tables have a row for each of them."""
+        words = ("--quick", "--servers", "tlsloop,ours", "--workloads", "lines-16,handshakes")
+        done = run(sys.executable, FOLDER / "tls.py", *words)
+        if "nothing is measured" in done.stdout:
+            raise SkipTest("needs a C compiler and OpenSSL's headers (Debian packages gcc, libssl-dev)")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
+        found = [(row[0], row[-1]) for row in rows if row[0] in ("tlsloop", "ours") and len(row) > 2]
+        self.assertEqual(found, [("tlsloop", "0"), ("ours", "0")] * 2)
+
+
 class AcknowledgedTests(FolderTestCase):
     def test_every_answer_is_kept(self) -> None:
         """Our server and the C loop answer what is in their files; the table has a row for each number in flight."""
