@@ -34,6 +34,7 @@ SLOW = frozenset(
         "test_server_claims",
         "test_service",
         "test_shutdown",
+        "test_sinks_receivers",
         "test_spool_crash",
         "test_spool_server",
         "test_stock_clients",

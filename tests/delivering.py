@@ -5,11 +5,11 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.receivers import Receiver
 from twisted_ingest.batch import Batch, ConnectionInfo, Group
 from twisted_ingest.observe.events import Events
 from twisted_ingest.sinks.delivery.sink import StreamSink
 from twisted_ingest.sinks.registry import SinkContext
+from twisted_ingest.testing import ScriptedReceiver
 
 
 def batch(*records: bytes, connection: int = 1, delimiter: bytes = b"\n") -> Batch:
@@ -29,7 +29,7 @@ class SinkCase(SynchronousTestCase):
         self.events = Events(self.clock.seconds)
         self.facts: list[str] = []
         self.addCleanup(self.events.subscribe(lambda fact: self.facts.append(fact.message)))
-        self.receiver = Receiver(self.clock)
+        self.receiver = ScriptedReceiver(self.clock)
         self.charged = 0
 
     def charge(self, size: int) -> None:

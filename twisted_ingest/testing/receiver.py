@@ -16,8 +16,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 
-class Line:
-    """One connection, seen from the receiver's side, and the transport of the sink's."""
+class ReceiverConnection:
+    """One connection, from the receiver's side, and the transport of the sink's. ``heard`` is all that was read."""
 
     def __init__(self, clock: Clock, protocol: Any) -> None:
         self._clock = clock
@@ -30,7 +30,6 @@ class Line:
         self._wants_writing = False
         self.producer: Any = None
         self.heard = b""
-        """Everything read so far."""
         protocol.makeConnection(self)
 
     # The receiver.
@@ -74,25 +73,32 @@ class Line:
     # The sink's transport.
 
     def getHandle(self) -> socket.socket:
+        """Give our end."""
         return self._ours
 
     def setTcpNoDelay(self, enabled: bool) -> None:
+        """Say that this is no TCP."""
         raise AttributeError("no TCP")
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Keep whoever sends more when the kernel takes more."""
         self.producer = producer
         producer.resumeProducing()
 
     def unregisterProducer(self) -> None:
+        """Forget it."""
         self.producer = None
 
     def startWriting(self) -> None:
+        """Note that the sink wants to hear when the kernel takes more."""
         self._wants_writing = True
 
     def loseConnection(self) -> None:
+        """Close in the next turn."""
         self._clock.callLater(0, self._lose, error.ConnectionDone())
 
     def abortConnection(self) -> None:
+        """Reset in the next turn."""
         self.was_reset = True
         self._clock.callLater(0, self._lose, error.ConnectionAborted())
 
@@ -107,44 +113,47 @@ class Line:
 
 @implementer(IStreamClientEndpoint)
 class _Endpoint:
-    def __init__(self, receiver: "Receiver") -> None:
+    def __init__(self, receiver: "ScriptedReceiver") -> None:
         self._receiver = receiver
 
     def connect(self, protocolFactory: Any) -> "Deferred[Any]":
+        """See `IStreamClientEndpoint`."""
         return self._receiver.connect(protocolFactory)
 
 
-class Receiver:
+class ScriptedReceiver:
     """
-    A host that can be connected to, or not.
+    A host that can be connected to, or not. Its `endpoint` makes what a sink connects with.
 
-    ``mood`` is ``"up"``, ``"refuses"`` or ``"silent"``; ``lines`` are the connections so far, ``attempts`` the targets
-    that were tried and when.
+    ``mood`` is, by the text of a target, ``"up"``, ``"refuses"`` or ``"silent"``; ``lines`` are the connections so far,
+    ``attempts`` the targets that were tried and when.
     """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.mood: dict[str, str] = {}
-        self.lines: list[Line] = []
+        self.lines: list[ReceiverConnection] = []
         self.attempts: list[tuple[str, float]] = []
 
     def endpoint(self, target: Any, timeout: float) -> IStreamClientEndpoint:
+        """Make what a sink connects with, to a target that has a ``text``."""
         self.attempts.append((target.text, self._clock.seconds()))
         self._target = target.text
         return _Endpoint(self)
 
     def connect(self, factory: Any) -> "Deferred[Any]":
+        """Connect, as the mood is."""
         mood = self.mood.get(self._target, "up")
         if mood == "refuses":
             return fail(error.ConnectionRefusedError())
         done: Deferred[Any] = Deferred()
         if mood == "up":
             protocol = factory.buildProtocol(None)
-            self.lines.append(Line(self._clock, protocol))
+            self.lines.append(ReceiverConnection(self._clock, protocol))
             done.callback(protocol)
         return done
 
     @property
-    def line(self) -> Line:
+    def line(self) -> ReceiverConnection:
         """The latest connection."""
         return self.lines[-1]
