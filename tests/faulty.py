@@ -126,6 +126,7 @@ class _Passage:
         self._passed = 0
         self._poisoned: set[bytes] = set()
         self._tail = b""
+        self._half = b""
 
     def run(self) -> None:
         """Pass on until an end comes."""
@@ -164,9 +165,10 @@ class _Passage:
     def _answer(self, fault: Fault) -> bool:
         data = self._server.recv(65536)
         if fault is Fault.POISON:
-            data = _OK.sub(
-                lambda found: b"%b rsp 9 500 never" % found[1] if found[1] in self._poisoned else found[0], data
-            )
+            # Whole lines: an answer may come in two pieces.
+            whole, end, self._half = (self._half + data).rpartition(b"\n")
+            self._client.sendall(_OK.sub(self._refuse, whole + end))
+            return bool(data)
         if fault is Fault.GARBAGE:
             self._client.sendall(bytes(range(256)) * 4)
         elif fault is Fault.HUGE:

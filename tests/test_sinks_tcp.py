@@ -1,5 +1,6 @@
 """The sink that sends lines onward over TCP, on a clock and a pair of sockets."""
 
+import errno
 from typing import Any
 
 from hypothesis import given
@@ -13,6 +14,15 @@ from twisted_ingest.sinks.delivery.exchange import FIN_SECONDS
 from twisted_ingest.sinks.delivery.patience import Patience
 from twisted_ingest.sinks.delivery.sink import StreamSink
 from twisted_ingest.sinks.tcp import FRAMES, PlainSession, TcpSettings
+from twisted_ingest.testing import ReceiverConnection
+
+
+class Exhausted:
+    """A socket where no descriptor is left for another."""
+
+    def dup(self) -> None:
+        """Fail, as the system does."""
+        raise OSError(errno.EMFILE, "Too many open files")
 
 
 class TcpTests(SinkCase):
@@ -173,6 +183,20 @@ class TcpTests(SinkCase):
         self.assertEqual(self.receiver.line.read(), b"one\n")
         self.wait(1)
         self.assertEqual(outcome, [None])
+
+    def test_no_descriptor_is_left(self) -> None:
+        """A connection that cannot be used is given up for another, later and later, until one can."""
+        undo = self.patch(ReceiverConnection, "getHandle", lambda _: Exhausted())
+        self.make()
+        outcome = self.deliver(batch(b"one"))
+        self.wait(20)
+        self.assertIn("could not be used", self.sink.trouble or "")
+        self.assertLess(len(self.receiver.lines), 12)
+        undo.restore()
+        self.wait(31)
+        self.assertEqual(self.receiver.line.read(), b"one\n")
+        self.wait(1)
+        self.assertEqual((outcome, self.events.internal_errors), ([None], 0))
 
     def test_flapping(self) -> None:
         """A receiver that ends each connection at once, in good order, is not connected to in a loop."""

@@ -7,19 +7,16 @@ from typing import Any, NamedTuple, Protocol
 
 from twisted.python.failure import Failure
 
-from twisted_ingest.limits import CLOSE_TIMEOUT, GATHER_BYTES, SWEEP_SECONDS
+from twisted_ingest.limits import CLOSE_TIMEOUT, SWEEP_SECONDS
 from twisted_ingest.observe.events import Events
 from twisted_ingest.sinks.delivery.account import Account
 from twisted_ingest.sinks.delivery.link import reason_of
+from twisted_ingest.sinks.delivery.outflow import Outflow
 from twisted_ingest.sinks.delivery.patience import Patience
 from twisted_ingest.sinks.delivery.requests import Queue
 from twisted_ingest.sinks.delivery.session import Session, SessionError
 from twisted_ingest.sinks.delivery.targets import EndpointMaker
-from twisted_ingest.sinks.delivery.wire import MOST_BUFFERS, Buffer, Wire
-
-ASK_SECONDS = (0.001, 0.05)
-"""First and longest wait before the kernel is asked again what the peer's has acknowledged; doubled each time. Nothing
-tells of that; kernels put an acknowledgement off for up to 40 ms."""
+from twisted_ingest.sinks.delivery.wire import Wire
 
 FIN_SECONDS = 1.0
 """Seconds for the peer's kernel to acknowledge what was under way when the peer ended the connection."""
@@ -74,11 +71,16 @@ class Exchange:
         self._owner = owner
         self._session = parts.make_session()
         self.wire = Wire(self, parts.timeout)
-        self._framed = 0
-        """Bytes given to the wire so far."""
-        self._settled_end = 0
-        """Where, among them, the last request that was settled ends."""
-        self._charged = 0
+        self._outflow = Outflow(
+            queue,
+            self._session,
+            self.wire,
+            parts.account,
+            clock=parts.reactor,
+            charge=parts.charge,
+            on_answered=self._answered,
+            ask_again=self._ask_again,
+        )
         self._is_sending = False
         self._ending: str | None = None
         """Why it is being ended; nothing new is sent."""
@@ -89,9 +91,6 @@ class Exchange:
         self._is_over = False
         self._moved = 0
         """Records answered for."""
-        self._asking: Any = None
-        """The call that will ask the kernel again."""
-        self._ask_seconds = ASK_SECONDS[0]
         self._sweeping: Any = None
         self._fin_timer: Any = None
         self._made_at = self._clock.seconds()
@@ -111,76 +110,29 @@ class Exchange:
         self._is_sending = True
         try:
             self._send_some()
-            self._ask()
+            self._outflow.ask()
             # Whoever is answered may have brought more.
             while self._may_send:
                 self._send_some()
-                self._ask()
+                self._outflow.ask()
         finally:
             self._is_sending = False
         self._leave_if_done()
 
     @property
     def _may_send(self) -> bool:
-        if self.wire.pending or self._ending is not None or self._is_over:
-            return False
-        return bool(self._queue.waiting) and self._session.room > 0
+        return self._ending is None and not self._is_over and self._outflow.has_room
 
     def _send_some(self) -> None:
         if self._may_send:
             if not self._queue.unanswered:
                 self._patience.begin(self._clock.seconds())
-            self._pass(self._gather())
-
-    def _gather(self) -> list[Buffer]:
-        """Frame what may be sent, up to what one call takes."""
-        session, queue, now = self._session, self._queue, self._clock.seconds()
-        buffers: list[Buffer] = []
-        most = self._framed + GATHER_BYTES
-        while queue.waiting and self._framed < most and len(buffers) < MOST_BUFFERS and (room := session.room) > 0:
-            request = queue.waiting[0]
-            records = min(room, request.count - request.sent)
-            data = session.frame(request.batch, request.sent, records)
-            self._framed += len(data)
-            request.end = self._framed
-            queue.send(request, records, now)
-            buffers.append(data)
-        return buffers
-
-    def _pass(self, buffers: list[Buffer]) -> None:
-        """Give bytes to the wire, and charge what of them it has to keep."""
-        before = self.wire.sent
-        self.wire.send(buffers)
-        self._parts.account.sent += self.wire.sent - before
-        self._charge(self.wire.pending)
-
-    def _charge(self, level: int) -> None:
-        if level != self._charged:
-            change, self._charged = level - self._charged, level
-            self._parts.charge(change)
-
-    # What was answered.
-
-    def _ask(self) -> None:
-        """Settle what the peer's kernel has acknowledged, where that is all the answer there is."""
-        queue = self._queue
-        if self._session.is_answered or not queue.unanswered or self._is_over:
-            return
-        acknowledged, before = self.wire.acknowledged(), queue.unanswered
-        while queue.under_way and queue.under_way[0].end <= acknowledged:
-            self._settled_end = queue.under_way[0].end
-            self._answered(queue.under_way[0].unanswered)
-        if queue.unanswered:
-            self._ask_later(is_moving=queue.unanswered != before)
-
-    def _ask_later(self, *, is_moving: bool) -> None:
-        if self._asking is None:
-            self._ask_seconds = ASK_SECONDS[0] if is_moving else min(self._ask_seconds * 2, ASK_SECONDS[1])
-            self._asking = self._clock.callLater(self._ask_seconds, self._ask_again)
+            self._outflow.send_some()
 
     def _ask_again(self) -> None:
-        self._asking = None
         self._parts.events.guard(f"sink {self._parts.name}", self.send)
+
+    # What was answered.
 
     def _answered(self, records: int) -> None:
         if records:
@@ -205,10 +157,7 @@ class Exchange:
             return
         self._parts.account.connections += 1
         self._sweeping = self._clock.callLater(SWEEP_SECONDS, self._sweep)
-        beginning = self._session.begin()
-        self._framed = self._settled_end = len(beginning)
-        if beginning:
-            self._pass([beginning])
+        self._outflow.begin()
         self._get_on()
         self.send()
 
@@ -218,7 +167,7 @@ class Exchange:
 
     def writable(self) -> None:
         """See `WireOwner`."""
-        self._charge(0)
+        self._outflow.drained()
         self.send()
 
     def received(self, data: bytes) -> None:
@@ -248,29 +197,20 @@ class Exchange:
         else:
             self._fin_timer = self._clock.callLater(FIN_SECONDS, self.drop, "it has closed the connection")
             self.leave("it has closed the connection")
-            self._ask()
+            self._outflow.ask()
 
     def lost(self, reason: Failure) -> None:
         """See `WireOwner`."""
         if self._is_over:
             return
-        self._ask_at_last()
+        self._outflow.ask_at_last()
         self._is_over = True
-        self._charge(0)
-        for call in (self._asking, self._sweeping, self._fin_timer):
+        self._outflow.end()
+        for call in (self._sweeping, self._fin_timer):
             if call is not None and call.active():
                 call.cancel()
         is_ours = self._is_renewal and self._is_leaving and not self._queue.unanswered
         self._owner.over(self, self._ending or reason_of(reason), is_ours=is_ours)
-
-    def _ask_at_last(self) -> None:
-        """Settle every record of which the peer's kernel has all bytes, those of half a request included."""
-        self._ask()
-        request = self._queue.oldest
-        if not self._session.is_answered and request is not None:
-            size = self.wire.acknowledged() - self._settled_end
-            if size > 0:
-                self._answered(min(self._session.whole(request.batch, request.taken, size), request.unanswered))
 
     def bug(self, where: str) -> None:
         """See `WireOwner`."""
@@ -297,7 +237,7 @@ class Exchange:
             self._patience.begin(self._clock.seconds())
             goodbye = self._session.end()
             if goodbye:
-                self._pass([goodbye])
+                self._outflow.give([goodbye])
             else:
                 self._finish()
 

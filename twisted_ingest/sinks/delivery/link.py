@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeoutError
-from twisted.internet.error import ConnectError, ConnectionDone, DNSLookupError
+from twisted.internet.error import ConnectError, ConnectionAborted, ConnectionDone, DNSLookupError
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
@@ -128,6 +128,8 @@ def reason_of(failure: Failure) -> str:
         return "its name cannot be resolved"
     if isinstance(error, DeferredTimeoutError):
         return f"no connection within {CONNECT_SECONDS:g} s"
+    if isinstance(error, ConnectionAborted):
+        return "the connection could not be used"
     if isinstance(error, ConnectionDone):
         return "it has closed the connection"
     number = getattr(error, "osError", None) if isinstance(error, ConnectError) else None

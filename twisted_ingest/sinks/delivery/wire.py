@@ -78,7 +78,14 @@ class Wire(Protocol):
         self._guard("connecting", self._set_up)
 
     def _set_up(self) -> None:
-        self._socket = self.transport.getHandle().dup()
+        self.transport.registerProducer(self, False)
+        try:
+            self._socket = self.transport.getHandle().dup()
+        except OSError:
+            # No descriptor is left for it: another try later may find one, as with any connection that fails.
+            self._owner.made(self)
+            self.abort()
+            return
         self._socket.setblocking(False)
         with suppress(OSError, AttributeError):
             self.transport.setTcpNoDelay(True)
@@ -90,7 +97,6 @@ class Wire(Protocol):
                 (socket.TCP_USER_TIMEOUT, int(self._user_timeout * 1000)),
             ):
                 self._socket.setsockopt(socket.IPPROTO_TCP, option, value)
-        self.transport.registerProducer(self, False)
         self._owner.made(self)
 
     def resumeProducing(self) -> None:
