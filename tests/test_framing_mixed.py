@@ -273,6 +273,15 @@ class ExampleTests(SynchronousTestCase):
                 self.assertEqual(self.records(data, kind, limit=11), [b"<13>message"])
                 self.assertEqual(self.records(data, kind, limit=10), [b"<13>messag"])
 
+    def test_a_line_that_is_just_too_long(self) -> None:
+        """The longest line goes through whole, alone in its chunk, and one more byte is one too many."""
+        for kind in BOTH:
+            for size, is_long in ((9, False), (10, False), (11, True), (12, True)):
+                data = b"first\n" + b"x" * size + b"\n" if kind is AutoFramer else b"%d %s" % (size, b"x" * size)
+                chunks = [data[:6], data[6:]] if kind is AutoFramer else [data]
+                last, truncated = run(kind, chunks, 10, Oversize.TRUNCATE).records[-1]
+                self.assertEqual((last, truncated), (b"x" * min(size, 10), is_long), (kind, size))
+
     def test_mixed_on_one_connection(self) -> None:
         """Plain and counted messages alternate on one connection, as omfwd sends them."""
         data = b"<13>plain one\n15 <13>counted one<13>plain two\r\n16 <13>counted two\n<13>end\n"
