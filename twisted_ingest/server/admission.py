@@ -5,7 +5,7 @@ Pure counting; listeners ask before they accept, the factory before it builds a 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from twisted_ingest.errors import RefuseReason
 from twisted_ingest.flow.rate import PeerBuckets
@@ -93,7 +93,7 @@ class Admission:
         if host is None:
             return None
         peer = self.peer(host)
-        if self._has_its_share(peer):
+        if self.limit_per_peer is not None and self.by_peer[peer] >= self.limit_per_peer:
             return RefuseReason.PER_PEER
         if self._arrivals is not None and not self._arrivals.of(peer, now).take_one(now):
             return RefuseReason.CONNECTION_RATE
@@ -110,12 +110,9 @@ class Admission:
             return RefuseReason.DRAINING
         if self.open >= self.limit or (proxy is not None and self.by_proxy[proxy_of(proxy)] >= self.limit):
             return RefuseReason.FULL
-        if host is not None and self._has_its_share(self.peer(host)):
-            return RefuseReason.PER_PEER
+        if host is not None and self.limit_per_peer is not None:
+            return RefuseReason.PER_PEER if self.by_peer[self.peer(host)] >= self.limit_per_peer else None
         return None
-
-    def _has_its_share(self, peer: str) -> bool:
-        return self.limit_per_peer is not None and self.by_peer[peer] >= self.limit_per_peer
 
     def enter_doorway(self, number: int, turn_away: Callable[[], None]) -> None:
         """Count in one that stands in a doorway; the oldest makes room where there are too many: it is turned away."""
@@ -149,8 +146,10 @@ class Admission:
     def enter(self, host: str | None, proxy: str | None = None) -> None:
         """Count a connection in."""
         self.open += 1
-        for counts, key in self._shares(host, proxy):
-            counts[key] += 1
+        if host is not None:
+            self.by_peer[self.peer(host)] += 1
+        if proxy is not None:
+            self.by_proxy[proxy_of(proxy)] += 1
 
     def leave(self, host: str | None, proxy: str | None = None) -> None:
         """Count a connection out."""
@@ -173,22 +172,21 @@ class Admission:
         self._let_go(host, proxy)
         self._call_for_more(was_full)
 
-    def _shares(self, host: str | None, proxy: str | None) -> Iterator[tuple[Counter[str], str]]:
-        """Give what a connection counts towards besides the total."""
-        if host is not None:
-            yield self.by_peer, self.peer(host)
-        if proxy is not None:
-            yield self.by_proxy, proxy_of(proxy)
-
     def _let_go(self, host: str | None, proxy: str | None) -> None:
-        for counts, key in self._shares(host, proxy):
-            counts[key] -= 1
-            if not counts[key]:
-                del counts[key]
+        if host is not None:
+            _count_out(self.by_peer, self.peer(host))
+        if proxy is not None:
+            _count_out(self.by_proxy, proxy_of(proxy))
 
     def _call_for_more(self, was_full: bool) -> None:
         if was_full and self.room:
             self.on_room()
+
+
+def _count_out(counts: Counter[str], key: str) -> None:
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]
 
 
 def proxy_of(address: str) -> str:

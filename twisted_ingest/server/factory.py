@@ -203,9 +203,9 @@ class ConnectionFactory(ServerFactory):
         (self._admission.bury if connection.departed else self._admission.leave)(info.host, info.proxy)
         if info.id in self._unheard:
             self._hear()
-        if self._unheard.pop(info.id, None) is not None:
-            self.ledger.connections_closed[reason] += 1
-            return
+            if self._unheard.pop(info.id, None) is not None:
+                self.ledger.connections_closed[reason] += 1
+                return
         self.events.connection_closed(self.ledger, info, reason, connection.records, connection.bytes_received)
 
     def _hear(self) -> None:
