@@ -29,6 +29,7 @@ from twisted_ingest.networks import AllowList, parse_network
 from twisted_ingest.server.certificates import Files
 from twisted_ingest.server.connection import Connection
 from twisted_ingest.server.tls import CONNECTION_BYTES, HANDSHAKE_BYTES
+from twisted_ingest.server.tls_session import SLICE_SIZE
 from twisted_ingest.testing import Rig, StalledSink
 
 OPENING = b"relp_version=0\ncommands=syslog"
@@ -563,6 +564,45 @@ class PauseTests(TLSCase):
         client.wire.pump()
         self.let_through(rig, sink)
         self.assertEqual((sink.records[-1], rig.admission.departed, rig.factory.connections), (b"last", 0, {}))
+
+
+class Slices:
+    """The incoming side of a session, which notes how much it was given at once, and held at most."""
+
+    def __init__(self, incoming: ssl.MemoryBIO) -> None:
+        self.incoming = incoming
+        self.most = 0
+
+    @property
+    def pending(self) -> int:
+        """Bytes that wait."""
+        return self.incoming.pending
+
+    def write(self, data: bytes) -> None:
+        """Note it."""
+        self.incoming.write(data)
+        self.most = max(self.most, self.incoming.pending)
+
+    def read(self) -> bytes:
+        """Give what waits."""
+        return self.incoming.read()
+
+
+class SliceTests(TLSCase):
+    def test_little_at_once(self) -> None:
+        """Of a large read a session never holds more than a few records: OpenSSL gives no room back."""
+        rig = self.rig()
+        client = self.client(rig)
+        layer: Any = self.connection(rig).transport
+        slices = Slices(layer._session.incoming)
+        layer._session = layer._session._replace(incoming=slices)
+        said = b"".join(b"%099d\n" % number for number in range(4000))
+        client.object.write(said)
+        client.wire.peer_sends(client.outgoing.read())
+        client.wire.pump(1 << 20)
+        rig.turn()
+        self.assertEqual(b"".join(record + b"\n" for record in rig.sink.records), said)
+        self.assertLessEqual(slices.most, 2 * SLICE_SIZE)
 
 
 class TimerTests(TLSCase):

@@ -23,7 +23,6 @@ from tests.test_clients import syslog_ng
 from tests.test_real_clients import Rsyslog, program
 from tests.test_relp_clients import Omrelp, omrelp
 from tests.tls import NAME, Certificate, Folder, client_context, issue, issued
-from twisted_ingest.limits import KIB
 
 ANY = "tcp:0:interface=127.0.0.1"
 
@@ -125,23 +124,6 @@ class PythonTests(TLSServerCase):
                 client.send(b"record %d" % number)
             client.close()
         wait_until(lambda: self.server.metrics()["ingest_relp_acks_total[relp-tls-0]"] == 100, "all are answered")
-
-
-class MemoryTests(TLSServerCase):
-    peers = ()
-
-    def test_what_bulk_leaves_behind(self) -> None:
-        """Connections that have sent much and are silent take little more than those that never sent."""
-        context, block, count = client_context(), b"x" * 99 + b"\n", 100
-        peers = [self.connect(context=context) for _ in range(count)]
-        for peer in peers:
-            self.addCleanup(peer.close)
-        before = self.server.rss()
-        for peer in peers:
-            peer.sendall(block * 5_000)
-        wanted = count * 5_000
-        wait_until(lambda: self.server.metrics()["ingest_records_total"] == wanted, "all is read", 60)
-        self.assertLess((self.server.rss() - before) / count, 64 * KIB)
 
 
 class OpenSSLTests(TLSServerCase):
