@@ -102,7 +102,7 @@ class PollingTestCase(TestCase):
         self.clock = Clock()
         self.sink: Any = self.make_sink()
         self.events = Events(self.clock.seconds)
-        self.intake = Intake(self.clock, Budget(64 * MIB), MIB)
+        self.intake = Intake(self.clock, Budget(64 * MIB), 2 * MIB)
         self.intake.on_bug = self.events.bug
         self.outlet = self.intake.add_sink(self.sink, required=True)
         self.ids = count(1)

@@ -89,7 +89,7 @@ class DefaultTests(LoadingTestCase):
         self.assertEqual(settings.log_format, "text")
         self.assertEqual(settings.limits.max_length, 100 * 1024)
         self.assertEqual(settings.limits.memory, 256 << 20)
-        self.assertEqual(settings.limits.connection_memory, 2 << 20)
+        self.assertEqual(settings.limits.connection_memory, 4 << 20)
         self.assertEqual(settings.limits.drain_timeout, 5.0)
         self.assertIs(settings.limits.max_connections_per_peer, None)
 
@@ -675,24 +675,24 @@ class CrossLimitTests(LoadingTestCase):
     def test_record_must_fit_in_a_connection(self) -> None:
         """A record and one read must fit in a connection's memory; the smallest that does is offered and good."""
         self.assertEqual(
-            self.complaints(None, {"max-length": "2MB"}),
+            self.complaints(None, {"max-length": "5MB"}),
             [
-                "--max-length: error: max_length 2MB and one read of 128KiB do not fit in connection_memory 2MiB: "
-                "raise connection_memory to 2082KiB or lower max_length"
+                "--max-length: error: max_length 5MB and one read of 128KiB do not fit in connection_memory 4MiB: "
+                "raise connection_memory to 5011KiB or lower max_length"
             ],
         )
-        self.load(None, {"max-length": "2MB", "connection-memory": "2082KiB"})
+        self.load(None, {"max-length": "5MB", "connection-memory": "5011KiB"})
 
     def test_exactly_fitting(self) -> None:
         """Limits that hold with nothing to spare are good, one byte more is not."""
-        self.load(None, {"max-length": str(1920 * 1024), "memory": "4MiB"})
-        self.assertEqual(len(self.complaints(None, {"max-length": str(1920 * 1024 + 1)})), 1)
-        self.assertEqual(len(self.complaints(None, {"memory": str((4 << 20) - 1)})), 1)
+        self.load(None, {"max-length": str(3968 * 1024), "memory": "8MiB"})
+        self.assertEqual(len(self.complaints(None, {"max-length": str(3968 * 1024 + 1)})), 1)
+        self.assertEqual(len(self.complaints(None, {"memory": str((8 << 20) - 1)})), 1)
 
     def test_listener_record(self) -> None:
         """A listener's own record length is held against the same limit and named by its own line."""
-        (line,) = self.complaints('[listeners.a]\nendpoint = "tcp:1"\nmax_length = "2MiB"\n')
-        self.assertTrue(line.startswith("ingest.toml:3: error: max_length 2MiB and one read"), line)
+        (line,) = self.complaints('[listeners.a]\nendpoint = "tcp:1"\nmax_length = "4MiB"\n')
+        self.assertTrue(line.startswith("ingest.toml:3: error: max_length 4MiB and one read"), line)
 
     def test_connection_must_fit_in_memory(self) -> None:
         """A connection may hold at most half of the memory; the place is the value that was set."""
@@ -703,7 +703,7 @@ class CrossLimitTests(LoadingTestCase):
         )
         self.assertEqual(
             self.complaints("\n[limits]\nmemory = '1MiB'"),
-            ["ingest.toml:3: error: " + message.format("2MiB", "1MiB", "4MiB")],
+            ["ingest.toml:3: error: " + message.format("4MiB", "1MiB", "8MiB")],
         )
 
     def test_descriptors(self) -> None:

@@ -20,7 +20,17 @@ from twisted_ingest.flow.intake import Intake
 from twisted_ingest.flow.lane import Lane
 from twisted_ingest.flow.watermark import Watermark
 from twisted_ingest.interfaces import IAnsweringProducer, IBatchConsumer, IBatchProducer, ISink
-from twisted_ingest.limits import BATCH_OVERHEAD, GATHER_BYTES, GROUP_OVERHEAD, KIB, MIB, READ_SIZE, RESUME_PER_TURN
+from twisted_ingest.limits import (
+    BATCH_OVERHEAD,
+    CROWDED_MEMORY,
+    GATHER_BYTES,
+    GROUP_OVERHEAD,
+    KIB,
+    MIB,
+    READ_SIZE,
+    RESUME_PER_TURN,
+    WHOLE_READ,
+)
 from twisted_ingest.rejected import Refusal, Rejected
 from twisted_ingest.sinks.null import NullSink
 from twisted_ingest.testing import FlakySink, MemorySink, StalledSink
@@ -182,6 +192,28 @@ class LaneTests(FlowCase):
         sink.release()
         self.assertEqual((intake.budget.used, lane.in_flight, len(sink.batches)), (0, 0, 1))
 
+    def test_crowd(self) -> None:
+        """While much is held in all a connection may hold less, one that held more already too; it goes on at half."""
+        sink = StalledSink()
+        intake = self.intake(sink, memory=64 * MIB, connection=4 * MIB)
+        self.assertEqual(intake.open_lane(intake.route()).read_size, WHOLE_READ)
+        lane, producer = self.lane(intake)
+        lane.write(batch(CROWDED_MEMORY + KIB))
+        self.assertFalse(producer.paused)
+        others = [self.lane(intake) for _ in range(5)]
+        for other, _ in others:
+            other.write(batch(MIB))
+        self.assertEqual([each.paused for _, each in others], [False, False, False, False, True])
+        lane.write(batch(KIB))
+        self.assertTrue(producer.paused)
+        newcomer = self.lane(intake)
+        newcomer[0].write(batch(CROWDED_MEMORY - KIB))
+        self.assertFalse(newcomer[1].paused)
+        intake.flush()
+        while sink.waiting:
+            sink.release()
+        self.assertFalse(any(each.paused for each in (producer, newcomer[1], *(each for _, each in others))))
+
 
 class IntakeTests(FlowCase):
     def test_one_group_per_turn(self) -> None:
@@ -250,6 +282,7 @@ class IntakeTests(FlowCase):
         self.assertTrue(all(producer.paused for _, producer in lanes))
         late = self.lane(intake)[1]
         self.assertTrue(late.paused)
+        intake.flush()
         sink.release()
         self.assertTrue(late.paused)
         self.clock.turn()

@@ -57,8 +57,8 @@ class SpoolTests(LoadingTestCase):
             ('directory = ""', f"{name}:2: error: directory: it must not be empty"),
             (
                 'max_bytes = "1MiB"',
-                f"{name}:2: error: max_bytes 1MiB is less than 4 times connection_memory 2MiB: "
-                "raise max_bytes to 8MiB or lower connection_memory",
+                f"{name}:2: error: max_bytes 1MiB is less than 4 times connection_memory 4MiB: "
+                "raise max_bytes to 16MiB or lower connection_memory",
             ),
         ):
             self.assertEqual(self.complaints(f"[spool]\n{table}\n{SPOOLED}"), [expected])
@@ -69,7 +69,7 @@ class SpoolTests(LoadingTestCase):
 
     def test_exactly_fitting(self) -> None:
         """Four times the memory of a connection is enough."""
-        self.load(f'[spool]\nmax_bytes = "8MiB"\n{SPOOLED}')
+        self.load(f'[spool]\nmax_bytes = "16MiB"\n{SPOOLED}')
 
     def test_a_table_for_nobody(self) -> None:
         """A table that no sink uses is a mistake: whoever wrote it believes to have a spool."""

@@ -16,8 +16,27 @@ MIB = 1024 * KIB
 GIB = 1024 * MIB
 
 READ_SIZE = 128 * KIB
-"""Bytes of one socket read at most. Twice Twisted's own ``FileDescriptor.bufferSize``: a tenth faster in bulk, and what
-one read of the dearest bytes costs is bearable still (`twisted_ingest.server.pace`)."""
+"""Bytes that are framed in Python at a time at most, and read at a time where nothing is looked through in C. What a
+whole read of the dearest bytes costs is bearable still (`twisted_ingest.server.pace`)."""
+
+WHOLE_READ = 512 * KIB
+"""Bytes that are received at a time at most where they are looked through in C. A system call and what Python does for
+a read are then a tenth of what the bytes cost; larger ones gain nothing, and keep others waiting."""
+
+ROUND_BYTES = 16 * MIB
+"""Bytes received in one round through the connections of a port, about: of many that send in bulk less is received at a
+time, down to `READ_SIZE`, so that a round takes milliseconds."""
+
+SLAB_SIZE = MIB
+"""Bytes of one of the pieces of memory that is received into: two whole reads, and as much as a group holds."""
+
+SLABS_SHARE = 0.125
+"""Share of the budget that slabs may take together: what the batches of a few peers in bulk need. Where all are taken,
+what is received is copied."""
+
+BACKLOGS_SHARE = 0.03125
+"""Bytes that were received and are yet to be framed, of peers whose bytes are dear, as a share of the budget, of which
+they are no part: sixteen whole reads by default. Past it no more is received of anybody than can be framed at once."""
 
 MAX_LENGTH = 100 * KIB
 """Bytes of one record, delimiter excluded. Protects sinks from a sender that never ends a line;
@@ -50,9 +69,16 @@ acknowledgements of the kernel (40 ms) included."""
 MEMORY = 256 * MIB
 """Bytes the process may hold for its peers: the budget. A few seconds of a full 1 Gbit/s link."""
 
-CONNECTION_MEMORY = 2 * MIB
-"""Bytes of the budget one connection may hold, so that one greedy peer pauses alone. Four of the groups that a sink
-takes: with two of them a single connection waited for the writer's thread, a fifth slower."""
+CONNECTION_MEMORY = 4 * MIB
+"""Bytes of the budget one connection may hold, so that one greedy peer pauses alone. Nearly four of the groups that a
+sink takes: with two of them a single connection waited for the writer's thread, a fifth slower."""
+
+CROWD_SHARE = 0.0625
+"""Share of the budget above which connections crowd: each may hold `CROWDED_MEMORY` then. What a few peers in bulk hold
+keeps a sink busy; of many, each as much would only lie there."""
+
+CROWDED_MEMORY = 256 * KIB
+"""Bytes one connection may hold, and one read more, while many hold much: 64 of them 16 MiB."""
 
 BUDGET_HIGH = 0.80
 """Share of the budget above which every producer pauses. The rest absorbs what is already read."""
@@ -85,7 +111,7 @@ PARTIAL_OVERHEAD = 192
 """Bytes charged for an unfinished record besides its bytes: the buffer's header, the notes kept about it.
 Measured 145 B."""
 
-GATHER_BYTES = 512 * KIB
+GATHER_BYTES = MIB
 """Bytes after which gathered batches go to the sinks. A quarter of what one connection may hold: while the writer's
 thread writes, the reactor reads on."""
 

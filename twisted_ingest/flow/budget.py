@@ -5,7 +5,14 @@ Pure bookkeeping and two decisions (pause? too many partials?); the intake acts 
 """
 
 from twisted_ingest.flow.watermark import Watermark
-from twisted_ingest.limits import BUDGET_HIGH, BUDGET_LOW, PARTIALS_KEEP, PARTIALS_SHARE, STANDING_SHARE
+from twisted_ingest.limits import (
+    BUDGET_HIGH,
+    BUDGET_LOW,
+    CROWD_SHARE,
+    PARTIALS_KEEP,
+    PARTIALS_SHARE,
+    STANDING_SHARE,
+)
 
 
 class Budget:
@@ -19,6 +26,7 @@ class Budget:
 
     __slots__ = (
         "_high",
+        "crowd",
         "limit",
         "mark",
         "partials",
@@ -31,6 +39,8 @@ class Budget:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.crowd = int(limit * CROWD_SHARE)
+        """Above it connections crowd."""
         self.mark = Watermark(int(limit * BUDGET_HIGH), int(limit * BUDGET_LOW))
         self._high = self.mark.high
         self.partials_limit = int(limit * PARTIALS_SHARE)

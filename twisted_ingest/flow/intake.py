@@ -22,6 +22,7 @@ from twisted_ingest.flow.lane import Lane
 from twisted_ingest.flow.outlet import Outlet
 from twisted_ingest.flow.pauses import Pauses
 from twisted_ingest.flow.route import Route
+from twisted_ingest.flow.slabs import Slabs
 from twisted_ingest.interfaces import IBatchProducer, ISink
 from twisted_ingest.limits import OPTIONAL_SHARE, RESUME_PER_TURN
 
@@ -58,6 +59,8 @@ class Intake:
         self.clock = clock
         self.budget = budget
         self.connection_limit = connection_limit
+        self.slabs = Slabs(budget, self.charge)
+        """What reads of all ports are received into."""
         self.outlets: list[Outlet] = []
         self.lanes: set[Lane] = set()
         self._routes: dict[tuple[frozenset[str] | None, bool], Route] = {}
@@ -140,7 +143,7 @@ class Intake:
             self._evict()
 
     def charge(self, size: int) -> None:
-        """Charge what a sink or a connection holds besides groups and records; negative, give it back."""
+        """Charge what a sink, a connection or a read holds besides groups and records; negative, give it back."""
         if self.budget.charge(size):
             self.budget_crossed()
 
@@ -156,6 +159,11 @@ class Intake:
         """Give that back."""
         if self.budget.charge_standing(-size):
             self.budget_crossed()
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so much is held that each connection may hold less of it."""
+        return self.budget.used > self.budget.crowd
 
     # Pressure.
 

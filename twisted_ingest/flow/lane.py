@@ -14,7 +14,7 @@ from twisted_ingest.errors import PauseReason
 from twisted_ingest.flow.pauses import Pauses
 from twisted_ingest.flow.watermark import Watermark
 from twisted_ingest.interfaces import IBatchConsumer, IBatchProducer
-from twisted_ingest.limits import BATCH_OVERHEAD, READ_SIZE
+from twisted_ingest.limits import BATCH_OVERHEAD, CROWDED_MEMORY, READ_SIZE, WHOLE_READ
 
 
 class LaneOwner(Protocol):
@@ -23,6 +23,10 @@ class LaneOwner(Protocol):
     clock: IReactorTime
     pauses: Pauses
     """Told of each change."""
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether so much is held by all that each may hold less."""
 
     def join(self, lane: "Lane") -> None:
         """Count a lane in; it may be paused before this returns."""
@@ -47,7 +51,8 @@ class Lane:
     The consumer that one connection registers itself with.
 
     ``limit`` is what the connection may hold in bytes, partial record included. The producer is
-    paused while one more read could pass it, or while the intake's budget is above its mark.
+    paused while one more read (of ``read_size`` bytes at most) could pass it, or while the intake's budget is above its
+    mark; it may hold less while connections crowd.
     A partial record alone never pauses: only sinks could relieve it, and they do not have it yet.
     """
 
@@ -59,20 +64,26 @@ class Lane:
         "_owner",
         "_resting",
         "_route",
+        "_share",
         "held",
         "held_since",
         "in_flight",
         "is_paused",
         "pause_reason",
         "producer",
+        "read_size",
         "waiting",
     )
 
     def __init__(self, owner: LaneOwner, route: LaneRoute, limit: int) -> None:
         self._owner = owner
         self._route = route
-        high = max(limit - READ_SIZE, 0)
+        self.read_size = min(WHOLE_READ, max(READ_SIZE, limit // 4))
+        high = max(limit - self.read_size, 0)
+        share = min(CROWDED_MEMORY, high)
         self._mark = Watermark(high, high // 2)
+        self._share = Watermark(share, share // 2)
+        """What holds while connections crowd."""
         self.producer: IBatchProducer | None = None
         self.in_flight = 0
         """Bytes charged for batches that are not settled."""
@@ -107,7 +118,7 @@ class Lane:
         self.in_flight += charge
         # Asked first what almost always settles it: this runs once per read, whatever its size.
         level = self.in_flight + self.held
-        if level > self._mark.high and self._mark.update(level):
+        if level > self._share.high and self._weigh(level):
             self.update()
         self._route.take(self, batch, charge)
 
@@ -118,7 +129,7 @@ class Lane:
         self.held_since = since
         if not delta:
             return
-        if self.in_flight and self._mark.update(self.in_flight + size):
+        if self.in_flight and self._weigh(self.in_flight + size):
             self.update()
         self._owner.hold(delta)
 
@@ -126,8 +137,16 @@ class Lane:
         """Take back the charge of a batch that the required sinks have ``taken`` (or lost, which is counted)."""
         self.in_flight -= batch.size + BATCH_OVERHEAD
         # With nothing in flight nobody else could bring the level down.
-        if self._mark.is_high and self._mark.update(self.in_flight + self.held if self.in_flight else 0):
+        is_high = self._mark.is_high or self._share.is_high
+        if is_high and self._weigh(self.in_flight + self.held if self.in_flight else 0):
             self.update()
+
+    def _weigh(self, level: int) -> bool:
+        """Hold a level against the marks; true where that changed one."""
+        changed = self._mark.update(level)
+        if self._share.is_high or self._owner.is_crowded:
+            changed = self._share.update(level) or changed
+        return changed
 
     def rest(self, seconds: float) -> None:
         """Keep the producer paused for ``seconds``: it has sent faster than it may."""
@@ -165,6 +184,6 @@ class Lane:
         """Name the reason to be paused that is the hardest to mend."""
         if self.waiting:
             return PauseReason.BUDGET
-        if self._mark.is_high:
+        if self._mark.is_high or self._share.is_high:
             return PauseReason.CONNECTION
         return PauseReason.RATE if self._resting is not None else None

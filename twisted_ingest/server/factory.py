@@ -14,6 +14,7 @@ from twisted_ingest.errors import CloseReason, Durability, RefuseReason
 from twisted_ingest.flow.intake import Intake
 from twisted_ingest.flow.rate import Meter, PeerBuckets, TokenBucket
 from twisted_ingest.flow.route import Route
+from twisted_ingest.flow.slabs import Slabs
 from twisted_ingest.framing.base import Framer
 from twisted_ingest.ledger import ListenerLedger
 from twisted_ingest.limits import ListenerLimits
@@ -23,9 +24,10 @@ from twisted_ingest.server.admission import Admission
 from twisted_ingest.server.connection import Connection
 from twisted_ingest.server.doorway import Doorway
 from twisted_ingest.server.doorways import Doorways
+from twisted_ingest.server.kernel import hung_up
 from twisted_ingest.server.proxy import ProxyStage
 from twisted_ingest.server.stages import IStage, TurnedAwayError
-from twisted_ingest.server.transports import IngestTransport, address_text, hung_up
+from twisted_ingest.server.transports import IngestTransport, address_text
 
 
 class ConnectionFactory(ServerFactory):
@@ -162,6 +164,11 @@ class ConnectionFactory(ServerFactory):
     def make_framer(self, info: ConnectionInfo, delimiter: bytes | None, max_length: int | None) -> Framer:
         """Make the framer of a connection; see `ConnectionOwner`."""
         raise NotImplementedError
+
+    @property
+    def slabs(self) -> Slabs:
+        """What its connections' reads are received into."""
+        return self._intake.slabs
 
     @property
     def route(self) -> Route:

@@ -10,6 +10,8 @@ from twisted_ingest.batch import Batch
 from twisted_ingest.errors import CloseReason, DiscardReason
 from twisted_ingest.flow.lane import Lane
 from twisted_ingest.flow.rate import Meter
+from twisted_ingest.flow.slabs import Lease
+from twisted_ingest.framing.scan import Chunk
 from twisted_ingest.limits import PREVIEW
 from twisted_ingest.server.findings import Findings
 
@@ -52,21 +54,46 @@ class Inflow(Findings):
         size = len(data)
         self._ledger.bytes_received += size
         self.bytes_received += size
-        records = self.records
         try:
-            framer = self.framer
-            batches = framer.feed(data, self._wall_time())
-            if self.frame_since is not None or framer.in_record:
-                self._time_frame(framer)
-            if framer.in_doubt or self._doubt is not None:
-                self._time_doubt()
-            if self.idle_period is not None or self.quiet_since is not None:
-                self._note_life(bool(batches))
-            self._pass_on(batches)
-            if self._meters:
-                self._hold_to_rate(size, self.records - records)
+            self._go_on(size, self.framer.feed(data, self._wall_time()))
         except Exception:  # noqa: BLE001 - whatever it is, it must end here
             self.fail("dataReceived")
+
+    # Our own transports call this.
+
+    @property
+    def takes_records(self) -> bool:
+        """
+        Whether what comes may be looked through for records first, as the framer says, and brought so.
+
+        Not where somebody overrides ``dataReceived``; nor where the peer has a rate, which small reads suit better.
+        """
+        return self.takes_views and not self._meters
+
+    def records_received(self, size: int, found: tuple[Chunk, int, int], rest: bytes, lease: Lease | None) -> None:
+        """
+        Do as ``dataReceived`` for a chunk of ``size`` bytes that was looked through.
+
+        What was ``found``, and the ``rest``, see `twisted_ingest.framing.base.Framer.take`; ``lease`` is for its bytes.
+        """
+        self._ledger.bytes_received += size
+        self.bytes_received += size
+        try:
+            try:
+                batches = self.framer.take(*found, rest, self._wall_time())
+            except Exception:
+                if lease is not None:
+                    lease.let_go()
+                raise
+            if lease is not None:
+                batches[0].lease = lease
+            self._go_on(size, batches)
+        except Exception:  # noqa: BLE001 - as above
+            self.fail("records_received")
+
+    def leave_unread(self, size: int) -> None:
+        """Count bytes that were received for us as we were lost."""
+        self._ledger.bytes_unread += size
 
     # The lane calls these, and whoever has the connection as a producer.
 
@@ -123,6 +150,19 @@ class Inflow(Findings):
         """Hand on nothing any more."""
 
     # What follows is ours.
+
+    def _go_on(self, size: int, batches: list[Batch]) -> None:
+        """See to the timers and the rates after a chunk of ``size`` bytes, and pass on what it completed."""
+        framer, records = self.framer, self.records
+        if self.frame_since is not None or framer.in_record:
+            self._time_frame(framer)
+        if framer.in_doubt or self._doubt is not None:
+            self._time_doubt()
+        if self.idle_period is not None or self.quiet_since is not None:
+            self._note_life(bool(batches))
+        self._pass_on(batches)
+        if self._meters:
+            self._hold_to_rate(size, self.records - records)
 
     def _pass_on(self, batches: list[Batch]) -> None:
         """Write batches to the lane, settle what the framer holds, and see to what it found."""

@@ -1,8 +1,9 @@
 """
-How much is read of a socket at a time: less where a peer's bytes are dear, so that nobody holds up a turn.
+How much is framed in Python at a time: less where a peer's bytes are dear, so that nobody holds up a turn.
 
 Almost all bytes are cheap, because cost follows chunks. Where it follows records (one-byte records ended by NUL,
-counted frames and lines by turns) a whole read may take the reactor tens of milliseconds.
+counted frames and lines by turns) a whole read may take the reactor tens of milliseconds. What is found to be ordinary
+before it is framed (`twisted_ingest.server.whole`) needs no pace.
 """
 
 from typing import Protocol
@@ -17,9 +18,9 @@ SMALLEST_READ = 512
 """Bytes. Smaller reads cost more in turns than they save: one costs as much as framing a hundred bytes dearly."""
 
 FIRST_READ = 1024
-"""Bytes of a connection's first read. Reads double after as many cheap ones as they are times this long, so that one of
-``n`` dear bytes costs a flooder n²/3072 cheap ones first, on each connection anew: 5 MB where reads are whole. Of a
-peer that stays, 127 reads are smaller than they might be."""
+"""Bytes of a connection that are framed first. Pieces double after as many cheap ones as they are times this long, so
+that one of ``n`` dear bytes costs a flooder n²/3072 cheap ones first, on each connection anew: 5 MB for the largest. Of
+a peer that stays, and whose bytes are odd but cheap, 127 pieces are smaller than they might be."""
 
 TIMED_SIZE = 4096
 """Bytes. A shorter read cannot hold up a turn (0.6 µs/B at most was measured): it is not worth timing."""
@@ -46,7 +47,7 @@ class Pace:
         self.dear = 0
 
     def adjust(self, transport: Paced, size: int, seconds: float) -> None:
-        """Set the size of a connection's next read by what the last one of ``size`` bytes has cost."""
+        """Set the size of a connection's next piece by what the last one of ``size`` bytes has cost."""
         share = WORK_SECONDS / max(1, self.dear)
         if seconds > share:
             transport.read_size = max(SMALLEST_READ, min(READ_SIZE // 2, int(size * share / seconds)))

@@ -18,6 +18,9 @@ from twisted.internet.interfaces import IReadDescriptor
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twisted_ingest.flow.slabs import Slabs
+from twisted_ingest.server.whole import IS_COMPILED, WholeReads
+
 HAS_EPOLL = hasattr(select, "epoll") and hasattr(os, "eventfd")
 
 REST_SECONDS = 0.001
@@ -47,7 +50,7 @@ class Readiness:
     Connections call `add`, `remove`, and `leave` at their end, and `recall` while they hold what they have not brought.
     It holds two descriptors until it is retired and the last one has left. Where it ``rests``, small reads that follow
     each other closely are made fewer and larger: for ports that answer nobody. ``on_bug`` is called with where, inside
-    the ``except`` block: a bug costs its connection.
+    the ``except`` block: a bug costs its connection. With ``slabs`` all are received for in one call (`WholeReads`).
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Readiness:
         on_bug: Callable[[str], None],
         *,
         rests: bool = False,
+        slabs: Slabs | None = None,
         seconds: Callable[[], float] = perf_counter,
     ) -> None:
         self._reactor = reactor
@@ -68,6 +72,7 @@ class Readiness:
         self._is_retired = self._is_ringing = False
         self.is_bulk = False
         """Set by a connection whose read brought much: it is likely to have more, and nobody rests after that turn."""
+        self._whole = WholeReads(slabs, self.watches, self._attempt) if slabs is not None and IS_COMPILED else None
         self._watched: dict[int, Any] = {}
         self._members: set[Any] = set()
         """The connections that have come and not left, watched or held back."""
@@ -107,13 +112,17 @@ class Readiness:
         with contextlib.suppress(OSError):
             self._epoll.unregister(number)
 
+    def watches(self, transport: Any) -> bool:
+        """Whether a connection is read from."""
+        return self._watched.get(transport.fileno()) is transport
+
     def recall(self, transport: Any) -> None:
         """
         Read from a connection once, in the next round or turn, whatever the kernel shows.
 
         Not where it is not watched, or is removed before that: added again, it has to ask again.
         """
-        if self._watched.get(transport.fileno()) is not transport:
+        if not self.watches(transport):
             return
         self._recalled[transport] = None
         if not self._is_ringing:
@@ -192,17 +201,16 @@ class Readiness:
         watched = self._watched
         if not watched:
             return  # all were removed in this turn of the reactor
-        ready = self._epoll.poll(0, len(watched) + 1)
-        recalled, self._recalled = self._recalled, {}
-        for number, _events in ready:
+        shown = self._epoll.poll(0, len(watched) + 1)
+        ready = {watched[number]: None for number, _events in shown if number in watched} | self._recalled
+        self._recalled = {}
+        if self._whole is not None:
+            self._whole.read(ready)
+            return
+        for transport in ready:
             # One read may pause or end the connections behind it.
-            transport = watched.get(number)
-            if transport is not None:
-                recalled.pop(transport, None)
-                self._read(transport)
-        for transport in recalled:
-            if watched.get(transport.fileno()) is transport:
-                self._read(transport)
+            if self.watches(transport):
+                self._attempt(transport, transport.doRead)
 
     def _rest(self) -> None:
         """Let some more come before the next turn; not where this one took longer than that would."""
@@ -218,10 +226,11 @@ class Readiness:
             # Others have used up the machine's watches meanwhile (ENOSPC): without another try the port would be deaf.
             self._resting = self._reactor.callLater(RETRY_SECONDS, self._go_on)
 
-    def _read(self, transport: Any) -> None:
+    def _attempt(self, transport: Any, read: Callable[..., Exception | None], *arguments: Any) -> None:
+        """Read from a connection, and end it where it is over."""
         reason: Exception | None
         try:
-            reason = transport.doRead()
+            reason = read(*arguments)
         except Exception as bug:  # noqa: BLE001 - as the reactor: the connection ends, the others go on
             self._on_bug("reading from a connection")
             reason = bug

@@ -166,4 +166,6 @@ class ListeningReactor:
     def _equip(self, port: Any) -> None:
         """Give a port what its connections are read with."""
         answers = getattr(port.factory, "answers", False)
-        port.reading = PortReading(self._reactor, self._events.internal_error, answers=answers)
+        # A session's bytes are all its framer's to see.
+        slabs = None if answers else getattr(port.factory, "slabs", None)
+        port.reading = PortReading(self._reactor, self._events.internal_error, answers=answers, slabs=slabs)

@@ -1,22 +1,17 @@
 """
-Connections as we want them: reading through a shared buffer, counting what is unread, noticing who has hung up.
+Connections as we want them: watched together, counted when they are lost, ended as their peers need it.
 """
 
 import contextlib
-import fcntl
-import select
 import socket as sockets
-import struct
-import termios
-from collections.abc import Callable, Sequence
-from time import perf_counter
+from collections.abc import Callable
 from typing import Any, Protocol
 
-from twisted.internet import error, main, tcp, unix
+from twisted.internet import tcp, unix
 from twisted.internet.interfaces import IAddress
 from twisted.python.failure import Failure
 
-from twisted_ingest.server.pace import FIRST_READ, TIMED_SIZE
+from twisted_ingest.server.arrivals import Arrivals
 from twisted_ingest.server.reading import PortReading
 
 
@@ -28,7 +23,7 @@ class IngestTransport(Protocol):
     connected: Any
     disconnecting: Any
     unread_at_close: int
-    """Bytes that waited in the kernel when the connection was lost."""
+    """Bytes that waited for us when the connection was lost."""
     endings: int
     """How often it was told to end, in good order or not."""
 
@@ -36,7 +31,7 @@ class IngestTransport(Protocol):
         """Give the address that was connected to."""
 
     def unread_bytes(self) -> int:
-        """Count the bytes that wait for us to read: in the kernel, and those that were put back."""
+        """Count the bytes that wait for us: in the kernel, or received (or put back) and yet to be brought."""
 
     def put_back(self, data: bytes, let_go: Callable[[], None]) -> None:
         """
@@ -73,62 +68,27 @@ class IngestTransport(Protocol):
         """Reset."""
 
 
-_HUNG_UP = select.POLLRDHUP | select.POLLHUP | select.POLLERR
-
-
-def hung_up(transports: Sequence[Any]) -> frozenset[Any]:
-    """Ask the kernel, in one call for all, which of our sockets have lost their peer (FIN or RST), read or not."""
-    poll, by_number = select.poll(), {}
-    for transport in transports:
-        number = transport.fileno()
-        if number >= 0:
-            by_number[number] = transport
-            poll.register(number, select.POLLRDHUP)
-    return frozenset(by_number[number] for number, events in poll.poll(0) if events & _HUNG_UP)
-
-
-def unread_bytes(handle: sockets.socket) -> int:
-    """Ask the kernel (``SIOCINQ``) how many bytes of a socket we have not read; 0 when it is closed."""
-    try:
-        answer = fcntl.ioctl(handle.fileno(), termios.FIONREAD, b"\0\0\0\0")
-    except (OSError, ValueError):
-        return 0
-    count: int = struct.unpack("i", answer)[0]
-    return count
-
-
-class _Reading:
+class _Reading(Arrivals):
     """
-    Reading with what the connections of a port share, mixed into Twisted's transports.
+    What we do otherwise than Twisted's transports, mixed into them.
 
-    Twisted's own `Connection.doRead` has Python allocate the whole of a read in advance and give most of it back: for
-    a line of 200 bytes that costs more than the line. What was read is copied out before the next read. ``peer`` is
-    its address as the socket gives it. No listening port is needed: a descriptor that was handed over will do.
+    ``peer`` is its address as the socket gives it. No listening port is needed: a descriptor that was handed over will
+    do.
     """
 
     # Of the Twisted transport:
-    protocol: Any
-    socket: sockets.socket
     reactor: Any
     connected: Any
     dataBuffer: bytes
     _tempDataBuffer: list[bytes]
     _writeDisconnected: bool
 
-    read_size = FIRST_READ
-    """Bytes of the next read; set by the `Pace` of the port."""
-
-    cheap_reads = 0
-    is_dear = False
-    """Whether framing what comes is dear; set by it too."""
     unread_at_close = 0
 
     endings = 0
 
-    _returned: tuple[bytes, Callable[[], None]] | None = None
-    """What was put back, and whom to tell that it is here no more."""
     _bringing: Any = None
-    """The call that will bring it, where the reactor itself watches us."""
+    """The call that will bring what was put back, where the reactor itself watches us."""
 
     def __init__(self, accepted: sockets.socket, protocol: Any, peer: Any, reading: PortReading, reactor: Any) -> None:
         self._reading = reading
@@ -137,60 +97,20 @@ class _Reading:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.protocol!r}>"
 
-    def put_back(self, data: bytes, let_go: Callable[[], None]) -> None:
-        """See `IngestTransport`."""
-        self._returned = data, let_go
-
-    def _take_returned(self) -> bytes:
-        """Give what was put back, which is then ours no more."""
-        if self._returned is None:
-            return b""
-        (data, let_go), self._returned = self._returned, None
-        let_go()
-        return data
-
-    def doRead(self) -> error.ConnectionDone | error.ConnectionLost | None:
-        """Read once, and hand it on."""
-        if self._returned is not None:
-            self.protocol.dataReceived(self._take_returned())
-            return None
-        reading = self._reading
-        view = reading.buffer
-        try:
-            size = self.socket.recv_into(view, self.read_size)
-        except BlockingIOError:
-            return None
-        except OSError:
-            return main.CONNECTION_LOST
-        if not size:
-            return main.CONNECTION_DONE
-        protocol = self.protocol
-        data = view[:size] if protocol.takes_views else bytes(view[:size])
-        if size < TIMED_SIZE and size < self.read_size and not self.is_dear:
-            protocol.dataReceived(data)
-            return None
-        if reading.readiness is not None:
-            reading.readiness.is_bulk = True
-        begun = perf_counter()
-        protocol.dataReceived(data)
-        reading.pace.adjust(self, size, perf_counter() - begun)
-        return None
-
     def startReading(self) -> None:
         """Have the port's `Readiness` watch us, where there is one."""
-        readiness = self._reading.readiness
-        if readiness is not None:
-            readiness.add(self)
-            if self._returned is not None:
-                readiness.recall(self)
+        if self._reading.readiness is not None:
+            self._reading.readiness.add(self)
+            if self._backlog:
+                self._reading.recall(self)
         else:
             super().startReading()  # type: ignore[misc]
-            if self._returned is not None:
+            if self._backlog:
                 self._bringing = self.reactor.callLater(0, self._bring_returned)
 
     def _bring_returned(self) -> None:
         self._bringing = None
-        if self._returned is not None:
+        if self._backlog:
             self.doRead()
 
     def stopReading(self) -> None:
@@ -210,7 +130,7 @@ class _Reading:
         protocol, socket = self.protocol, self.socket
         self._reading.pace.forget(self)
         self.unread_at_close = self.unread_bytes()
-        self._take_returned()
+        self._forget_backlog()
         try:
             super().connectionLost(reason)  # type: ignore[misc]
         except Exception:  # noqa: BLE001 - nobody else would take the connection out of the registry
@@ -254,10 +174,6 @@ class _Reading:
         """See `IngestTransport`."""
         self.endings += 1
         super().abortConnection()  # type: ignore[misc]
-
-    def unread_bytes(self) -> int:
-        """See `IngestTransport`."""
-        return unread_bytes(self.socket) + (0 if self._returned is None else len(self._returned[0]))
 
     def notice_end(self) -> None:
         """See `IngestTransport`; what the reactor would do, did it watch this socket."""
