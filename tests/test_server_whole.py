@@ -54,8 +54,11 @@ class Port:
         if not HAS_EPOLL or not whole.IS_COMPILED:
             raise SkipTest("needs epoll (Linux) and what is built in C")
         self.rig = Rig(*sinks, **options)
+        self.is_whole = is_whole
         self.case = case
         self.judged: list[int] = []
+        # Else a few small reads would make plain reads of those to come.
+        case.patch(arrivals, "SETTLING", 1)
         # What the machine is doing else says nothing of the bytes.
         case.patch(Pace, "adjust", lambda _pace, _transport, size, _seconds: self.judged.append(size))
         self.reactor = Watcher()
@@ -90,6 +93,8 @@ class Port:
         assert protocol is not None
         transport = UNIXTransport(accepted, protocol, "", self.reading, self.reactor)
         protocol.makeConnection(transport)
+        if self.is_whole:
+            transport.last_read = 1
         self.transports.append(transport)
         self.peers.append(peer)
         return transport, peer
@@ -304,7 +309,7 @@ class NeighbourTests(SynchronousTestCase):
         def bug(*_: object) -> None:
             raise ZeroDivisionError
 
-        port.transports[1].bring = bug  # type: ignore[assignment, method-assign]
+        protocols[1].records_received = bug
         for peer in port.peers:
             peer.sendall(b"y\n")
         port.turn(3)
@@ -466,15 +471,44 @@ class BulkTests(SynchronousTestCase):
         slabs = port.rig.intake.slabs
         slabs.held_back += slabs._backlogs_limit
         self.assertFalse(slabs.has_room)
+        transport = port.transports[0]
+        asked: list[Any] = []
+        request = transport.request
+
+        def note(most: int) -> Any:
+            asked.append(request(most))
+            return asked[-1]
+
+        transport.request = note  # type: ignore[method-assign]
         self.sent(port, LINE * 300)
         port.read_all(len(LINE) * 300)
-        request = port.transports[0].request(WHOLE_READ)
-        assert request is not None
-        self.assertEqual(request[2], port.transports[0].read_size)
+        self.assertEqual({each[2] for each in asked if each is not None}, {transport.read_size})
         slabs.held_back -= slabs._backlogs_limit
-        request = port.transports[0].request(WHOLE_READ)
-        assert request is not None
-        self.assertEqual(request[2], WHOLE_READ)
+        whole_request = request(WHOLE_READ)
+        assert whole_request is not None
+        self.assertEqual(whole_request[2], WHOLE_READ)
+
+    def test_little_is_read_plainly(self) -> None:
+        """A line now and then is no whole read; whoever fills one is read whole, until several in a row are small."""
+        port = Port(self)
+        self.patch(arrivals, "SETTLING", 8)
+        transport, peer = port.connect()
+        transport.last_read = 0
+        size = 0
+        for line in [LINE] * 200:
+            peer.sendall(line)
+            size += len(line)
+            port.read_all(size)
+            self.assertIsNone(transport.request(WHOLE_READ))
+        peer.sendall(LINE * 1000)
+        size += len(LINE) * 1000
+        port.read_all(size)
+        for _ in range(6):
+            self.assertIsNotNone(transport.request(WHOLE_READ))
+            peer.sendall(LINE)
+            size += len(LINE)
+            port.read_all(size)
+        self.assertIsNone(transport.request(WHOLE_READ))
 
     def test_once_dear(self) -> None:
         """Of one that is known to be dear no more is received than is framed, and each read is judged."""

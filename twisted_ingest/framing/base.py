@@ -116,9 +116,13 @@ class Framer(Blocks):
             return self.feed(rest, now)
         self.crossed = True
         self.partial = b""
-        batches: list[Batch] = []
         batch = Batch(wire, count, self._info, now)
-        self._give(batch, size, batches)
+        batches = [batch]
+        # As `_give` does, without a call.
+        ledger, content = self._ledger, batch.size - count
+        ledger.bytes_framing += size - content
+        ledger.bytes_accepted += content
+        ledger.records_framed += count
         self._note_taken(batch, size)
         if not rest:
             return batches

@@ -20,6 +20,9 @@ from twisted_ingest.server.pace import FIRST_READ, TIMED_SIZE
 from twisted_ingest.server.reading import PortReading
 from twisted_ingest.server.whole import LONGEST_PARTIAL, ordinary
 
+SETTLING = 8
+"""Each small read lets an eighth be expected of what was: five in a row after a large one, and it is forgotten."""
+
 _NOTHING = memoryview(b"")
 
 
@@ -45,7 +48,7 @@ class Arrivals:
     """Whether framing what comes is dear; set by it too."""
 
     last_read = 0
-    """Bytes that the last read brought, where it was a large one."""
+    """Bytes that the next read is expected to bring, of a connection that sends much; zero where one read is enough."""
 
     _backlog = _NOTHING
     """What is received and yet to be brought."""
@@ -74,6 +77,8 @@ class Arrivals:
         if not size:
             return main.CONNECTION_DONE
         protocol = self.protocol
+        if size == self.read_size:
+            self.last_read = size  # there is more
         data = view[:size] if protocol.takes_views else bytes(view[:size])
         if self._is_small(size):
             protocol.dataReceived(data)
@@ -85,17 +90,18 @@ class Arrivals:
         """
         Say what may be received for us, ``most`` bytes at most, and how it may be looked through.
 
-        ``None`` where we read for ourselves. See ``_receive.c`` for the order.
+        With ``most`` zero there is no room for more than we bring at once. ``None`` where we read for ourselves: a line
+        now and then is read for less so. See ``_receive.c`` for the order.
         """
         protocol = self.protocol
-        if self._backlog or not getattr(protocol, "takes_records", False):
+        if not self.last_read or self._backlog or not getattr(protocol, "takes_records", False):
             return None
         framer = protocol.framer
-        look = framer.look
-        if not look or len(framer.partial) > LONGEST_PARTIAL:
+        look, partial = framer.look, framer.partial
+        if not look or len(partial) > LONGEST_PARTIAL:
             return None
-        room = self.read_size if self.is_dear or not self._reading.has_room else min(most, protocol.lane.read_size)
-        return self.socket.fileno(), framer.partial, room, framer.limit, look
+        room = min(most, protocol.lane.read_size) if most and not self.is_dear else self.read_size
+        return self.socket.fileno(), partial, room, framer.limit, look
 
     def bring(self, got: int, found: tuple[Chunk, int, int], rest: bytes, lease: Lease | None) -> None:
         """
@@ -104,8 +110,8 @@ class Arrivals:
         They are bytes, how many, and how many bytes of the stream they were; see
         `twisted_ingest.framing.base.Framer.take`.
         """
-        if got >= TIMED_SIZE or self.last_read:
-            self.last_read = got
+        self.expect(got)
+        if got >= TIMED_SIZE:
             self._reading.note_bulk()
         if self._is_small(len(rest)):
             self.protocol.records_received(got, found, rest, lease)
@@ -119,6 +125,10 @@ class Arrivals:
             self.hold_back(rest, self.protocol)
             if self._reading.watches(self):
                 self._bring_piece()
+
+    def expect(self, got: int) -> None:
+        """Take it from a read of ``got`` bytes what the next will bring: little only once several were little."""
+        self.last_read = got if got >= min(TIMED_SIZE, self.read_size) else self.last_read // SETTLING
 
     def hold_back(self, data: bytes, protocol: Any) -> None:
         """Keep what was received for a protocol until it can be brought; it is counted where we are lost meanwhile."""

@@ -100,6 +100,8 @@ class Connection(Inflow, TwistedProtocol):
         self._own_endings = 0
         """How often it was we who told the transport to end."""
         self._meters = owner.meters(info)
+        if self._meters:
+            self.takes_records = False
 
     @property
     def limits(self) -> ListenerLimits:

@@ -23,6 +23,12 @@ class Inflow(Findings):
     bytes_received: int
     takes_views: bool = True
     """Whether ``dataReceived`` may be given a view: where nobody overrides it."""
+    takes_records: bool = True
+    """
+    Whether what comes may be looked through for records first, as the framer says, and brought so.
+
+    Not where somebody overrides ``dataReceived``; nor where the peer has a rate, which small reads suit better.
+    """
     departed: bool = False
     """Whether the peer has hung up while we did not read."""
     _meters: tuple[Meter, ...]
@@ -37,7 +43,7 @@ class Inflow(Findings):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls.takes_views = cls.dataReceived is Inflow.dataReceived
+        cls.takes_views = cls.takes_records = cls.dataReceived is Inflow.dataReceived
 
     def fail(self, where: str) -> None:
         """End the connection, because of a bug in what ``where`` names."""
@@ -60,15 +66,6 @@ class Inflow(Findings):
             self.fail("dataReceived")
 
     # Our own transports call this.
-
-    @property
-    def takes_records(self) -> bool:
-        """
-        Whether what comes may be looked through for records first, as the framer says, and brought so.
-
-        Not where somebody overrides ``dataReceived``; nor where the peer has a rate, which small reads suit better.
-        """
-        return self.takes_views and not self._meters
 
     def records_received(self, size: int, found: tuple[Chunk, int, int], rest: bytes, lease: Lease | None) -> None:
         """

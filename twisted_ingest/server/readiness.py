@@ -72,8 +72,8 @@ class Readiness:
         self._is_retired = self._is_ringing = False
         self.is_bulk = False
         """Set by a connection whose read brought much: it is likely to have more, and nobody rests after that turn."""
-        self._whole = WholeReads(slabs, self.watches, self._attempt) if slabs is not None and IS_COMPILED else None
         self._watched: dict[int, Any] = {}
+        self._whole = WholeReads(slabs, self._watched, self._attempt) if slabs is not None and IS_COMPILED else None
         self._members: set[Any] = set()
         """The connections that have come and not left, watched or held back."""
         self._recalled: dict[Any, None] = {}
@@ -204,9 +204,11 @@ class Readiness:
         shown = self._epoll.poll(0, len(watched) + 1)
         ready = {watched[number]: None for number, _events in shown if number in watched} | self._recalled
         self._recalled = {}
-        if self._whole is not None:
-            self._whole.read(ready)
-            return
+        if self._whole is not None and (much := [transport for transport in ready if transport.last_read]):
+            for transport in much:
+                del ready[transport]
+            self._whole.read(much)
+        # A line now and then costs less so: what is asked for and told of a whole read is more than a small one.
         for transport in ready:
             # One read may pause or end the connections behind it.
             if self.watches(transport):

@@ -53,11 +53,6 @@ class PortReading:
         if self.readiness is not None:
             self.readiness.recall(transport)
 
-    @property
-    def has_room(self) -> bool:
-        """Whether connections may receive more than they bring at once."""
-        return self._slabs is not None and self._slabs.has_room
-
     def hold_back(self, size: int) -> None:
         """Count what a connection has received and not brought, or no longer so where negative."""
         if self._slabs is not None:
