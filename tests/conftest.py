@@ -10,6 +10,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 SLOW = frozenset(
     {
@@ -27,6 +28,7 @@ SLOW = frozenset(
         "test_lent_suites",
         "test_logging_handler",
         "test_packaging",
+        "test_plugin_sink",
         "test_proxy_clients",
         "test_real_clients",
         "test_relp_clients",
@@ -45,6 +47,9 @@ SLOW = frozenset(
 )
 """Modules that start real processes or real clients, or go through thousands of schedules; and all attacks."""
 
+QUICK_EXAMPLES = 40
+"""How many examples ``--quick`` tries a property with that does not say itself how many it needs."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Know ``--quick``."""
@@ -55,6 +60,22 @@ def pytest_ignore_collect(collection_path: pathlib.Path, config: pytest.Config) 
     """Leave out what is slow, where that is asked."""
     is_slow = collection_path.stem in SLOW or collection_path.name == "attacks"
     return True if config.getoption("--quick") and is_slow else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Know what is slow in modules that are quick, and try fewer examples, where that is asked."""
+    config.addinivalue_line("markers", "slow: left out by --quick")
+    if config.getoption("--quick"):
+        settings.register_profile("quick", max_examples=QUICK_EXAMPLES)
+        settings.load_profile("quick")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out single tests that are marked as slow, where that is asked."""
+    if config.getoption("--quick"):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -517,6 +518,7 @@ class FileMistakeTests(LoadingTestCase):
             error = self.assertRaises(ConfigurationError, load, file, {}, (), ())
             self.assertEqual(str(error), f"--config {file}: error: cannot read the file: {reason}")
 
+    @pytest.mark.slow
     def test_pipes(self) -> None:
         """A pipe is read to its end, whoever made it and however late it is written."""
         fifo = os.path.join(self.folder, "fifo")

@@ -6,6 +6,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import pytest
+
 from tests.server import Server, wait_until
 from tests.test_config_relp import ConfigCase
 from twisted_ingest.config.load import load
@@ -131,6 +133,7 @@ def poller(server: Server) -> dict[str, Any]:
 
 
 class ProcessTests(ConfigCase):
+    @pytest.mark.slow
     def test_process(self) -> None:
         """A real process polls a real server, listens nowhere, says so, keeps the lines, and stops in good order."""
         http = ThreadingHTTPServer(("127.0.0.1", 0), _Document)

@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -85,6 +86,7 @@ class PropertyTests(SynchronousTestCase):
         data = damaged(kind, at, offset, poison)
         self.assertLessEqual(loss(records(cut(data, cuts)), intact(kind)), BOUND)
 
+    @pytest.mark.slow
     def test_every_poison_everywhere(self) -> None:
         """No row of the table of poisons costs more than three records, wherever it stands in whatever stream."""
         for kind in KINDS:

@@ -1,6 +1,7 @@
 """Who may know whom: the imports of every module, read and held against the plan (docs/architecture.md)."""
 
 import ast
+import functools
 import pathlib
 import sys
 
@@ -74,6 +75,7 @@ NO_TWISTED = {
 PROMETHEUS = {"observe.metrics", "admin.pages", "admin.site"}
 
 
+@functools.cache
 def modules() -> dict[str, ast.Module]:
     """Parse every module of the package but the package itself and the doubles, by its dotted name within it."""
     found = {}

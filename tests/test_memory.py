@@ -3,6 +3,7 @@
 import tracemalloc
 from collections.abc import Callable
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_ingest.limits import GIB, KIB, MIB
@@ -58,6 +59,7 @@ class ChargeTests(SynchronousTestCase):
 
         self.assertLess(grown(send), rig.intake.budget.used)
 
+    @pytest.mark.slow
     def test_partials(self) -> None:
         """So do unfinished records, whether they come whole or byte by byte."""
         for pieces in ([b"x" * 300], [b"x" * 100] * 3, [b"x"] * 30):

@@ -1,6 +1,7 @@
 """The list of planted faults cannot rot: each still fits its source and names a test that exists."""
 
 import ast
+import functools
 import pathlib
 from collections import Counter
 
@@ -9,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mutants.run import ROOT, Mutant, load
 
 
+@functools.cache
 def names_in(path: pathlib.Path) -> set[str]:
     """Give the tests of a file as pytest calls them, classes and the file itself included."""
     found = {path.name}

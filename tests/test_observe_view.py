@@ -98,6 +98,7 @@ VIEWS = st.builds(
     budget_used=COUNTS,
     budget_partials=COUNTS,
     budget_standing=COUNTS,
+    slabs_given_up=COUNTS,
     uptime_seconds=SECONDS,
     loop_lag=LAGS,
     clock_steps=by(StepDirection, COUNTS),

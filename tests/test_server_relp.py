@@ -237,13 +237,16 @@ class FailureTests(RelpCase):
         self.assertEqual((acked(transport), self.closed(rig)), ([], {"sink_failed": 1}))
 
     def test_another_sink_changes_nothing(self) -> None:
-        """That a sink which is not required loses a record does not concern the answer."""
-        sink = StalledSink()
+        """That a sink which is not required rejects a record, or fails for good, does not concern the answer."""
+        sink, failing = StalledSink(), StalledSink("failing")
         rig = self.rig(sink)
         rig.intake.add_sink(FlakySink(1), required=False)
+        lost = rig.intake.add_sink(failing, required=False).tally("test").records_dropped
         transport = rig.send(session(b"one"))
+        failing.fail()
+        self.assertEqual(lost[DropReason.SINK_FAILED], 1)
         sink.release()
-        self.assertEqual(acked(transport), [2])
+        self.assertEqual((acked(transport), transport.was_reset), ([2], False))
 
     def test_abandoned_is_not_answered(self) -> None:
         """What is given up at a stop is counted and not answered."""

@@ -406,6 +406,7 @@ class BulkTests(SynchronousTestCase):
         self.assertTrue(seen)
         self.assertTrue(all(text.startswith(b"line ") for text in seen), seen)
         self.assertGreater(port.rig.intake.slabs.given_up, 0)
+        self.assertEqual(port.rig.survey.view().slabs_given_up, port.rig.intake.slabs.given_up)
         self.assertEqual(port.rig.intake.budget.used, 0)
 
     def dear(self, port: Port, size: int) -> int:

@@ -313,9 +313,9 @@ class PatienceTests(SynchronousTestCase):
         patience.look(600.0, 0, is_idle=False)
         patience.begin(0.0)
         patience.look(600.0, 0, is_idle=False)
-        self.assertFalse(patience.is_over(90.0))
+        self.assertFalse(patience.suspect(90.0))
         patience.look(601.0, 0, is_idle=False)
-        self.assertTrue(patience.is_over(90.0))
+        self.assertTrue(patience.suspect(90.0))
 
     def test_progress(self) -> None:
         """Whatever moves begins it anew; so does having nothing to wait for."""

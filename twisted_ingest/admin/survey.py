@@ -155,6 +155,7 @@ class Survey:
             budget_used=budget.used,
             budget_partials=budget.partials,
             budget_standing=budget.standing,
+            slabs_given_up=self._intake.slabs.given_up,
             uptime_seconds=self._seconds() - self._started,
             loop_lag=self.loop_lag.view(),
             clock_steps=dict(self.clock_steps.counts),

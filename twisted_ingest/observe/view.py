@@ -153,6 +153,13 @@ class View(Adds):
     budget_partials: int = adds(
         LEVEL, Exposure("ingest_budget_partial_bytes", "Bytes of it charged for unfinished records.")
     )
+    slabs_given_up: int = adds(
+        COUNT,
+        Exposure(
+            "ingest_slabs_given_up",
+            "Receive buffers left to the garbage collector, since a sink kept a view of one for too long.",
+        ),
+    )
     uptime_seconds: float = adds(HIGHEST, Exposure("ingest_uptime_seconds", "Seconds since the start."))
     loop_lag: LagView = adds(LAG)
     clock_steps: Mapping[StepDirection, int] = adds(

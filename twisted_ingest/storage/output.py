@@ -177,7 +177,7 @@ class Output:
         if place is Place.HERE:
             self._moved_since = None
             return True
-        if place is Place.ELSEWHERE and self._is_move_fresh():
+        if place is Place.ELSEWHERE and self._note_move() < MOVE_SECONDS:
             return True
         self.counts.moved_files += 1
         if place is Place.ELSEWHERE:
@@ -194,11 +194,12 @@ class Output:
         self._trouble.end()
         return place
 
-    def _is_move_fresh(self) -> bool:
+    def _note_move(self) -> float:
+        """Note that the file is elsewhere; give for how many seconds that has been seen."""
         now = self._seconds()
         if self._moved_since is None:
             self._moved_since = now
-        return now - self._moved_since < MOVE_SECONDS
+        return now - self._moved_since
 
     def _rescue(self, progress: Progress) -> None:
         """Have everything in a removed file that is still at hand written again to a new one."""

@@ -259,7 +259,7 @@ class Exchange:
         self._patience.look(now, (self._moved, self.wire.acknowledged()), is_idle=is_idle)
         waits_for = "answers nothing" if session.is_answered else "takes nothing"
         timeout = CLOSE_TIMEOUT if self._is_leaving else self._parts.timeout
-        if self._patience.is_over(timeout):
+        if self._patience.suspect(timeout):
             self.drop(f"it {waits_for} for {timeout:g} s")
         elif self._patience.is_stalled:
             self._owner.stalled(waits_for)

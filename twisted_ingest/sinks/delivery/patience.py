@@ -38,9 +38,9 @@ class Patience:
         """Whether it has waited for long enough to say so."""
         return self.waited >= STALL_SECONDS
 
-    def is_over(self, timeout: float) -> bool:
+    def suspect(self, timeout: float) -> bool:
         """
-        Whether it has waited for so many seconds, twice in a row.
+        Suspect who has waited for so many seconds; give whether he was suspected at the look before as well.
 
         Once may be ourselves, who were stopped: what came meanwhile is read before the next look.
         """
