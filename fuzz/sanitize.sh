@@ -16,4 +16,4 @@ LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.s
   PYTHONMALLOC=malloc PYTHONPATH=. INGEST_TEST_SCANS="${1:-5000}" \
   python -m pytest -p no:cacheprovider tests/test_scan.py tests/test_framing_mixed.py tests/test_framing_lines.py \
   tests/test_storage_calls.py tests/test_storage_courier.py tests/test_sinks_files.py::RotationTests \
-  tests/test_framing_take.py tests/test_framing_relp.py
+  tests/test_framing_take.py tests/test_framing_relp.py tests/test_server_whole.py tests/test_storage_commits.py tests/test_storage_queue.py
