@@ -640,6 +640,22 @@ class SlabTests(SynchronousTestCase):
         self.slabs.lend(second, SLAB_SIZE, SLAB_SIZE)
         self.assertIs(self.slabs.writable(slabs.LEAST_ROOM), first)
 
+    def test_not_before_the_last_is_let_go_of(self) -> None:
+        """One that was full is kept from being written to by the last batch as by the first."""
+        first = self.slabs.writable(READ_SIZE)
+        assert first is not None
+        leases = [self.slabs.lend(first, 100, 100), self.slabs.lend(first, SLAB_SIZE - 100, SLAB_SIZE)]
+        second = self.slabs.writable(READ_SIZE)
+        assert second is not None
+        leases[0].let_go()
+        self.slabs.lend(second, SLAB_SIZE, SLAB_SIZE)
+        third = self.slabs.writable(READ_SIZE)
+        assert third is not None
+        self.assertIsNot(third, first)
+        leases[1].let_go()
+        self.slabs.lend(third, SLAB_SIZE, SLAB_SIZE)
+        self.assertIs(self.slabs.writable(READ_SIZE), first)
+
 
 class CallTests(SynchronousTestCase):
     """What the calls into C find, held against what is to be found, said in Python."""
