@@ -31,6 +31,10 @@ Frames that are few are not told apart, and those that stand somewhere have thei
 MOST_AT_ONCE = 256
 """Connections of one call: what it notes of them stands on the stack."""
 
+AT_ONCE = 128 * KIB
+"""Bytes after which a call asks for no other connection: what is received is copied, or written, while it is in the
+processor's cache."""
+
 VIEWS_FROM = 32 * KIB
 """Bytes of records from which a batch is a view of what was received into. Copying less costs less than a slab that is
 pinned by it: a thirtieth of one."""
@@ -89,7 +93,7 @@ class WholeReads:
         asked: list[tuple[Any, Any]] = []
         requests: list[Request] = []
         others: list[Any] = []
-        room = SLAB_SIZE
+        room = AT_ONCE
         if not self._slabs.has_room:
             most = 0
         while waiting and room > 0 and len(asked) < MOST_AT_ONCE:
