@@ -86,7 +86,7 @@ class WheelTests(SynchronousTestCase):
         bin_folder = self.folder / "env" / "bin"
         run(bin_folder / "pip", "install", "--quiet", wheel)
         self.assertIn("\n    ingest ", run(bin_folder / "twistd", "--help"))
-        self.assertIn(f"(scanner: {scan.SCANNER})", run(bin_folder / "twisted-ingest", "--version"))
+        self.assertIn(f"(scanner: {scan.SCANNER}, OpenSSL ", run(bin_folder / "twisted-ingest", "--version"))
         self.assertEqual(run(bin_folder / "twistd", "-n", "ingest", "--check"), "")
         run(bin_folder / "pip", "uninstall", "--quiet", "--yes", "twisted-ingest")
         self.assertNotIn("\n    ingest ", run(bin_folder / "twistd", "--help"))
