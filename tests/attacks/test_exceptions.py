@@ -376,7 +376,7 @@ class FaultySink(MemorySink):
 
     def deliver(self, group: Group) -> "Deferred[None]":
         """Raise, fail, give nothing or take."""
-        if any(b"bug" in batch.wire for batch in group.batches):
+        if any(b"bug" in bytes(batch.wire) for batch in group.batches):
             if self._late is None:
                 return None  # type: ignore[return-value]
             if not self._late:
