@@ -316,6 +316,43 @@ class NeighbourTests(SynchronousTestCase):
         self.assertEqual(port.bugs, ["reading from a connection: "])
         self.assertEqual([each.records for each in protocols], [101, 100, 101])
 
+    def test_bug_before_the_call(self) -> None:
+        """A bug met in asking for a read costs its own connection only."""
+        port = Port(self, framing=Framing.NEWLINE)
+        for _ in range(3):
+            port.connect()
+        protocols = [each.protocol for each in port.transports]
+
+        def bug(*_: object) -> None:
+            raise ZeroDivisionError
+
+        port.transports[1].request = bug  # type: ignore[assignment, method-assign]
+        for peer in port.peers:
+            peer.sendall(b"y\n")
+        port.turn(3)
+        self.assertEqual(port.bugs, ["reading from a connection: "])
+        self.assertEqual([each.records for each in protocols], [1, 0, 1])
+
+    def test_lost_in_the_call(self) -> None:
+        """Where what was received cannot be told, every connection that was asked for ends: none goes on with a gap."""
+        port = Port(self, framing=Framing.NEWLINE)
+        for _ in range(2):
+            port.connect()
+        for peer in port.peers:
+            peer.sendall(b"x\n" * 100)
+        port.read_all(200, 200)
+
+        class Broken:
+            def receive(self, *_: object) -> None:
+                raise MemoryError
+
+        self.patch(whole, "_receive", Broken())
+        for peer in port.peers:
+            peer.sendall(b"y\n")
+        port.turn(3)
+        self.assertEqual(port.bugs, ["reading from a connection: "] * 2)
+        self.assertEqual(port.rig.factory.connections, {})
+
 
 def is_slab(batch: Batch) -> bool:
     """Whether a batch is a view of a slab; the rig lends the others too, and fills them once they are let go of."""

@@ -208,7 +208,7 @@ class Readiness:
             for transport in much:
                 del ready[transport]
             self._whole.read(much)
-        # A line now and then costs less so: what is asked for and told of a whole read is more than a small one.
+        # Small reads are plain ones: what it takes to ask for a whole read outweighs a line.
         for transport in ready:
             # One read may pause or end the connections behind it.
             if self.watches(transport):

@@ -98,7 +98,11 @@ class WholeReads:
             most = 0
         while waiting and room > 0 and len(asked) < MOST_AT_ONCE:
             transport = waiting.popleft()
-            request = transport.request(most) if self._is_watched(transport) else None
+            try:
+                request = transport.request(most) if self._is_watched(transport) else None
+            except Exception as bug:  # noqa: BLE001 - its own connection's
+                self._attempt(transport, _throw, bug)
+                continue
             if request is None:
                 others.append(transport)
             else:
@@ -119,7 +123,12 @@ class WholeReads:
         views_from = VIEWS_FROM
         if slab is None:
             slab, views_from = self._unlent(), SLAB_SIZE + 1
-        answers = _receive.receive(slab.memory, slab.position, requests, LEAST_ROOM, views_from)
+        try:
+            answers = _receive.receive(slab.memory, slab.position, requests, LEAST_ROOM, views_from)
+        except Exception as bug:  # noqa: BLE001 - what was received is lost: of none of them the rest can be read
+            for transport, _ in asked:
+                self._attempt(transport, _throw, bug)
+            return
         waiting.extendleft(transport for transport, _ in reversed(asked[len(answers) :]))
         watched = self._watched
         for of, request, answer in zip(asked, requests, answers, strict=False):

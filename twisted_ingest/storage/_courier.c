@@ -207,10 +207,15 @@ static int take(Courier *self, const struct file *file, struct chain *into, stru
     return count;
 }
 
+/* Have somebody come for what is done, unless that is known already; mutex held, so that the bell is not closed meanwhile:
+ * its number may be another file's then. An eventfd that cannot block is not waited for. */
 static void ring(Courier *self)
 {
     const unsigned long long one = 1;
 
+    if (self->is_rung || self->bell < 0)
+        return;
+    self->is_rung = 1;
     while (write(self->bell, &one, sizeof one) < 0 && errno == EINTR)
         ;
 }
@@ -240,7 +245,7 @@ static void work(Courier *self, struct file *file, double patience, struct chain
 {
     struct iovec vectors[MOST_BUFFERS];
     long long size;
-    int count, is_ordinary, was_rung;
+    int count, is_ordinary;
 
     pthread_mutex_lock(&self->mutex);
     for (;;) {
@@ -256,13 +261,7 @@ static void work(Courier *self, struct file *file, double patience, struct chain
         if (!is_ordinary)
             break;
         move(&self->done, begun);
-        was_rung = self->is_rung;
-        self->is_rung = 1;
-        if (!was_rung) {
-            pthread_mutex_unlock(&self->mutex);
-            ring(self);
-            pthread_mutex_lock(&self->mutex);
-        }
+        ring(self);
     }
     self->is_awaited = 0;
     pthread_mutex_unlock(&self->mutex);
@@ -385,9 +384,12 @@ static PyObject *open_bell(Courier *self, PyObject *nothing)
 static PyObject *close_bell(Courier *self, PyObject *nothing)
 {
     (void)nothing;
+    pthread_mutex_lock(&self->mutex);
     if (self->bell >= 0)
         close(self->bell);
     self->bell = -1;
+    self->is_rung = 0;
+    pthread_mutex_unlock(&self->mutex);
     Py_RETURN_NONE;
 }
 
